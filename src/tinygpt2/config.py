@@ -1,0 +1,175 @@
+"""What a model and a training run are configured with: frozen, validated, plain values."""
+
+from dataclasses import dataclass
+from typing import Any, Literal, Self
+
+from tinygpt2._validation import check_choice, check_int, check_number
+
+Precision = Literal["auto", "fp32", "bf16"]
+Schedule = Literal["constant", "cosine"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GPT2Config:
+    """The shape of a GPT-2. The defaults are the smallest one that OpenAI published, 124 million parameters.
+
+    Attributes:
+        vocab_size: Number of token ids, V.
+        context_length: Longest sequence that the model can see, in tokens.
+        n_layer: Number of transformer blocks.
+        n_head: Attention heads in each block, H; must divide ``n_embd``.
+        n_embd: Width of the hidden states, C.
+        dropout: Probability of dropout on embeddings, attention weights and residual branches.
+        qkv_bias: Whether the query, key and value projections have a bias. GPT-2's have one.
+        tie_weights: Whether the head that predicts tokens shares the weight of the token embedding
+            (Press and Wolf 2017). GPT-2's does.
+
+    Raises:
+        TypeError: If a value is of the wrong type.
+        ValueError: If a value is out of range, or ``n_head`` does not divide ``n_embd``.
+
+    Source: "Language Models are Unsupervised Multitask Learners" (Radford et al. 2019), section 2.3.
+
+    >>> GPT2Config(n_layer=2, n_head=2, n_embd=64).head_width
+    32
+    >>> GPT2Config(n_head=5)
+    Traceback (most recent call last):
+    ...
+    ValueError: n_embd (768) must be divisible by n_head (5); pass for instance n_head=6
+    """
+
+    vocab_size: int = 50257
+    context_length: int = 1024
+    n_layer: int = 12
+    n_head: int = 12
+    n_embd: int = 768
+    dropout: float = 0.1
+    qkv_bias: bool = True
+    tie_weights: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("vocab_size", "context_length", "n_layer", "n_head", "n_embd"):
+            check_int(name, getattr(self, name))
+        check_number("dropout", self.dropout, maximum=1, below_maximum=True)
+        for name in ("qkv_bias", "tie_weights"):
+            if not isinstance(getattr(self, name), bool):
+                raise TypeError(f"{name} must be True or False, got {getattr(self, name)!r}")
+        if self.n_embd % self.n_head:
+            fitting = min((h for h in range(1, self.n_embd + 1) if self.n_embd % h == 0),
+                          key=lambda h: abs(h - self.n_head - 0.1))  # fmt: skip
+            raise ValueError(
+                f"n_embd ({self.n_embd}) must be divisible by n_head ({self.n_head}); "
+                f"pass for instance n_head={fitting}"
+            )
+
+    @property
+    def head_width(self) -> int:
+        """Width of one attention head, D = C / H."""
+        return self.n_embd // self.n_head
+
+    @classmethod
+    def preset(cls, name: str, **overrides: Any) -> Self:  # noqa: ANN401 - any field, checked by the constructor
+        """Returns a named shape, with any field overridden.
+
+        Args:
+            name: One of OpenAI's four, ``"gpt2"``, ``"gpt2-medium"``, ``"gpt2-large"``, ``"gpt2-xl"``, or one for a
+                laptop: ``"gpt2-nano"`` (2 layers, width 128), ``"gpt2-micro"`` (4, 256), ``"gpt2-mini"`` (6, 384).
+            **overrides: Fields of the configuration, such as ``context_length=128``.
+
+        Raises:
+            ValueError: If there is no such preset.
+
+        >>> GPT2Config.preset("gpt2-medium", context_length=128).n_layer
+        24
+        """
+        if name not in PRESETS:
+            raise ValueError(f"there is no preset {name!r}; choose one of {', '.join(PRESETS)}")
+        return cls(**(PRESETS[name] | overrides))
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "gpt2-nano": {"n_layer": 2, "n_head": 4, "n_embd": 128},
+    "gpt2-micro": {"n_layer": 4, "n_head": 4, "n_embd": 256},
+    "gpt2-mini": {"n_layer": 6, "n_head": 6, "n_embd": 384},
+    "gpt2": {"n_layer": 12, "n_head": 12, "n_embd": 768},
+    "gpt2-medium": {"n_layer": 24, "n_head": 16, "n_embd": 1024},
+    "gpt2-large": {"n_layer": 36, "n_head": 20, "n_embd": 1280},
+    "gpt2-xl": {"n_layer": 48, "n_head": 25, "n_embd": 1600},
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainingConfig:
+    """How `train` trains. ``dataclasses.asdict`` gives a dict that JSON can hold.
+
+    A step is one update of the weights; it reads ``gradient_accumulation_steps`` batches of the loader.
+
+    Attributes:
+        epochs: Passes over the training data.
+        max_steps: Stop after this many steps, however many epochs that takes; where given, ``epochs`` does not count.
+        learning_rate: The highest rate that the schedule reaches.
+        min_learning_rate: Where the cosine ends; a tenth of ``learning_rate`` by default.
+        schedule: ``"constant"``, or ``"cosine"`` (Loshchilov and Hutter 2017) from ``learning_rate`` after the warm-up
+            to ``min_learning_rate`` at the last step.
+        warmup_steps: Steps over which the rate rises linearly from nothing.
+        weight_decay: AdamW's decoupled weight decay.
+        decay_all_parameters: Whether biases and layer norms decay too. GPT-2's recipe leaves them out; PyTorch's
+            ``AdamW(model.parameters())`` does not.
+        betas: AdamW's decay rates of the first and second moment.
+        max_grad_norm: Gradients with a larger norm are scaled down to it; ``None`` leaves them.
+        gradient_accumulation_steps: Batches (micro-batches) per step. The result is that of one batch as large as all.
+        precision: ``"fp32"``; ``"bf16"`` for autocast to bfloat16, weights staying as they are; ``"auto"`` for bf16 on
+            a CUDA GPU that supports it and fp32 elsewhere.
+        eval_every: Steps between evaluations; ``None`` evaluates once an epoch. The untrained and the final model are
+            always evaluated.
+        eval_batches: Batches of each loader that an evaluation reads; ``None`` reads all.
+        sample_prompt: Text to continue at the end of each epoch; ``None`` for no samples.
+        sample_tokens: Length of such a sample, in tokens.
+        seed: Seed of dropout. The order of the data has a seed of its own, in `make_dataloader`.
+
+    Raises:
+        TypeError: If a value is of the wrong type.
+        ValueError: If a value is out of range.
+
+    >>> TrainingConfig(epochs=10, schedule="cosine").learning_rate
+    0.0004
+    """
+
+    epochs: int = 1
+    max_steps: int | None = None
+    learning_rate: float = 4e-4
+    min_learning_rate: float | None = None
+    schedule: Schedule = "constant"
+    warmup_steps: int = 0
+    weight_decay: float = 0.1
+    decay_all_parameters: bool = False
+    betas: tuple[float, float] = (0.9, 0.95)
+    max_grad_norm: float | None = 1.0
+    gradient_accumulation_steps: int = 1
+    precision: Precision = "auto"
+    eval_every: int | None = None
+    eval_batches: int | None = None
+    sample_prompt: str | None = None
+    sample_tokens: int = 50
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "gradient_accumulation_steps", "sample_tokens"):
+            check_int(name, getattr(self, name))
+        for name in ("max_steps", "eval_every", "eval_batches"):
+            if getattr(self, name) is not None:
+                check_int(name, getattr(self, name))
+        for name in ("warmup_steps", "seed"):
+            check_int(name, getattr(self, name), minimum=0)
+        check_number("learning_rate", self.learning_rate, above_minimum=True)
+        if self.min_learning_rate is not None:
+            check_number("min_learning_rate", self.min_learning_rate, maximum=self.learning_rate)
+        check_number("weight_decay", self.weight_decay)
+        if self.max_grad_norm is not None:
+            check_number("max_grad_norm", self.max_grad_norm, above_minimum=True)
+        if len(self.betas) != 2:
+            raise ValueError(f"betas must be two numbers, got {self.betas!r}")
+        for beta in self.betas:
+            check_number("each of betas", beta, maximum=1, below_maximum=True)
+        check_choice("schedule", self.schedule, ("constant", "cosine"))
+        check_choice("precision", self.precision, ("auto", "fp32", "bf16"))
