@@ -1,0 +1,226 @@
+"""From text to token ids and back: GPT-2's vocabulary, which the package carries, or one token a character."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Protocol, Self, runtime_checkable
+
+import tiktoken
+import torch
+from torch import Tensor
+
+from tinygpt2._files import PathLike, write_text
+
+END_OF_TEXT = "<|endoftext|>"
+
+_MERGES_SHA256 = "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5"
+
+# How GPT-2 cuts a text before it merges: contractions, then words, numbers and other signs with the space before them,
+# then white space. The same language as the pattern in OpenAI's encoder.py, with possessive quantifiers, since nothing
+# that follows can make a shorter run match: no backtracking on long runs.
+_SPLIT_PATTERN = r"'(?:s|t|re|ve|m|ll|d)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"
+
+
+@runtime_checkable
+class Tokenizer(Protocol):
+    """What tinygpt2 asks of a tokenizer. A plain ``tiktoken.Encoding`` has all of it.
+
+    >>> isinstance(gpt2_tokenizer(), Tokenizer), isinstance(CharTokenizer("ab"), Tokenizer)
+    (True, True)
+    """
+
+    @property
+    def n_vocab(self) -> int:
+        """Number of token ids, V; every id is less."""
+        ...
+
+    @property
+    def eot_token(self) -> int:
+        """Id of the token that ends a text."""
+        ...
+
+    def encode_ordinary(self, text: str, /) -> list[int]:
+        """Returns the ids of ``text``, in which special tokens such as ``<|endoftext|>`` are ordinary characters."""
+        ...
+
+    def decode(self, tokens: Sequence[int], /) -> str:
+        """Returns the text of ``tokens``; bytes that are not UTF-8 become U+FFFD."""
+        ...
+
+
+@cache
+def gpt2_tokenizer() -> tiktoken.Encoding:
+    """Returns GPT-2's tokenizer: byte-level BPE with 50,257 tokens (Sennrich et al. 2016; GPT-2 paper, section 2.2).
+
+    It is built from the vocabulary inside the package on the first call and kept; nothing is downloaded. Any text comes
+    back from ``decode`` as it went in. English has about 4.5 characters a token; Chinese takes about two tokens a
+    character, since its characters are three bytes each and few of them have a token of their own.
+
+    Raises:
+        RuntimeError: If the vocabulary file of the installed package is damaged.
+
+    >>> gpt2_tokenizer().encode_ordinary("Hello, world")
+    [15496, 11, 995]
+    >>> gpt2_tokenizer().decode([15496, 11, 995])
+    'Hello, world'
+    """
+    ranks = _gpt2_ranks()
+    return tiktoken.Encoding(
+        name="gpt2",
+        pat_str=_SPLIT_PATTERN,
+        mergeable_ranks=ranks,
+        special_tokens={END_OF_TEXT: len(ranks)},
+        explicit_n_vocab=len(ranks) + 1,
+    )
+
+
+def _gpt2_ranks() -> dict[bytes, int]:
+    """Returns the rank of each token: the 256 bytes in GPT-2's order, then one token a merge."""
+    content = files("tinygpt2").joinpath("assets/gpt2_merges.bpe").read_bytes()
+    if (digest := hashlib.sha256(content).hexdigest()) != _MERGES_SHA256:
+        raise RuntimeError(
+            f"the vocabulary in the tinygpt2 package is damaged: its SHA-256 is {digest} where {_MERGES_SHA256} was "
+            "expected; reinstall tinygpt2"
+        )
+    # GPT-2 writes each byte as one visible character: itself where Latin-1 shows it, else the next one from U+0100 on.
+    visible = [byte for byte in range(256) if chr(byte).isprintable() and chr(byte) != " "]
+    others = [byte for byte in range(256) if byte not in visible]
+    byte_of = {chr(byte): byte for byte in visible} | {chr(256 + i): byte for i, byte in enumerate(others)}
+    merges = content.decode("utf-8").splitlines()[1:]  # the first line is a version
+    tokens = [bytes([byte]) for byte in visible + others]
+    tokens += [bytes(byte_of[char] for char in merge if char != " ") for merge in merges]
+    return {token: rank for rank, token in enumerate(tokens)}
+
+
+@dataclass(frozen=True)
+class CharTokenizer:
+    """One token a character, for small vocabularies: a few dozen ids in English, a few thousand in Chinese.
+
+    Attributes:
+        characters: The characters, each once; the place of one is its id. The end-of-text token follows as the last id.
+
+    Raises:
+        ValueError: If there are no characters, or one comes twice.
+
+    >>> tokenizer = CharTokenizer.from_text("你好，世界")
+    >>> tokenizer.n_vocab
+    6
+    >>> tokenizer.decode(tokenizer.encode_ordinary("世界你好"))
+    '世界你好'
+    """
+
+    characters: str
+    _ids: dict[str, int] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if not self.characters:
+            raise ValueError("a CharTokenizer needs at least one character, got none")
+        ids = {char: i for i, char in enumerate(self.characters)}
+        if len(ids) != len(self.characters):
+            twice = next(char for char in ids if self.characters.count(char) > 1)
+            raise ValueError(f"the characters of a CharTokenizer must differ, but {twice!r} comes twice; "
+                             "use CharTokenizer.from_text(text)")  # fmt: skip
+        object.__setattr__(self, "_ids", ids)
+
+    @classmethod
+    def from_text(cls, text: str) -> Self:
+        """Returns the tokenizer of the characters that occur in ``text``, in code point order.
+
+        Raises:
+            ValueError: If ``text`` is empty.
+        """
+        return cls("".join(sorted(set(text))))
+
+    def save(self, path: PathLike) -> None:
+        """Writes the characters as JSON, in one step.
+
+        Raises:
+            OSError: If it cannot be written; a file that was there is unharmed.
+        """
+        write_text(path, json.dumps({"characters": self.characters}, ensure_ascii=False) + "\n")
+
+    @classmethod
+    def load(cls, path: PathLike) -> Self:
+        """Reads what ``save`` wrote.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            ValueError: If it holds anything else.
+        """
+        try:
+            content = json.loads(Path(path).read_text(encoding="utf-8"))
+            return cls("".join(content["characters"]))
+        except (ValueError, TypeError, KeyError) as error:
+            raise ValueError(f"{os.fspath(path)} is not a saved CharTokenizer: {error!r}") from error
+
+    @property
+    def n_vocab(self) -> int:
+        """Number of token ids, V: one a character, and the end of text."""
+        return len(self.characters) + 1
+
+    @property
+    def eot_token(self) -> int:
+        """Id of the token that ends a text: the last one."""
+        return len(self.characters)
+
+    def encode_ordinary(self, text: str, /) -> list[int]:
+        """Returns the ids of ``text``.
+
+        Raises:
+            ValueError: If a character is not in the vocabulary.
+        """
+        try:
+            return [self._ids[char] for char in text]
+        except KeyError as error:
+            char = error.args[0]
+            raise ValueError(
+                f"the character {char!r} (U+{ord(char):04X}) at position {text.index(char)} is not among the "
+                f"{len(self.characters)} of this CharTokenizer; build it from a text that has it"
+            ) from None
+
+    def decode(self, tokens: Iterable[int], /) -> str:
+        """Returns the text of ``tokens``; the end-of-text token reads ``<|endoftext|>``, as GPT-2's does.
+
+        Raises:
+            ValueError: If an id is outside the vocabulary.
+        """
+        pieces = [*self.characters, END_OF_TEXT]
+        ids = list(tokens)
+        if ids and not (min(ids) >= 0 and max(ids) < len(pieces)):
+            raise ValueError(f"token ids must be from 0 to {len(pieces) - 1}, got {min(ids)} to {max(ids)}")
+        return "".join(pieces[i] for i in ids)
+
+
+def text_to_tensor(text: str, tokenizer: Tokenizer) -> Tensor:
+    """Returns the ids of ``text`` as a batch of one, (1, T) int64.
+
+    >>> text_to_tensor("Hello, world", gpt2_tokenizer())
+    tensor([[15496,    11,   995]])
+    """
+    return torch.tensor(tokenizer.encode_ordinary(text), dtype=torch.int64).unsqueeze(0)
+
+
+def tensor_to_text(tokens: Tensor, tokenizer: Tokenizer) -> str:
+    """Returns the text of a sequence of ids.
+
+    Args:
+        tokens: (T,) or (1, T), any integer dtype.
+        tokenizer: The one that made the ids.
+
+    Raises:
+        ValueError: If ``tokens`` holds more than one sequence.
+
+    >>> tensor_to_text(torch.tensor([[15496, 11, 995]]), gpt2_tokenizer())
+    'Hello, world'
+    """
+    if not (tokens.dim() == 1 or (tokens.dim() == 2 and tokens.shape[0] == 1)):
+        raise ValueError(
+            f"expected the ids of one text, of shape (T,) or (1, T), got {tuple(tokens.shape)}; "
+            "for a batch call this for each row"
+        )
+    return tokenizer.decode(tokens.flatten().tolist())
