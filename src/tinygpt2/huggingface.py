@@ -1,0 +1,168 @@
+"""The Hugging Face layout of a GPT-2: ``config.json`` and ``model.safetensors``, as transformers reads and writes them.
+
+The names inside our model are transformers' already, so that a table of four transposed weights is all that differs:
+transformers keeps GPT-2's ``Conv1D``, whose weight is (in, out) where ``nn.Linear`` has (out, in).
+"""
+
+import json
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from tinygpt2._files import atomic_write, write_text
+from tinygpt2.config import GPT2Config
+
+logger = logging.getLogger(__name__)
+
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+
+TRANSPOSED = ("attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight")
+
+# Our field, and transformers' name for it.
+FIELDS = {
+    "vocab_size": "vocab_size",
+    "context_length": "n_positions",
+    "n_layer": "n_layer",
+    "n_head": "n_head",
+    "n_embd": "n_embd",
+    "dropout": "resid_pdrop",
+    "tie_weights": "tie_word_embeddings",
+}
+
+# What transformers' GPT-2 can be configured to and ours cannot, with the values that mean what ours does.
+FIXED: dict[str, tuple[object, ...]] = {
+    "model_type": ("gpt2",),
+    "activation_function": ("gelu_new", "gelu_pytorch_tanh"),
+    "layer_norm_epsilon": (1e-5,),
+    "scale_attn_weights": (True,),
+    "scale_attn_by_inverse_layer_idx": (False,),
+    "add_cross_attention": (False,),
+}
+
+
+def config_to_huggingface(config: GPT2Config) -> dict[str, Any]:
+    """Returns what ``config.json`` holds for a model of this shape.
+
+    >>> config_to_huggingface(GPT2Config())["n_positions"]
+    1024
+    """
+    return {
+        "architectures": ["GPT2LMHeadModel"],
+        **{key: values[0] for key, values in FIXED.items()},
+        **{theirs: getattr(config, ours) for ours, theirs in FIELDS.items()},
+        "embd_pdrop": config.dropout,
+        "attn_pdrop": config.dropout,
+        "qkv_bias": config.qkv_bias,  # ours alone: transformers ignores it and reads a bias of zeros
+    }
+
+
+def config_from_huggingface(content: Mapping[str, Any]) -> GPT2Config:
+    """Returns the shape that a ``config.json`` describes.
+
+    Raises:
+        ValueError: If it is not a GPT-2, or one with an option that tinygpt2 does not have.
+    """
+    for key, accepted in FIXED.items():
+        if content.get(key, accepted[0]) not in accepted:
+            raise ValueError(f"{key} is {content[key]!r}, but tinygpt2's GPT-2 has {' or '.join(map(repr, accepted))}")
+    fields = {ours: content[theirs] for ours, theirs in FIELDS.items() if theirs in content}
+    config = GPT2Config(**fields, qkv_bias=content.get("qkv_bias", True))
+    inner = content.get("n_inner")
+    if inner not in (None, 4 * config.n_embd):
+        raise ValueError(f"n_inner is {inner}, but tinygpt2's GPT-2 has an MLP of 4 * n_embd = {4 * config.n_embd}")
+    others = {
+        key: content[key] for key in ("embd_pdrop", "attn_pdrop") if content.get(key, config.dropout) != config.dropout
+    }
+    if others:
+        logger.warning("%s differ from resid_pdrop=%s, which is used for all dropout", others, config.dropout)
+    return config
+
+
+def state_to_huggingface(state: Mapping[str, Tensor], config: GPT2Config) -> dict[str, Tensor]:
+    """Returns our weights under transformers' names and in its layout, each in memory of its own, on the CPU."""
+    result = {}
+    for name, weight in state.items():
+        theirs = name if name.startswith("lm_head.") else f"transformer.{name}"
+        result[theirs] = (weight.t() if name.endswith(TRANSPOSED) else weight).detach().cpu().contiguous()
+    if not config.qkv_bias:
+        zeros = torch.zeros(3 * config.n_embd, dtype=next(iter(result.values())).dtype)
+        result |= {f"transformer.h.{i}.attn.c_attn.bias": zeros.clone() for i in range(config.n_layer)}
+    return result
+
+
+def state_from_huggingface(state: Mapping[str, Tensor], config: GPT2Config) -> dict[str, Tensor]:
+    """Returns transformers' weights under our names and in our layout.
+
+    OpenAI's original files lack the prefix ``transformer.`` and carry the causal mask as ``attn.bias``; both are read.
+    """
+    result = {}
+    for theirs, weight in state.items():
+        name = theirs.removeprefix("transformer.")
+        mask = name.endswith((".attn.bias", ".attn.masked_bias"))
+        tied_head = name == "lm_head.weight" and config.tie_weights
+        no_bias = name.endswith(".attn.c_attn.bias") and not config.qkv_bias
+        if not (mask or tied_head or no_bias):
+            result[name] = weight.t() if name.endswith(TRANSPOSED) else weight
+    return result
+
+
+def write_pretrained(directory: str | os.PathLike[str], config: GPT2Config, state: Mapping[str, Tensor]) -> None:
+    """Writes ``config.json`` and ``model.safetensors``, each in one step; the directory is made if it is not there."""
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    weights = state_to_huggingface(state, config)
+    dtype = str(next(iter(weights.values())).dtype).removeprefix("torch.")
+    atomic_write(directory / WEIGHTS_FILE, lambda path: save_file(weights, path, metadata={"format": "pt"}))
+    content = config_to_huggingface(config) | {"dtype": dtype}
+    write_text(directory / CONFIG_FILE, json.dumps(content, indent=2) + "\n")
+
+
+def read_pretrained(directory: str | os.PathLike[str]) -> tuple[GPT2Config, dict[str, Tensor]]:
+    """Returns the configuration and, under our names, the weights of a directory in Hugging Face layout.
+
+    Raises:
+        FileNotFoundError: If the directory or one of its two files is missing.
+        ValueError: If a file is damaged or describes a model that tinygpt2 does not have.
+    """
+    directory = Path(directory)
+    if not directory.is_dir():
+        what = "is a file" if directory.exists() else "does not exist"
+        raise FileNotFoundError(
+            f"{directory} {what}; expected a directory with {CONFIG_FILE} and {WEIGHTS_FILE}. "
+            "For a model of the Hugging Face hub pass what huggingface_hub.snapshot_download returns"
+        )
+    config_file, weights_file = directory / CONFIG_FILE, directory / WEIGHTS_FILE
+    for file in (config_file, weights_file):
+        if not file.is_file():
+            raise FileNotFoundError(f"{directory} has no {file.name}{_hint(directory)}")
+    try:
+        content = json.loads(config_file.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise TypeError("expected a JSON object")  # noqa: TRY301 - told like the others below
+        config = config_from_huggingface(content)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"cannot read {config_file}: {error}") from error
+    try:
+        state = load_file(weights_file)
+    except SafetensorError as error:
+        raise ValueError(f"cannot read {weights_file}: {error}") from error
+    return config, state_from_huggingface(state, config)
+
+
+def _hint(directory: Path) -> str:
+    if (directory / f"{WEIGHTS_FILE}.index.json").exists():
+        return "; the weights are in shards: save them as one file, with save_pretrained(..., max_shard_size='50GB')"
+    if any(directory.glob("*.bin")) or any(directory.glob("*.pt")):
+        return (
+            "; it has pickled weights, which can run code when they are read and are therefore not: "
+            "save them as safetensors, with transformers' save_pretrained"
+        )
+    return ""
