@@ -1,0 +1,71 @@
+"""How good a model is on data that it does not learn from."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import islice
+
+import torch
+from torch import Tensor, nn
+
+from tinygpt2._validation import check_int
+from tinygpt2.data import Batch
+from tinygpt2.losses import IGNORE_INDEX, perplexity, summed_cross_entropy
+from tinygpt2.model import evaluation_mode
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What `evaluate` found.
+
+    Attributes:
+        loss: Mean cross-entropy, nats per token.
+        perplexity: exp(loss).
+        tokens: How many targets it is the mean of.
+    """
+
+    loss: float
+    perplexity: float
+    tokens: int
+
+
+def evaluate(model: nn.Module, loader: Iterable[Batch], *, max_batches: int | None = None) -> Evaluation:
+    """Returns the loss of a model over a data set, in which every token weighs alike whatever the batch sizes.
+
+    Dropout is off, and the model is left in the mode it was in. A last batch that is smaller than the others counts
+    for as many tokens as it has.
+
+    Args:
+        model: Any module from tokens (B, T) to logits (B, T, V), such as a `GPT2Model`.
+        loader: (inputs, targets), both (B, T) int64; targets of -100 do not count. Moved to the model's device.
+        max_batches: Read no more than so many batches; ``None`` for all.
+
+    Raises:
+        ValueError: If the loader has no batch, or no target that counts.
+
+    >>> from tinygpt2 import GPT2Config, GPT2Model, make_dataloader
+    >>> model = GPT2Model(GPT2Config(vocab_size=100, context_length=16, n_layer=1, n_head=2, n_embd=32))
+    >>> evaluate(model, make_dataloader(range(100), batch_size=4, context_length=16)).tokens
+    96
+    """
+    if max_batches is not None:
+        check_int("max_batches", max_batches)
+    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    losses: list[Tensor] = []
+    counts: list[Tensor] = []
+    with torch.no_grad(), evaluation_mode(model):
+        for inputs, targets in islice(loader, max_batches):
+            logits = model(inputs.to(device))
+            losses.append(summed_cross_entropy(logits, targets.to(device)))
+            counts.append((targets != IGNORE_INDEX).sum())
+    if not losses:
+        raise ValueError(
+            "there is nothing to evaluate: the loader has no batches; with drop_last=True a data set smaller than one "
+            "batch has none"
+        )
+    # The sums stay on the device until all are there, so that no batch waits for the one before it.
+    tokens = sum(int(count) for count in counts)
+    if tokens == 0:
+        raise ValueError(f"there is nothing to evaluate: every target is {IGNORE_INDEX}, which does not count")
+    loss = math.fsum(torch.stack(losses).tolist()) / tokens
+    return Evaluation(loss=loss, perplexity=perplexity(loss), tokens=tokens)

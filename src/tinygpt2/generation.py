@@ -1,0 +1,269 @@
+"""From a prompt to a continuation, one token at a time."""
+
+from collections.abc import Iterator, Sequence
+from typing import overload
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tinygpt2._validation import check_int
+from tinygpt2.cache import KVCache
+from tinygpt2.model import GPT2Model, check_tokens, evaluation_mode
+from tinygpt2.samplers import GreedySampler, Sampler
+from tinygpt2.tokenizer import Tokenizer
+
+_GREEDY = GreedySampler()
+_REPLACEMENT = "\N{REPLACEMENT CHARACTER}"  # what decoders put for bytes that are not, or not yet, a character
+
+
+def generate(
+    model: GPT2Model,
+    tokens: Tensor,
+    *,
+    max_new_tokens: int,
+    sampler: Sampler = _GREEDY,
+    eos_id: int | None = None,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Returns ``tokens`` with their continuations.
+
+    Past the model's context length the window slides: each new token sees the last ``context_length`` ones. Dropout is
+    off, and the model is left in the mode it was in.
+
+    Args:
+        model: The model.
+        tokens: Prompts, (B, T) int64, T at least 1; moved to the model's device.
+        max_new_tokens: How many tokens to add at most.
+        sampler: Chooses each token.
+        eos_id: Id that ends a row; the row is filled up with it while others go on. ``None`` for no such id.
+        generator: Source of the sampler's randomness, on the model's device; PyTorch's global one if ``None``.
+
+    Returns:
+        (B, T + N) int64 on the model's device. N is ``max_new_tokens``, or less if every row met ``eos_id`` before.
+
+    Raises:
+        ValueError: If the tokens are not (B, T) or outside the vocabulary, a number is out of range, or the model gives
+            logits that are not finite.
+
+    >>> from tinygpt2 import GPT2Config
+    >>> model = GPT2Model(GPT2Config(vocab_size=100, context_length=16, n_layer=1, n_head=2, n_embd=32))
+    >>> generate(model, torch.tensor([[1, 2, 3]]), max_new_tokens=20).shape
+    torch.Size([1, 23])
+    """
+    new = stream(model, tokens, max_new_tokens=max_new_tokens, sampler=sampler, eos_id=eos_id, generator=generator)
+    return torch.cat([tokens.to(model.device), *(ids.unsqueeze(1) for ids in new)], dim=1)
+
+
+def stream(
+    model: GPT2Model,
+    tokens: Tensor,
+    *,
+    max_new_tokens: int,
+    sampler: Sampler = _GREEDY,
+    eos_id: int | None = None,
+    generator: torch.Generator | None = None,
+) -> Iterator[Tensor]:
+    """Yields the tokens of `generate` as they are chosen, (B,) int64 each.
+
+    Arguments and errors are those of `generate`; they are checked at the call, before the first token is asked for.
+
+    >>> from tinygpt2 import GPT2Config
+    >>> model = GPT2Model(GPT2Config(vocab_size=100, context_length=16, n_layer=1, n_head=2, n_embd=32))
+    >>> [ids.shape for ids in stream(model, torch.tensor([[1], [2]]), max_new_tokens=3)]
+    [torch.Size([2]), torch.Size([2]), torch.Size([2])]
+    """
+    padding = torch.zeros(tokens.shape[:1], dtype=torch.int64)
+    return _decode(
+        model, tokens, padding, max_new_tokens=max_new_tokens, sampler=sampler, eos_id=eos_id, generator=generator
+    )
+
+
+@overload
+def generate_text(
+    model: GPT2Model,
+    tokenizer: Tokenizer,
+    prompt: str,
+    *,
+    max_new_tokens: int,
+    sampler: Sampler = ...,
+    generator: torch.Generator | None = ...,
+) -> str: ...
+@overload
+def generate_text(
+    model: GPT2Model,
+    tokenizer: Tokenizer,
+    prompt: list[str],
+    *,
+    max_new_tokens: int,
+    sampler: Sampler = ...,
+    generator: torch.Generator | None = ...,
+) -> list[str]: ...
+def generate_text(
+    model: GPT2Model,
+    tokenizer: Tokenizer,
+    prompt: str | list[str],
+    *,
+    max_new_tokens: int,
+    sampler: Sampler = _GREEDY,
+    generator: torch.Generator | None = None,
+) -> str | list[str]:
+    """Returns a prompt with its continuation, or each of several.
+
+    Several prompts, of whatever lengths, go through the model as one batch, and each comes out as it would alone
+    (with a sampler that draws, as it could alone: the draws share one generator). A text ends where the model puts the
+    tokenizer's end-of-text token, which is left out. An empty prompt begins a new text.
+
+    Args:
+        model: The model.
+        tokenizer: The one that the model was trained with.
+        prompt: A text, or several.
+        max_new_tokens: How many tokens to add to each at most.
+        sampler: Chooses each token.
+        generator: Source of the sampler's randomness, on the model's device; PyTorch's global one if ``None``.
+
+    Returns:
+        A text for a text, a list for several.
+
+    Raises:
+        ValueError: If the tokenizer's ids are outside the model's vocabulary, a number is out of range, or the model
+            gives logits that are not finite.
+
+    >>> from tinygpt2 import CharTokenizer, GPT2Config
+    >>> tokenizer = CharTokenizer.from_text("abc ")
+    >>> model = GPT2Model(GPT2Config(vocab_size=tokenizer.n_vocab, context_length=8, n_layer=1, n_head=2, n_embd=32))
+    >>> generate_text(model, tokenizer, "a cab", max_new_tokens=10).startswith("a cab")
+    True
+    """
+    prompts = [prompt] if isinstance(prompt, str) else prompt
+    if not prompts:
+        return []
+    tokens, padding = _encode(prompts, tokenizer)
+    steps = _decode(
+        model,
+        tokens,
+        padding,
+        max_new_tokens=max_new_tokens,
+        sampler=sampler,
+        eos_id=tokenizer.eot_token,
+        generator=generator,
+    )
+    rows = [list(row) for row in zip(*(ids.tolist() for ids in steps), strict=True)] or [[] for _ in prompts]
+    texts = [
+        text + tokenizer.decode(row[: row.index(tokenizer.eot_token)] if tokenizer.eot_token in row else row)
+        for text, row in zip(prompts, rows, strict=True)
+    ]
+    return texts[0] if isinstance(prompt, str) else texts
+
+
+def stream_text(
+    model: GPT2Model,
+    tokenizer: Tokenizer,
+    prompt: str,
+    *,
+    max_new_tokens: int,
+    sampler: Sampler = _GREEDY,
+    generator: torch.Generator | None = None,
+) -> Iterator[str]:
+    """Yields the continuation of `generate_text` in pieces as it comes, never half a character.
+
+    A character whose bytes are spread over several tokens is held back until it is complete. The pieces together are
+    what `generate_text` adds to the prompt. Arguments and errors are those of `generate_text`.
+
+    >>> from tinygpt2 import CharTokenizer, GPT2Config
+    >>> tokenizer = CharTokenizer.from_text("abc ")
+    >>> model = GPT2Model(GPT2Config(vocab_size=tokenizer.n_vocab, context_length=8, n_layer=1, n_head=2, n_embd=32))
+    >>> pieces = list(stream_text(model, tokenizer, "a cab", max_new_tokens=10))
+    >>> "a cab" + "".join(pieces) == generate_text(model, tokenizer, "a cab", max_new_tokens=10)
+    True
+    """
+    tokens, padding = _encode([prompt], tokenizer)
+    steps = _decode(
+        model,
+        tokens,
+        padding,
+        max_new_tokens=max_new_tokens,
+        sampler=sampler,
+        eos_id=tokenizer.eot_token,
+        generator=generator,
+    )
+    return _whole_characters(steps, tokenizer)
+
+
+def _whole_characters(steps: Iterator[Tensor], tokenizer: Tokenizer) -> Iterator[str]:
+    held: list[int] = []  # tokens since the text last ended with a complete character
+    shown = 0  # characters of theirs that were yielded
+    for ids in steps:
+        token = int(ids)
+        if token == tokenizer.eot_token:
+            break
+        held.append(token)
+        text = tokenizer.decode(held)
+        # Only the last character can change with the bytes that follow: what is wrong before it stays wrong.
+        complete = len(text) - text.endswith(_REPLACEMENT)
+        if complete > shown:
+            yield text[shown:complete]
+            shown = complete
+        if complete == len(text):
+            held, shown = [], 0
+    if rest := tokenizer.decode(held)[shown:]:
+        yield rest
+
+
+def _encode(prompts: Sequence[str], tokenizer: Tokenizer) -> tuple[Tensor, Tensor]:
+    """Returns the prompts flush right, (B, T) int64, and how much padding each has on its left, (B,) int64."""
+    rows = [tokenizer.encode_ordinary(prompt) or [tokenizer.eot_token] for prompt in prompts]
+    width = max(map(len, rows))
+    padding = torch.tensor([width - len(row) for row in rows])
+    return torch.tensor([[0] * (width - len(row)) + row for row in rows]), padding
+
+
+def _decode(
+    model: GPT2Model,
+    prompts: Tensor,
+    padding: Tensor,
+    *,
+    max_new_tokens: int,
+    sampler: Sampler,
+    eos_id: int | None,
+    generator: torch.Generator | None,
+) -> Iterator[Tensor]:
+    """Checks the arguments, then returns an iterator over the new tokens of all rows, (B,) each."""
+    check_int("max_new_tokens", max_new_tokens, minimum=0)
+    if eos_id is not None:
+        check_int("eos_id", eos_id, minimum=0)
+    window = model.config.context_length
+    check_tokens(prompts[..., -window:], model.config)
+    batch, width = prompts.shape
+    tokens = torch.zeros((batch, width + max_new_tokens), dtype=torch.int64, device=model.device)
+    tokens[:, :width] = prompts
+    finished = torch.zeros(batch, dtype=torch.bool, device=model.device)
+    cache = KVCache(
+        model.config,
+        batch,
+        capacity=min(window, width + max_new_tokens),
+        device=model.device,
+        dtype=model.wte.weight.dtype,
+    )
+
+    def steps() -> Iterator[Tensor]:
+        for end in range(width, width + max_new_tokens):
+            with torch.no_grad(), evaluation_mode(model):
+                if cache.length in (0, window):
+                    # Once the window is full it slides with each token: every position shifts, so all is computed anew.
+                    start = max(0, end - window)
+                    unused = (padding - start).clamp(min=0)
+                    cache.reset(unused if unused.any() else None)
+                    hidden = model.hidden_states(tokens[:, start:end], cache)
+                else:
+                    hidden = model.hidden_states(tokens[:, end - 1 : end], cache)
+                ids = sampler(F.linear(hidden[:, -1], model.head_weight), generator=generator)
+            if eos_id is not None:
+                ids = torch.where(finished, eos_id, ids)
+                finished.logical_or_(ids == eos_id)
+            tokens[:, end] = ids
+            yield ids
+            if eos_id is not None and finished.all():
+                return
+
+    return steps()

@@ -1,0 +1,93 @@
+"""What a training run has to tell: its losses, as numbers, as JSON, as a plot."""
+
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from tinygpt2._files import write_text
+from tinygpt2.plotting import plot_losses
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass
+class TrainingHistory:
+    """The evaluations of a training run: aligned lists, one entry an evaluation.
+
+    Attributes:
+        steps: Updates of the weights that came before; 0 is the untrained model.
+        epochs: Passes over the training data that came before, with fractions.
+        tokens_seen: Training tokens that came before.
+        train_losses: Loss on training data, without dropout, in nats per token.
+        val_losses: Loss on validation data, likewise; ``None`` in a run without such data.
+        learning_rates: Rate of the last step before; 0.0 before the first.
+
+    >>> history = TrainingHistory()
+    >>> history.append(step=0, epoch=0.0, tokens_seen=0, train_loss=10.8, val_loss=10.8, learning_rate=0.0)
+    >>> history.train_losses
+    [10.8]
+    """
+
+    steps: list[int] = field(default_factory=list)
+    epochs: list[float] = field(default_factory=list)
+    tokens_seen: list[int] = field(default_factory=list)
+    train_losses: list[float] = field(default_factory=list)
+    val_losses: list[float | None] = field(default_factory=list)
+    learning_rates: list[float] = field(default_factory=list)
+
+    def append(
+        self,
+        *,
+        step: int,
+        epoch: float,
+        tokens_seen: int,
+        train_loss: float,
+        val_loss: float | None,
+        learning_rate: float,
+    ) -> None:
+        """Adds one evaluation."""
+        self.steps.append(step)
+        self.epochs.append(epoch)
+        self.tokens_seen.append(tokens_seen)
+        self.train_losses.append(train_loss)
+        self.val_losses.append(val_loss)
+        self.learning_rates.append(learning_rate)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the lists as JSON, in one step.
+
+        Raises:
+            OSError: If it cannot be written; a file that was there is unharmed.
+        """
+        write_text(path, json.dumps(asdict(self), indent=1, allow_nan=False) + "\n")
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Reads what ``save`` wrote.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            ValueError: If it holds anything else.
+        """
+        expected = sorted(cls.__dataclass_fields__)
+        try:
+            content = json.loads(Path(path).read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{os.fspath(path)} is not a training history: {error}") from error
+        if not (isinstance(content, dict) and sorted(content) == expected):
+            raise ValueError(
+                f"{os.fspath(path)} is not a training history: expected an object of {', '.join(expected)}"
+            )
+        if not all(isinstance(values, list) for values in content.values()):
+            raise ValueError(f"{os.fspath(path)} is not a training history: expected a list under each name")
+        if len({len(values) for values in content.values()}) > 1:
+            lengths = ", ".join(f"{name} {len(values)}" for name, values in content.items())
+            raise ValueError(f"{os.fspath(path)} is damaged: its lists should be of one length, but have {lengths}")
+        return cls(**content)
+
+    def plot(self) -> "Figure":
+        """Returns `plot_losses` of this history."""
+        return plot_losses(self)

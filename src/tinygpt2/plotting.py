@@ -1,0 +1,154 @@
+"""Pictures of losses, of temperatures and of what a sampler draws.
+
+They need matplotlib: ``pip install 'tinygpt2[plot]'``. Each returns a ``Figure`` of its own, to show or to save, and
+leaves pyplot's state alone.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from tinygpt2._validation import check_int, check_number
+from tinygpt2.samplers import Sampler
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from tinygpt2.history import TrainingHistory
+
+
+def plot_losses(history: "TrainingHistory") -> "Figure":
+    """Returns training and validation loss over epochs, with the tokens seen on a second axis above.
+
+    Args:
+        history: With at least one evaluation.
+
+    Raises:
+        ImportError: If matplotlib is not installed.
+        ValueError: If the history is empty.
+
+    >>> from tinygpt2 import TrainingHistory
+    >>> history = TrainingHistory([0, 10], [0.0, 1.0], [0, 2560], [10.8, 7.1], [10.8, 7.4], [0.0, 4e-4])
+    >>> plot_losses(history).axes[0].get_xlabel()
+    'Epochs'
+    """
+    if not history.steps:
+        raise ValueError("the history has no evaluations to plot; train first")
+    figure, axes = _new_figure(width=6.4, height=4.2)
+    marker = "o" if len(history.steps) < 20 else None
+    axes.plot(history.epochs, history.train_losses, label="Training loss", marker=marker, markersize=3)
+    measured = [
+        (epoch, loss) for epoch, loss in zip(history.epochs, history.val_losses, strict=True) if loss is not None
+    ]
+    if measured:
+        axes.plot(*zip(*measured, strict=True), label="Validation loss", linestyle="--", marker=marker, markersize=3)
+    axes.set_xlabel("Epochs")
+    axes.set_ylabel("Loss (nats per token)")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    above = axes.twiny()
+    above.plot(history.tokens_seen, history.train_losses, alpha=0)  # invisible: it sets the scale of the axis
+    above.set_xlabel("Tokens seen")
+    above.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    return figure
+
+
+def plot_temperatures(
+    logits: Tensor,
+    temperatures: Sequence[float] = (1.0, 0.1, 5.0),
+    *,
+    labels: Sequence[str] | None = None,
+) -> "Figure":
+    """Returns the probability of each token at several temperatures, as bars.
+
+    Args:
+        logits: (V,), floating point, for a vocabulary small enough to draw.
+        temperatures: Each greater than 0.
+        labels: The V tokens as text; their ids by default.
+
+    Raises:
+        ImportError: If matplotlib is not installed.
+        ValueError: If the shapes do not fit or a temperature is not greater than 0.
+
+    >>> plot_temperatures(torch.tensor([0.0, 2.0, 1.0]), labels=["every", "effort", "moves"]).axes[0].get_ylabel()
+    'Probability'
+    """
+    labels = _token_labels(logits, labels)
+    for temperature in temperatures:
+        check_number("each temperature", temperature, above_minimum=True)
+    if not temperatures:
+        raise ValueError("expected at least one temperature, got none")
+    bars = {f"Temperature {t:g}": torch.softmax(logits.double() / t, dim=-1).tolist() for t in temperatures}
+    return _plot_bars(bars, labels, ylabel="Probability")
+
+
+def plot_token_frequencies(
+    sampler: Sampler,
+    logits: Tensor,
+    *,
+    draws: int = 100,
+    labels: Sequence[str] | None = None,
+    generator: torch.Generator | None = None,
+) -> "Figure":
+    """Returns how often a sampler draws each token, as bars.
+
+    Args:
+        sampler: What draws.
+        logits: (V,), floating point, for a vocabulary small enough to draw.
+        draws: How often.
+        labels: The V tokens as text; their ids by default.
+        generator: Source of the sampler's randomness; PyTorch's global one if ``None``.
+
+    Raises:
+        ImportError: If matplotlib is not installed.
+        ValueError: If the shapes do not fit or a number is out of range.
+
+    >>> from tinygpt2 import GreedySampler
+    >>> figure = plot_token_frequencies(GreedySampler(), torch.tensor([0.0, 2.0, 1.0]))
+    >>> [int(bar.get_height()) for bar in figure.axes[0].patches]
+    [0, 100, 0]
+    """
+    labels = _token_labels(logits, labels)
+    check_int("draws", draws)
+    ids = sampler(logits.expand(draws, -1), generator=generator)  # (draws,)
+    counts = torch.bincount(ids, minlength=len(labels)).tolist()
+    return _plot_bars({repr(sampler): counts}, labels, ylabel=f"Times drawn, of {draws}")
+
+
+def _plot_bars(groups: dict[str, list[float]], labels: Sequence[str], *, ylabel: str) -> "Figure":
+    """Returns one bar a label for each group, side by side, named in a legend."""
+    figure, axes = _new_figure(width=max(5.0, 0.5 * len(labels) + 1.5), height=3.8)
+    width = 0.8 / len(groups)
+    for i, (name, heights) in enumerate(groups.items()):
+        offset = (i - (len(groups) - 1) / 2) * width
+        axes.bar([place + offset for place in range(len(labels))], heights, width, label=name)
+    crowded = len(labels) > 4
+    axes.set_xticks(range(len(labels)), labels, rotation=45 if crowded else 0, ha="right" if crowded else "center")
+    axes.set_ylabel(ylabel)
+    axes.grid(axis="y", alpha=0.3)
+    axes.set_axisbelow(True)
+    figure.legend(loc="outside upper center", ncols=len(groups), frameon=False)
+    return figure
+
+
+def _token_labels(logits: Tensor, labels: Sequence[str] | None) -> Sequence[str]:
+    if logits.dim() != 1 or not len(logits):
+        raise ValueError(f"expected the logits of one position, (V,), got shape {tuple(logits.shape)}")
+    if labels is None:
+        return [str(i) for i in range(len(logits))]
+    if len(labels) != len(logits):
+        raise ValueError(f"expected a label for each of the {len(logits)} tokens, got {len(labels)}")
+    return labels
+
+
+def _new_figure(*, width: float, height: float) -> "tuple[Figure, Axes]":
+    """Returns an empty figure, in inches, and its axes."""
+    try:
+        from matplotlib.figure import Figure  # noqa: PLC0415 - an extra, and slow to import
+    except ImportError as error:
+        raise ImportError("plots need matplotlib: pip install 'tinygpt2[plot]'") from error
+    figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
+    return figure, figure.add_subplot()
