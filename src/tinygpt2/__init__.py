@@ -1,0 +1,72 @@
+"""Train a GPT-2 from scratch on your own text, and generate with it."""
+
+from tinygpt2.cache import KVCache
+from tinygpt2.callbacks import Callback, ProgressBar, TensorBoardLogger, TextSamples, TrainState
+from tinygpt2.config import GPT2Config, TrainingConfig
+from tinygpt2.data import TokenDataset, clean_text, make_dataloader, read_text, sample_text, split_text
+from tinygpt2.evaluation import Evaluation, evaluate
+from tinygpt2.generation import generate, generate_text, stream, stream_text
+from tinygpt2.history import TrainingHistory
+from tinygpt2.losses import cross_entropy_loss, perplexity
+from tinygpt2.model import GPT2Model
+from tinygpt2.optimizer import learning_rate_at, make_optimizer
+from tinygpt2.plotting import plot_losses, plot_temperatures, plot_token_frequencies
+from tinygpt2.samplers import (
+    GreedySampler,
+    MinPSampler,
+    MultinomialSampler,
+    Sampler,
+    TemperatureSampler,
+    TopKSampler,
+    TopPSampler,
+)
+from tinygpt2.tokenizer import CharTokenizer, Tokenizer, gpt2_tokenizer, tensor_to_text, text_to_tensor
+from tinygpt2.training import NonFiniteLossError, train
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Callback",
+    "CharTokenizer",
+    "Evaluation",
+    "GPT2Config",
+    "GPT2Model",
+    "GreedySampler",
+    "KVCache",
+    "MinPSampler",
+    "MultinomialSampler",
+    "NonFiniteLossError",
+    "ProgressBar",
+    "Sampler",
+    "TemperatureSampler",
+    "TensorBoardLogger",
+    "TextSamples",
+    "TokenDataset",
+    "Tokenizer",
+    "TopKSampler",
+    "TopPSampler",
+    "TrainState",
+    "TrainingConfig",
+    "TrainingHistory",
+    "clean_text",
+    "cross_entropy_loss",
+    "evaluate",
+    "generate",
+    "generate_text",
+    "gpt2_tokenizer",
+    "learning_rate_at",
+    "make_dataloader",
+    "make_optimizer",
+    "perplexity",
+    "plot_losses",
+    "plot_temperatures",
+    "plot_token_frequencies",
+    "read_text",
+    "sample_text",
+    "split_text",
+    "stream",
+    "stream_text",
+    "tensor_to_text",
+    "text_to_tensor",
+    "train",
+]
