@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import shlex
 import signal
 import sys
 from collections.abc import Iterator
@@ -37,6 +38,7 @@ HISTORY_FILE = "history.json"
 PLOT_FILE = "losses.png"
 CHAR_TOKENIZER_FILE = "char_tokenizer.json"
 
+PROMPT_CHARACTERS = 20  # of the text, to continue after each epoch unless --sample-prompt says otherwise
 EVALUATIONS = 20  # in a run, unless --eval-every says otherwise
 EXIT_SIGNAL = 128  # plus the signal's number, as shells count
 
@@ -44,12 +46,14 @@ EXIT_SIGNAL = 128  # plus the signal's number, as shells count
 def train_command(options: argparse.Namespace) -> int:
     """Trains, and leaves a run directory."""
     device = choose_device(options.device)
+    directory = _choose_run_directory(options)
     text = "\n".join(read_text(file) for file in options.files) if options.files else sample_text()
     torch.manual_seed(options.seed)
     model, tokenizer = _model_and_tokenizer(options, text)
     train_loader, val_loader = _loaders(options, text, tokenizer, model.config.context_length)
-    config = _training_config(options, len(train_loader))
-    directory = _new_run_directory(options)
+    prompt = options.sample_prompt or text.strip()[:PROMPT_CHARACTERS].strip()
+    config = _training_config(options, prompt, len(train_loader))
+    directory.mkdir(parents=True, exist_ok=True)
     if not options.quiet:
         write_line(
             f"{model.num_parameters():,} parameters on {device.type}; {len(text):,} characters of text, in batches of "
@@ -81,15 +85,15 @@ def train_command(options: argparse.Namespace) -> int:
     plotted = _plot_if_possible(directory, history)
     if not options.quiet:
         print(f"saved in {directory}: the model, {HISTORY_FILE}{f', {PLOT_FILE}' if plotted else ''}")
-        print(f"try:  tinygpt2 generate --model {directory} {options.sample_prompt!r}")
+        print(f"try:  tinygpt2 generate --model {directory} {shlex.quote(prompt)}")
     if received:
         write_line(f"stopped by {received[0].name} after step {history.steps[-1]}")
         return EXIT_SIGNAL + received[0]
     return 0
 
 
-def _new_run_directory(options: argparse.Namespace) -> Path:
-    """Returns a new directory for a run, never one that holds something."""
+def _choose_run_directory(options: argparse.Namespace) -> Path:
+    """Returns where the run will go, never a directory that holds something."""
     if options.out is not None:
         directory = Path(options.out)
         if directory.is_dir() and any(directory.iterdir()):
@@ -98,7 +102,6 @@ def _new_run_directory(options: argparse.Namespace) -> Path:
         name = Path(options.files[0]).stem if options.files else "sample-text"
         names = chain([name], (f"{name}-{i}" for i in count(2)))
         directory = next(path for path in (Path("runs", name) for name in names) if not path.exists())
-    directory.mkdir(parents=True, exist_ok=True)
     return directory
 
 
@@ -136,7 +139,7 @@ def _loaders(
     return train_loader, val_loader
 
 
-def _training_config(options: argparse.Namespace, batches_per_epoch: int) -> TrainingConfig:
+def _training_config(options: argparse.Namespace, prompt: str, batches_per_epoch: int) -> TrainingConfig:
     steps = options.max_steps or options.epochs * math.ceil(batches_per_epoch / options.accumulate)
     return TrainingConfig(
         epochs=options.epochs,
@@ -149,7 +152,7 @@ def _training_config(options: argparse.Namespace, batches_per_epoch: int) -> Tra
         precision=options.precision,
         eval_every=options.eval_every or math.ceil(steps / EVALUATIONS),
         eval_batches=options.eval_batches,
-        sample_prompt=None if options.quiet else options.sample_prompt,
+        sample_prompt=None if options.quiet else prompt,
         seed=options.seed,
     )
 

@@ -179,6 +179,9 @@ class TextSamples:
     sampler: Sampler = _GREEDY
     _last_step: int = -1
 
+    def __post_init__(self) -> None:
+        self.tokenizer.encode_ordinary(self.prompt)  # an error, if there is one, before training and not after an epoch
+
     def __call__(self, state: TrainState, /) -> None:
         """Writes a sample after an epoch."""
         if state.event in ("epoch", "end") and state.step != self._last_step:

@@ -98,6 +98,15 @@ _RATIO = _Number(float, "a number greater than 0 and less than 1", lambda value:
 _DROPOUT = _Number(float, "a number of at least 0 and less than 1", lambda value: 0 <= value < 1)
 
 
+def _text(argument: str) -> str:
+    """An argparse type: text that the locale, "C" for instance, could not decode is read as UTF-8."""
+    try:
+        argument.encode("utf-8")
+    except UnicodeEncodeError:
+        return os.fsencode(argument).decode("utf-8", errors="replace")
+    return argument
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="tinygpt2",
@@ -248,7 +257,13 @@ def _add_train(commands: Commands) -> None:
         metavar="N",
         help="batches that an evaluation reads of each part",
     )
-    _option(report, "--sample-prompt", default="The", metavar="TEXT", help="text to continue after each epoch")
+    _option(
+        report,
+        "--sample-prompt",
+        type=_text,
+        metavar="TEXT",
+        help="text to continue after each epoch (default: how the text begins)",
+    )
     _option(report, "--quiet", action="store_true", help="no progress and no samples")
     _add_device(parser)
 
@@ -263,7 +278,7 @@ def _add_generate(commands: Commands) -> None:
         "top-p, min-p, temperature.",
     )
     _add_model(parser)
-    parser.add_argument("prompt", metavar="PROMPT", help="text to continue; - reads it from standard input")
+    parser.add_argument("prompt", metavar="PROMPT", type=_text, help="text to continue; - reads it from standard input")
     _option(parser, "--max-new-tokens", type=_COUNT, default=100, metavar="N", help="how much to add at most")
     _option(
         parser,

@@ -149,8 +149,9 @@ class TokenDataset(Dataset[Batch]):
         PyTorch's own ``default_collate`` stacks the pair into (2, B, T), which unpacks into the same two.
         """
         starts = np.asarray(indices) * self.stride
-        windows = torch.from_numpy(self.tokens[starts[:, None] + self._window].astype(np.int64))  # (B, T + 1)
-        return windows[:, :-1].contiguous(), windows[:, 1:].contiguous()
+        windows = self.tokens[starts[:, None] + self._window]  # (B, T + 1)
+        # astype copies, so that masking targets in place does not reach the inputs.
+        return torch.from_numpy(windows[:, :-1].astype(np.int64)), torch.from_numpy(windows[:, 1:].astype(np.int64))
 
 
 class EpochSampler(IndexSampler[int]):

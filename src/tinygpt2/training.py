@@ -16,7 +16,7 @@ from tinygpt2.config import Precision, TrainingConfig
 from tinygpt2.data import Batch
 from tinygpt2.evaluation import evaluate
 from tinygpt2.history import TrainingHistory
-from tinygpt2.losses import IGNORE_INDEX, summed_cross_entropy
+from tinygpt2.losses import IGNORE_INDEX, summed_linear_cross_entropy
 from tinygpt2.model import GPT2Model, check_tokens
 from tinygpt2.optimizer import learning_rate_at, make_optimizer
 from tinygpt2.tokenizer import Tokenizer, gpt2_tokenizer
@@ -250,7 +250,7 @@ def _take_step(state: TrainState, micro_batches: Sequence[Batch]) -> None:
 
 
 def _summed_loss(model: GPT2Model, inputs: Tensor, targets: Tensor) -> Tensor:
-    return summed_cross_entropy(model(inputs), targets)
+    return summed_linear_cross_entropy(model.hidden_states(inputs), model.head_weight, targets)
 
 
 def _check_finite(state: TrainState, step: int, rate: float, loss: float, norm: float) -> None:

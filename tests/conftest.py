@@ -1,0 +1,33 @@
+"""What all tests share."""
+
+import pytest
+import torch
+from hypothesis import settings
+
+from tinygpt2 import GPT2Config, GPT2Model
+
+# The first example of a test may compile or allocate; a shared machine may pause. Neither is a bug.
+settings.register_profile("tinygpt2", deadline=None, max_examples=50)
+settings.load_profile("tinygpt2")
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    """Makes the weights of tiny models the same in every run."""
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def config() -> GPT2Config:
+    """A shape small enough to run in a millisecond, in which no two sizes are equal."""
+    return GPT2Config(vocab_size=61, context_length=16, n_layer=2, n_head=3, n_embd=24)
+
+
+@pytest.fixture
+def model(config: GPT2Config) -> GPT2Model:
+    """A model of that shape whose weights are large enough that its logits differ clearly, in evaluation mode."""
+    model = GPT2Model(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(5)
+    return model.eval()
