@@ -12,7 +12,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from tinygpt2 import CharTokenizer, GPT2Config, GPT2Model, TrainingHistory, evaluate, sample_text, text_to_tensor
+from tinygpt2 import (
+    CharTokenizer,
+    GPT2Config,
+    GPT2Model,
+    TrainingHistory,
+    evaluate,
+    load_tokenizer,
+    sample_text,
+    text_to_tensor,
+)
 from tinygpt2.cli import main
 
 TEXT = "The quick brown fox jumps over the lazy dog. " * 40
@@ -59,7 +68,7 @@ def test_training_leaves_a_run_directory(text_file: Path, tmp_path: Path, capsys
     )
     captured = capsys.readouterr()
     assert sorted(path.name for path in directory.iterdir()) == [
-        "char_tokenizer.json", "config.json", "history.json", "losses.png", "model.safetensors",
+        "config.json", "history.json", "losses.png", "model.safetensors", "tinygpt2_tokenizer.json",
     ]  # fmt: skip
     assert (directory / "losses.png").read_bytes().startswith(PNG)
     history = TrainingHistory.load(directory / "history.json")
@@ -116,7 +125,7 @@ def test_fine_tuning_starts_from_a_saved_model(run_directory: Path, text_file: P
     before = TrainingHistory.load(run_directory / "history.json")
     after = TrainingHistory.load(tmp_path / "tuned" / "history.json")
     assert after.train_losses[0] < before.train_losses[0] - 0.5
-    assert (tmp_path / "tuned" / "char_tokenizer.json").exists()
+    assert load_tokenizer(tmp_path / "tuned") == load_tokenizer(run_directory)
 
 
 def test_generate_streams_the_prompt_and_its_continuation(
@@ -166,7 +175,7 @@ def test_evaluate_predicts_every_token_but_the_first(
     assert main(["evaluate", "--model", str(run_directory), str(path), "--device", "cpu"]) == 0
     output = capsys.readouterr().out
     model = GPT2Model.from_pretrained(run_directory)
-    tokens = text_to_tensor(TEXT[:50], CharTokenizer.load(run_directory / "char_tokenizer.json"))
+    tokens = text_to_tensor(TEXT[:50], load_tokenizer(run_directory))
     windows = [(tokens[:, i : min(i + 16, 49)], tokens[:, i + 1 : i + 17]) for i in range(0, 49, 16)]
     expected = evaluate(model, windows)
     assert expected.tokens == 49

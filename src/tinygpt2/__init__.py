@@ -20,7 +20,16 @@ from tinygpt2.samplers import (
     TopKSampler,
     TopPSampler,
 )
-from tinygpt2.tokenizer import CharTokenizer, Tokenizer, gpt2_tokenizer, tensor_to_text, text_to_tensor
+from tinygpt2.tokenizer import (
+    CharTokenizer,
+    Tokenizer,
+    gpt2_tokenizer,
+    load_tokenizer,
+    save_tokenizer,
+    tensor_to_text,
+    text_to_tensor,
+    trim_vocabulary,
+)
 from tinygpt2.training import NonFiniteLossError, train
 
 __version__ = "0.1.0"
@@ -55,6 +64,7 @@ __all__ = [
     "generate_text",
     "gpt2_tokenizer",
     "learning_rate_at",
+    "load_tokenizer",
     "make_dataloader",
     "make_optimizer",
     "perplexity",
@@ -63,10 +73,12 @@ __all__ = [
     "plot_token_frequencies",
     "read_text",
     "sample_text",
+    "save_tokenizer",
     "split_text",
     "stream",
     "stream_text",
     "tensor_to_text",
     "text_to_tensor",
     "train",
+    "trim_vocabulary",
 ]

@@ -5,12 +5,13 @@ import math
 import shlex
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import chain, count
 from pathlib import Path
 from types import FrameType
 
+import tiktoken
 import torch
 from torch.utils.data import DataLoader
 
@@ -31,14 +32,26 @@ from tinygpt2.samplers import (
     TopKSampler,
     TopPSampler,
 )
-from tinygpt2.tokenizer import CharTokenizer, Tokenizer, gpt2_tokenizer
+from tinygpt2.tokenizer import (
+    CharTokenizer,
+    Tokenizer,
+    gpt2_tokenizer,
+    load_tokenizer,
+    save_tokenizer,
+    trim_vocabulary,
+)
 from tinygpt2.training import NonFiniteLossError, choose_device, train
 
 HISTORY_FILE = "history.json"
 PLOT_FILE = "losses.png"
-CHAR_TOKENIZER_FILE = "char_tokenizer.json"
 
 PROMPT_CHARACTERS = 20  # of the text, to continue after each epoch unless --sample-prompt says otherwise
+TOKENIZERS: dict[str, Callable[[str], tiktoken.Encoding | CharTokenizer]] = {
+    "trimmed": lambda text: trim_vocabulary(gpt2_tokenizer(), text),
+    "gpt2": lambda _: gpt2_tokenizer(),
+    "char": CharTokenizer.from_text,
+}
+
 EVALUATIONS = 20  # in a run, unless --eval-every says otherwise
 EXIT_SIGNAL = 128  # plus the signal's number, as shells count
 
@@ -59,8 +72,7 @@ def train_command(options: argparse.Namespace) -> int:
             f"{model.num_parameters():,} parameters on {device.type}; {len(text):,} characters of text, in batches of "
             f"{options.batch_size} × {model.config.context_length} tokens; Ctrl-C stops and saves"
         )
-    if isinstance(tokenizer, CharTokenizer):
-        tokenizer.save(directory / CHAR_TOKENIZER_FILE)
+    save_tokenizer(tokenizer, directory)
 
     def save_after_epoch(state: TrainState) -> None:
         if state.event == "epoch":
@@ -105,10 +117,10 @@ def _choose_run_directory(options: argparse.Namespace) -> Path:
     return directory
 
 
-def _model_and_tokenizer(options: argparse.Namespace, text: str) -> tuple[GPT2Model, Tokenizer]:
+def _model_and_tokenizer(options: argparse.Namespace, text: str) -> tuple[GPT2Model, tiktoken.Encoding | CharTokenizer]:
     if options.from_pretrained is not None:
-        return GPT2Model.from_pretrained(options.from_pretrained), _load_tokenizer(options.from_pretrained)
-    tokenizer: Tokenizer = gpt2_tokenizer() if options.tokenizer == "gpt2" else CharTokenizer.from_text(text)
+        return GPT2Model.from_pretrained(options.from_pretrained), load_tokenizer(options.from_pretrained)
+    tokenizer = TOKENIZERS[options.tokenizer](text)
     config = GPT2Config.preset(
         options.preset,
         vocab_size=tokenizer.n_vocab,
@@ -216,7 +228,7 @@ def generate_command(options: argparse.Namespace) -> int:
     """Writes a prompt and its continuation as it comes."""
     device = choose_device(options.device)
     model = GPT2Model.from_pretrained(options.model).to(device)
-    tokenizer = _load_tokenizer(options.model)
+    tokenizer = load_tokenizer(options.model)
     prompt = sys.stdin.buffer.read().decode("utf-8") if options.prompt == "-" else options.prompt
     generator = torch.Generator(device)
     if options.seed is None:
@@ -253,7 +265,7 @@ def evaluate_command(options: argparse.Namespace) -> int:
     """Writes the loss and perplexity on each file."""
     device = choose_device(options.device)
     model = GPT2Model.from_pretrained(options.model).to(device)
-    tokenizer = _load_tokenizer(options.model)
+    tokenizer = load_tokenizer(options.model)
     for file in options.files:
         with _naming(file):
             result = evaluate(model, _all_tokens(read_text(file), tokenizer, model.config, options.batch_size))
@@ -289,8 +301,8 @@ def info_command(options: argparse.Namespace) -> int:
     """Writes what a run directory holds."""
     directory = Path(options.directory)
     model = GPT2Model.from_pretrained(directory)
-    config, tokenizer = model.config, _load_tokenizer(directory)
-    kind = "characters" if isinstance(tokenizer, CharTokenizer) else "GPT-2's byte-level BPE"
+    config, tokenizer = model.config, load_tokenizer(directory)
+    kind = "characters" if isinstance(tokenizer, CharTokenizer) else f"byte pairs ({tokenizer.name})"
     rows = {
         "parameters": f"{model.num_parameters():,}",
         "blocks": f"{config.n_layer} of width {config.n_embd}, {config.n_head} heads",
@@ -314,9 +326,3 @@ def info_command(options: argparse.Namespace) -> int:
     for name, value in rows.items():
         print(f"{name:{width}}  {value}")
     return 0
-
-
-def _load_tokenizer(directory: str | Path) -> Tokenizer:
-    """Returns the tokenizer of a run directory: GPT-2's, unless characters were saved there."""
-    path = Path(directory) / CHAR_TOKENIZER_FILE
-    return CharTokenizer.load(path) if path.exists() else gpt2_tokenizer()

@@ -14,6 +14,7 @@ from tinygpt2 import __version__
 from tinygpt2._commands import (
     EVALUATIONS,
     EXIT_SIGNAL,
+    TOKENIZERS,
     evaluate_command,
     generate_command,
     info_command,
@@ -175,9 +176,10 @@ def _add_train(commands: Commands) -> None:
     _option(
         shape,
         "--tokenizer",
-        choices=["gpt2", "char"],
-        default="gpt2",
-        help="GPT-2's vocabulary of 50,257 tokens, or one token for each character of the text",
+        choices=list(TOKENIZERS),
+        default="trimmed",
+        help="trimmed: those of GPT-2's tokens that the text needs, for a small and fast model; gpt2: all 50,257; "
+        "char: one token for each character of the text",
     )
     _option(
         shape,
