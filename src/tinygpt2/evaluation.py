@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from tinygpt2._validation import check_int
 from tinygpt2.data import Batch
-from tinygpt2.losses import IGNORE_INDEX, perplexity, summed_cross_entropy
-from tinygpt2.model import evaluation_mode
+from tinygpt2.losses import IGNORE_INDEX, perplexity, summed_cross_entropy, summed_linear_cross_entropy
+from tinygpt2.model import GPT2Model, evaluation_mode
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,7 @@ def evaluate(model: nn.Module, loader: Iterable[Batch], *, max_batches: int | No
     counts: list[Tensor] = []
     with torch.no_grad(), evaluation_mode(model):
         for inputs, targets in islice(loader, max_batches):
-            logits = model(inputs.to(device))
-            losses.append(summed_cross_entropy(logits, targets.to(device)))
+            losses.append(_summed_loss(model, inputs.to(device), targets.to(device)))
             counts.append((targets != IGNORE_INDEX).sum())
     if not losses:
         raise ValueError(
@@ -69,3 +68,9 @@ def evaluate(model: nn.Module, loader: Iterable[Batch], *, max_batches: int | No
         raise ValueError(f"there is nothing to evaluate: every target is {IGNORE_INDEX}, which does not count")
     loss = math.fsum(torch.stack(losses).tolist()) / tokens
     return Evaluation(loss=loss, perplexity=perplexity(loss), tokens=tokens)
+
+
+def _summed_loss(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
+    if isinstance(model, GPT2Model):  # the same in less memory
+        return summed_linear_cross_entropy(model.hidden_states(inputs), model.head_weight, targets)
+    return summed_cross_entropy(model(inputs), targets)

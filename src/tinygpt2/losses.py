@@ -58,11 +58,15 @@ def summed_linear_cross_entropy(
     Returns:
         A scalar in at least float32, differentiable once in ``hidden`` and ``weight``.
 
+    Raises:
+        ValueError: If the shapes do not fit.
+
     >>> hidden, weight, targets = torch.randn(2, 3, 8), torch.randn(50, 8), torch.randint(50, (2, 3))
     >>> plain = summed_cross_entropy(hidden @ weight.T, targets)
     >>> torch.allclose(summed_linear_cross_entropy(hidden, weight, targets), plain)
     True
     """
+    _check_shapes(hidden, targets)
     device = hidden.device.type
     if torch.is_autocast_enabled(device):
         dtype = torch.get_autocast_dtype(device)
@@ -125,12 +129,16 @@ class _SummedLinearCrossEntropy(torch.autograd.Function):
         )
 
 
-def _flatten(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    if logits.dim() < 1 or logits.shape[:-1] != targets.shape:
+def _check_shapes(scores: Tensor, targets: Tensor) -> None:
+    if scores.dim() < 1 or scores.shape[:-1] != targets.shape:
         raise ValueError(
-            "logits of shape (..., V) need targets of shape (...), "
-            f"got {tuple(logits.shape)} and {tuple(targets.shape)}"
+            "logits of shape (..., V), or hidden states of shape (..., C), need targets of shape (...), "
+            f"got {tuple(scores.shape)} and {tuple(targets.shape)}"
         )
+
+
+def _flatten(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    _check_shapes(logits, targets)
     flat = logits.reshape(-1, logits.shape[-1])
     half = flat.dtype in (torch.float16, torch.bfloat16)
     return flat.float() if half else flat, targets.reshape(-1)

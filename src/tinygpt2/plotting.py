@@ -5,6 +5,7 @@ leaves pyplot's state alone.
 """
 
 from collections.abc import Sequence
+from textwrap import fill
 from typing import TYPE_CHECKING
 
 import torch
@@ -45,6 +46,8 @@ def plot_losses(history: "TrainingHistory") -> "Figure":
     ]
     if measured:
         axes.plot(*zip(*measured, strict=True), label="Validation loss", linestyle="--", marker=marker, markersize=3)
+    if history.epochs[-1] >= 3:
+        axes.locator_params(axis="x", integer=True)
     axes.set_xlabel("Epochs")
     axes.set_ylabel("Loss (nats per token)")
     axes.grid(alpha=0.3)
@@ -115,22 +118,25 @@ def plot_token_frequencies(
     check_int("draws", draws)
     ids = sampler(logits.expand(draws, -1), generator=generator)  # (draws,)
     counts = torch.bincount(ids, minlength=len(labels)).tolist()
-    return _plot_bars({repr(sampler): counts}, labels, ylabel=f"Times drawn, of {draws}")
+    figure = _plot_bars({"": counts}, labels, ylabel=f"Times drawn, of {draws}")
+    figure.axes[0].set_title(fill(repr(sampler), width=60), fontsize="medium")
+    return figure
 
 
 def _plot_bars(groups: dict[str, list[float]], labels: Sequence[str], *, ylabel: str) -> "Figure":
-    """Returns one bar a label for each group, side by side, named in a legend."""
+    """Returns one bar a label for each group, side by side; several groups are named in a legend."""
     figure, axes = _new_figure(width=max(5.0, 0.5 * len(labels) + 1.5), height=3.8)
     width = 0.8 / len(groups)
     for i, (name, heights) in enumerate(groups.items()):
         offset = (i - (len(groups) - 1) / 2) * width
         axes.bar([place + offset for place in range(len(labels))], heights, width, label=name)
-    crowded = len(labels) > 4
+    crowded = len(labels) * max(map(len, labels)) > 60  # characters that fit side by side
     axes.set_xticks(range(len(labels)), labels, rotation=45 if crowded else 0, ha="right" if crowded else "center")
     axes.set_ylabel(ylabel)
     axes.grid(axis="y", alpha=0.3)
     axes.set_axisbelow(True)
-    figure.legend(loc="outside upper center", ncols=len(groups), frameon=False)
+    if len(groups) > 1:
+        figure.legend(loc="outside upper center", ncols=len(groups), frameon=False)
     return figure
 
 
