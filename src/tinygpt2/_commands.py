@@ -53,6 +53,8 @@ TOKENIZERS: dict[str, Callable[[str], tiktoken.Encoding | CharTokenizer]] = {
 }
 
 EVALUATIONS = 20  # in a run, unless --eval-every says otherwise
+RATE_TIMES_WIDTH = 0.5  # the wider a model, the smaller its steps: GPT-3 paper, table 2.1, 6e-4 at a width of 768
+WARMUP_STEPS = 100  # unless --warmup-steps says otherwise, or the run is short
 EXIT_SIGNAL = 128  # plus the signal's number, as shells count
 
 
@@ -65,7 +67,7 @@ def train_command(options: argparse.Namespace) -> int:
     model, tokenizer = _model_and_tokenizer(options, text)
     train_loader, val_loader = _loaders(options, text, tokenizer, model.config.context_length)
     prompt = options.sample_prompt or text.strip()[:PROMPT_CHARACTERS].strip()
-    config = _training_config(options, prompt, len(train_loader))
+    config = _training_config(options, prompt, len(train_loader), model.config.n_embd)
     directory.mkdir(parents=True, exist_ok=True)
     if not options.quiet:
         write_line(
@@ -151,14 +153,15 @@ def _loaders(
     return train_loader, val_loader
 
 
-def _training_config(options: argparse.Namespace, prompt: str, batches_per_epoch: int) -> TrainingConfig:
+def _training_config(options: argparse.Namespace, prompt: str, batches_per_epoch: int, width: int) -> TrainingConfig:
     steps = options.max_steps or options.epochs * math.ceil(batches_per_epoch / options.accumulate)
+    usual_rate = RATE_TIMES_WIDTH / width * (1 if options.from_pretrained is None else 0.1)
     return TrainingConfig(
         epochs=options.epochs,
         max_steps=options.max_steps,
-        learning_rate=options.learning_rate,
+        learning_rate=options.learning_rate or usual_rate,
         schedule=options.schedule,
-        warmup_steps=options.warmup_steps,
+        warmup_steps=min(WARMUP_STEPS, steps // 5) if options.warmup_steps is None else options.warmup_steps,
         weight_decay=options.weight_decay,
         gradient_accumulation_steps=options.accumulate,
         precision=options.precision,

@@ -163,7 +163,7 @@ def _add_train(commands: Commands) -> None:
     _option(parser, "--out", metavar="DIR", help="run directory, new or empty (default: a new one in runs/)")
 
     shape = parser.add_argument_group("model")
-    _option(shape, "--preset", choices=list(PRESETS), default="gpt2-micro", help="size of the model")
+    _option(shape, "--preset", choices=list(PRESETS), default="gpt2-nano", help="size of the model")
     _option(
         shape,
         "--context-length",
@@ -208,9 +208,15 @@ def _add_train(commands: Commands) -> None:
     )
 
     optimisation = parser.add_argument_group("optimisation")
-    _option(optimisation, "--epochs", type=_POSITIVE_INT, default=20, metavar="N", help="passes over the text")
+    _option(optimisation, "--epochs", type=_POSITIVE_INT, default=12, metavar="N", help="passes over the text")
     _option(optimisation, "--max-steps", type=_POSITIVE_INT, metavar="N", help="steps, instead of epochs")
-    _option(optimisation, "--learning-rate", type=_POSITIVE, default=1e-3, metavar="X", help="highest rate")
+    _option(
+        optimisation,
+        "--learning-rate",
+        type=_POSITIVE,
+        metavar="X",
+        help="highest rate (default: 0.5 divided by the width of the model; a tenth of that with --from-pretrained)",
+    )
     _option(
         optimisation,
         "--schedule",
@@ -222,9 +228,8 @@ def _add_train(commands: Commands) -> None:
         optimisation,
         "--warmup-steps",
         type=_COUNT,
-        default=20,
         metavar="N",
-        help="steps in which the rate rises from nothing",
+        help="steps in which the rate rises from nothing (default: 100, or a fifth of a shorter run)",
     )
     _option(optimisation, "--weight-decay", type=_NOT_NEGATIVE, default=0.1, metavar="X", help="AdamW's")
     _option(

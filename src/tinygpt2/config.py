@@ -73,7 +73,7 @@ class GPT2Config:
 
         Args:
             name: One of OpenAI's four, ``"gpt2"``, ``"gpt2-medium"``, ``"gpt2-large"``, ``"gpt2-xl"``, or one for a
-                laptop: ``"gpt2-nano"`` (2 layers, width 128), ``"gpt2-micro"`` (4, 256), ``"gpt2-mini"`` (6, 384).
+                laptop: ``"gpt2-nano"`` (2 layers, width 256), ``"gpt2-micro"`` (4, 256), ``"gpt2-mini"`` (6, 384).
             **overrides: Fields of the configuration, such as ``context_length=128``.
 
         Raises:
@@ -88,7 +88,7 @@ class GPT2Config:
 
 
 PRESETS: dict[str, dict[str, Any]] = {
-    "gpt2-nano": {"n_layer": 2, "n_head": 4, "n_embd": 128},
+    "gpt2-nano": {"n_layer": 2, "n_head": 4, "n_embd": 256},
     "gpt2-micro": {"n_layer": 4, "n_head": 4, "n_embd": 256},
     "gpt2-mini": {"n_layer": 6, "n_head": 6, "n_embd": 384},
     "gpt2": {"n_layer": 12, "n_head": 12, "n_embd": 768},
