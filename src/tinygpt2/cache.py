@@ -28,7 +28,7 @@ class KVCache:
         length: Slots filled, the same in every row.
 
     Raises:
-        ValueError: If the capacity is beyond the context length, or ``padding`` has another shape.
+        ValueError: If the capacity is beyond the context length, or ``padding`` is not (B,) counts.
 
     >>> from tinygpt2 import GPT2Model
     >>> model = GPT2Model(GPT2Config(vocab_size=9, context_length=8, n_layer=2, n_head=2, n_embd=4)).eval()
@@ -76,8 +76,11 @@ class KVCache:
 
     def reset(self, padding: Tensor | None = None) -> None:
         """Forgets all that was cached, keeps the memory, and takes a new ``padding``."""
-        if padding is not None and padding.shape != (self.batch_size,):
-            raise ValueError(f"padding must have shape ({self.batch_size},), got {tuple(padding.shape)}")
+        if padding is not None:
+            if padding.shape != (self.batch_size,):
+                raise ValueError(f"padding must have shape ({self.batch_size},), got {tuple(padding.shape)}")
+            if padding.dtype not in (torch.int64, torch.int32) or (padding < 0).any():
+                raise ValueError(f"padding must count slots, integers of at least 0, got {padding}")
         self.length = 0
         self._padding = None if padding is None else padding.to(self.keys.device)
 

@@ -21,6 +21,7 @@ import torch
 from tqdm import tqdm
 
 from tinygpt2.config import TrainingConfig
+from tinygpt2.data import mixed_seed
 from tinygpt2.generation import generate_text
 from tinygpt2.history import TrainingHistory
 from tinygpt2.model import GPT2Model
@@ -186,7 +187,7 @@ class TextSamples:
         """Writes a sample after an epoch."""
         if state.event in ("epoch", "end") and state.step != self._last_step:
             self._last_step = state.step
-            generator = torch.Generator(state.model.device).manual_seed(state.config.seed)
+            generator = torch.Generator(state.model.device).manual_seed(mixed_seed(state.config.seed))
             text = generate_text(
                 state.model,
                 self.tokenizer,

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
-from tinygpt2._validation import check_choice, check_int, check_number
+from tinygpt2._validation import check_bool, check_choice, check_int, check_number
 
 Precision = Literal["auto", "fp32", "bf16"]
 Schedule = Literal["constant", "cosine"]
@@ -51,9 +51,8 @@ class GPT2Config:
         for name in ("vocab_size", "context_length", "n_layer", "n_head", "n_embd"):
             check_int(name, getattr(self, name))
         check_number("dropout", self.dropout, maximum=1, below_maximum=True)
-        for name in ("qkv_bias", "tie_weights"):
-            if not isinstance(getattr(self, name), bool):
-                raise TypeError(f"{name} must be True or False, got {getattr(self, name)!r}")
+        check_bool("qkv_bias", self.qkv_bias)
+        check_bool("tie_weights", self.tie_weights)
         if self.n_embd % self.n_head:
             fitting = min((h for h in range(1, self.n_embd + 1) if self.n_embd % h == 0),
                           key=lambda h: abs(h - self.n_head - 0.1))  # fmt: skip
@@ -167,8 +166,12 @@ class TrainingConfig:
         check_number("weight_decay", self.weight_decay)
         if self.max_grad_norm is not None:
             check_number("max_grad_norm", self.max_grad_norm, above_minimum=True)
+        check_bool("decay_all_parameters", self.decay_all_parameters)
+        if not isinstance(self.sample_prompt, str | None):
+            raise TypeError(f"sample_prompt must be a text or None, got {self.sample_prompt!r}")
         if len(self.betas) != 2:
             raise ValueError(f"betas must be two numbers, got {self.betas!r}")
+        object.__setattr__(self, "betas", tuple(self.betas))  # JSON has lists alone
         for beta in self.betas:
             check_number("each of betas", beta, maximum=1, below_maximum=True)
         check_choice("schedule", self.schedule, ("constant", "cosine"))

@@ -138,9 +138,7 @@ class TokenDataset(Dataset[Batch]):
     @override
     def __getitem__(self, index: int) -> Batch:
         """Returns window ``index`` and its targets, both (T,) int64."""
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"window {index} of {len(self)}")
-        inputs, targets = self.__getitems__([index % len(self)])
+        inputs, targets = self.__getitems__([index])
         return inputs[0], targets[0]
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
@@ -148,7 +146,11 @@ class TokenDataset(Dataset[Batch]):
 
         PyTorch's own ``default_collate`` stacks the pair into (2, B, T), which unpacks into the same two.
         """
-        starts = np.asarray(indices) * self.stride
+        wanted = np.asarray(indices, dtype=np.int64)
+        outside = wanted[(wanted < -len(self)) | (wanted >= len(self))]
+        if outside.size:
+            raise IndexError(f"window {outside[0]} of {len(self)}")
+        starts = wanted % len(self) * self.stride
         windows = self.tokens[starts[:, None] + self._window]  # (B, T + 1)
         # astype copies, so that masking targets in place does not reach the inputs.
         return torch.from_numpy(windows[:, :-1].astype(np.int64)), torch.from_numpy(windows[:, 1:].astype(np.int64))
@@ -190,8 +192,7 @@ class EpochSampler(IndexSampler[int]):
         epoch, self.epoch = self.epoch, self.epoch + 1
         if not self.shuffle:
             return iter(range(self.size))
-        mixed = int(np.random.SeedSequence([self.seed, epoch]).generate_state(1, np.uint64)[0])
-        order = torch.randperm(self.size, generator=torch.Generator().manual_seed(mixed))
+        order = torch.randperm(self.size, generator=seeded_generator(self.seed, epoch))
         # In pieces: as Python integers the order of a large corpus would take several times its memory.
         return (i for piece in torch.split(order, 4096) for i in piece.tolist())
 
@@ -251,8 +252,18 @@ def make_dataloader(
         sampler=EpochSampler(len(dataset), shuffle=shuffle, seed=seed),
         drop_last=drop_last,
         collate_fn=_as_it_is,
-        generator=torch.Generator().manual_seed(seed),  # a loader without one draws from the global state at each epoch
+        generator=seeded_generator(seed),  # a loader without one draws from the global state at each epoch
     )
+
+
+def seeded_generator(*seeds: int) -> torch.Generator:
+    """Returns a generator on the CPU that is a function of all ``seeds``, each of any size."""
+    return torch.Generator().manual_seed(mixed_seed(*seeds))
+
+
+def mixed_seed(*seeds: int) -> int:
+    """Returns one seed, of at most 63 bits, that differs when any of ``seeds`` does."""
+    return int(np.random.SeedSequence(seeds).generate_state(1, np.uint64)[0]) >> 1
 
 
 def _as_it_is(batch: Any) -> Batch:  # noqa: ANN401 - DataLoader's own type promises a list of samples

@@ -52,7 +52,7 @@ def generate(
     torch.Size([1, 23])
     """
     new = stream(model, tokens, max_new_tokens=max_new_tokens, sampler=sampler, eos_id=eos_id, generator=generator)
-    return torch.cat([tokens.to(model.device), *(ids.unsqueeze(1) for ids in new)], dim=1)
+    return torch.cat([tokens.to(model.device, torch.int64), *(ids.unsqueeze(1) for ids in new)], dim=1)
 
 
 def stream(
@@ -233,7 +233,7 @@ def _decode(
     if eos_id is not None:
         check_int("eos_id", eos_id, minimum=0)
     window = model.config.context_length
-    check_tokens(prompts[..., -window:], model.config)
+    check_tokens(prompts[:, -window:] if prompts.dim() == 2 else prompts, model.config)
     batch, width = prompts.shape
     tokens = torch.zeros((batch, width + max_new_tokens), dtype=torch.int64, device=model.device)
     tokens[:, :width] = prompts

@@ -57,12 +57,12 @@ class TrainingHistory:
         self.learning_rates.append(learning_rate)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes the lists as JSON, in one step.
+        """Writes the lists as JSON, in one step; a loss that is not a number as ``NaN``, which Python reads.
 
         Raises:
             OSError: If it cannot be written; a file that was there is unharmed.
         """
-        write_text(path, json.dumps(asdict(self), indent=1, allow_nan=False) + "\n")
+        write_text(path, json.dumps(asdict(self), indent=1) + "\n")
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
@@ -81,8 +81,10 @@ class TrainingHistory:
             raise ValueError(
                 f"{os.fspath(path)} is not a training history: expected an object of {', '.join(expected)}"
             )
-        if not all(isinstance(values, list) for values in content.values()):
-            raise ValueError(f"{os.fspath(path)} is not a training history: expected a list under each name")
+        for name, values in content.items():
+            optional = (type(None),) if name == "val_losses" else ()
+            if not (isinstance(values, list) and all(isinstance(value, (int, float, *optional)) for value in values)):
+                raise ValueError(f"{os.fspath(path)} is not a training history: {name} is not a list of numbers")
         if len({len(values) for values in content.values()}) > 1:
             lengths = ", ".join(f"{name} {len(values)}" for name, values in content.items())
             raise ValueError(f"{os.fspath(path)} is damaged: its lists should be of one length, but have {lengths}")

@@ -8,6 +8,7 @@ import json
 import logging
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,10 @@ CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 
 TRANSPOSED = ("attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight")
+
+GPT2_END_OF_TEXT = 50256
+
+_QKV_BIAS = ".attn.c_attn.bias"
 
 # Our field, and transformers' name for it.
 FIELDS = {
@@ -54,12 +59,15 @@ def config_to_huggingface(config: GPT2Config) -> dict[str, Any]:
     >>> config_to_huggingface(GPT2Config())["n_positions"]
     1024
     """
+    end_of_text = GPT2_END_OF_TEXT if config.vocab_size > GPT2_END_OF_TEXT else None
     return {
         "architectures": ["GPT2LMHeadModel"],
         **{key: values[0] for key, values in FIXED.items()},
         **{theirs: getattr(config, ours) for ours, theirs in FIELDS.items()},
         "embd_pdrop": config.dropout,
         "attn_pdrop": config.dropout,
+        "bos_token_id": end_of_text,  # else transformers takes GPT-2's, which a smaller vocabulary does not have
+        "eos_token_id": end_of_text,
         "qkv_bias": config.qkv_bias,  # ours alone: transformers ignores it and reads a bias of zeros
     }
 
@@ -108,7 +116,7 @@ def state_from_huggingface(state: Mapping[str, Tensor], config: GPT2Config) -> d
         name = theirs.removeprefix("transformer.")
         mask = name.endswith((".attn.bias", ".attn.masked_bias"))
         tied_head = name == "lm_head.weight" and config.tie_weights
-        no_bias = name.endswith(".attn.c_attn.bias") and not config.qkv_bias
+        no_bias = name.endswith(_QKV_BIAS) and not config.qkv_bias
         if not (mask or tied_head or no_bias):
             result[name] = weight.t() if name.endswith(TRANSPOSED) else weight
     return result
@@ -154,6 +162,8 @@ def read_pretrained(directory: str | os.PathLike[str]) -> tuple[GPT2Config, dict
         state = load_file(weights_file)
     except SafetensorError as error:
         raise ValueError(f"cannot read {weights_file}: {error}") from error
+    if not config.qkv_bias and any(weight.any() for name, weight in state.items() if name.endswith(_QKV_BIAS)):
+        config = replace(config, qkv_bias=True)  # transformers trained the zeros that we wrote for it
     return config, state_from_huggingface(state, config)
 
 

@@ -171,7 +171,7 @@ class GPT2Model(nn.Module):
         if cache is None:
             mask, positions = None, torch.arange(n, device=tokens.device).unsqueeze(0)  # (1, T)
         else:
-            _check_cache(tokens, cache)
+            _check_cache(tokens, cache, self.config)
             mask, positions = cache.attention_mask(n), cache.positions(n)
         x = self.drop(self.wte(tokens) + self.wpe(positions))  # (B, T, C)
         for layer, block in enumerate(self.h):
@@ -219,7 +219,11 @@ class GPT2Model(nn.Module):
                 + (f"; {len(names)} weights differ" if len(names) > 1 else "")
             )
         dtype = torch.get_default_dtype()
-        model.load_state_dict({name: weight.to(dtype).contiguous() for name, weight in state.items()}, assign=True)
+        # A copy of each: what safetensors gives lies in the file, and would change with it.
+        copies = {
+            name: weight.to(dtype, copy=True, memory_format=torch.contiguous_format) for name, weight in state.items()
+        }
+        model.load_state_dict(copies, assign=True)
         return model.eval()
 
     def save_pretrained(self, path: str | os.PathLike[str]) -> None:
@@ -247,16 +251,14 @@ class GPT2Model(nn.Module):
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
     """Switches dropout off for the duration, then every module back to the mode it was in."""
-    if not model.training:
-        yield
-        return
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
+    training = [module for module in model.modules() if module.training]
+    for module in training:
+        module.training = False
     try:
         yield
     finally:
-        for module, mode in modes:
-            module.training = mode
+        for module in training:
+            module.training = True
 
 
 def check_tokens(tokens: Tensor, config: GPT2Config) -> None:
@@ -278,10 +280,13 @@ def check_tokens(tokens: Tensor, config: GPT2Config) -> None:
             )
 
 
-def _check_cache(tokens: Tensor, cache: KVCache) -> None:
+def _check_cache(tokens: Tensor, cache: KVCache, config: GPT2Config) -> None:
     batch, n = tokens.shape
     if batch != cache.batch_size:
         raise ValueError(f"the cache is for a batch of {cache.batch_size}, but {batch} sequences were given")
+    layers, _, heads, capacity, width = cache.keys.shape
+    if (layers, heads, width) != (config.n_layer, config.n_head, config.head_width) or capacity > config.context_length:
+        raise ValueError("the cache was made for a model of another shape; make it with KVCache(model.config, ...)")
     if cache.length + n > cache.capacity:
         raise ValueError(
             f"the cache has {cache.capacity} slots and {cache.length} are filled, so {n} more tokens do not fit; "

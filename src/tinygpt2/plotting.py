@@ -84,8 +84,10 @@ def plot_temperatures(
         check_number("each temperature", temperature, above_minimum=True)
     if not temperatures:
         raise ValueError("expected at least one temperature, got none")
-    bars = {f"Temperature {t:g}": torch.softmax(logits.double() / t, dim=-1).tolist() for t in temperatures}
-    return _plot_bars(bars, labels, ylabel="Probability")
+    bars = [(f"Temperature {t:g}", torch.softmax(logits.double() / t, dim=-1).tolist()) for t in temperatures]
+    figure = _plot_bars(bars, labels, ylabel="Probability")
+    figure.legend(loc="outside upper center", ncols=len(bars), frameon=False)
+    return figure
 
 
 def plot_token_frequencies(
@@ -118,25 +120,29 @@ def plot_token_frequencies(
     check_int("draws", draws)
     ids = sampler(logits.expand(draws, -1), generator=generator)  # (draws,)
     counts = torch.bincount(ids, minlength=len(labels)).tolist()
-    figure = _plot_bars({"": counts}, labels, ylabel=f"Times drawn, of {draws}")
+    figure = _plot_bars([("", counts)], labels, ylabel=f"Times drawn, of {draws}")
     figure.axes[0].set_title(fill(repr(sampler), width=60), fontsize="medium")
     return figure
 
 
-def _plot_bars(groups: dict[str, list[float]], labels: Sequence[str], *, ylabel: str) -> "Figure":
-    """Returns one bar a label for each group, side by side; several groups are named in a legend."""
+def _plot_bars(groups: Sequence[tuple[str, list[float]]], labels: Sequence[str], *, ylabel: str) -> "Figure":
+    """Returns one bar a label for each of the named groups, side by side."""
     figure, axes = _new_figure(width=max(5.0, 0.5 * len(labels) + 1.5), height=3.8)
     width = 0.8 / len(groups)
-    for i, (name, heights) in enumerate(groups.items()):
+    for i, (name, heights) in enumerate(groups):
         offset = (i - (len(groups) - 1) / 2) * width
         axes.bar([place + offset for place in range(len(labels))], heights, width, label=name)
     crowded = len(labels) * max(map(len, labels)) > 60  # characters that fit side by side
-    axes.set_xticks(range(len(labels)), labels, rotation=45 if crowded else 0, ha="right" if crowded else "center")
+    axes.set_xticks(
+        range(len(labels)),
+        labels,
+        rotation=45 if crowded else 0,
+        ha="right" if crowded else "center",
+        parse_math=False,  # a dollar sign is a token like others
+    )
     axes.set_ylabel(ylabel)
     axes.grid(axis="y", alpha=0.3)
     axes.set_axisbelow(True)
-    if len(groups) > 1:
-        figure.legend(loc="outside upper center", ncols=len(groups), frameon=False)
     return figure
 
 

@@ -130,7 +130,8 @@ class TemperatureSampler:
         logits = _as_float32(_check_shape(logits))
         # The softmax does not change when a row is shifted; with its maximum at 0 no temperature can overflow to +inf.
         shifted = logits - logits.amax(dim=-1, keepdim=True)
-        temperature = max(self.temperature, torch.finfo(torch.float32).tiny)  # less would be 0 in float32
+        float32 = torch.finfo(torch.float32)  # beyond it a temperature would be 0 or infinite
+        temperature = min(max(self.temperature, float32.tiny), float32.max)
         return self.then(shifted / temperature, generator=generator)
 
 

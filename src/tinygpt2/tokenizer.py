@@ -236,7 +236,7 @@ def save_tokenizer(tokenizer: "tiktoken.Encoding | CharTokenizer", directory: Pa
     content: dict[str, object]
     if isinstance(tokenizer, CharTokenizer):
         content = {"type": "characters", "characters": tokenizer.characters}
-    elif tokenizer.name == "gpt2":
+    elif tokenizer.name == "gpt2" and tokenizer._mergeable_ranks == gpt2_tokenizer()._mergeable_ranks:  # noqa: SLF001
         content = {"type": "gpt2"}
     else:
         tokens = [base64.b64encode(tokenizer.decode_single_token_bytes(i)).decode() for i in range(tokenizer.eot_token)]
@@ -265,6 +265,8 @@ def load_tokenizer(directory: PathLike) -> "tiktoken.Encoding | CharTokenizer":
                 tokens = [base64.b64decode(token, validate=True) for token in content["tokens"]]
                 if len(set(tokens)) != len(tokens):
                     raise ValueError("a token comes twice")  # noqa: TRY301 - told like the others below
+                if not {bytes([byte]) for byte in range(256)} <= set(tokens):
+                    raise ValueError("a single byte is missing")  # noqa: TRY301
                 return _encoding(str(content["name"]), str(content["pattern"]), tokens)
             case other:
                 raise ValueError(f"unknown type {other!r}")  # noqa: TRY301

@@ -7,13 +7,12 @@ from contextlib import contextmanager, nullcontext
 from itertools import islice
 from typing import Protocol, runtime_checkable
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from tinygpt2.callbacks import Callback, Event, ProgressBar, TextSamples, TrainState
 from tinygpt2.config import Precision, TrainingConfig
-from tinygpt2.data import Batch
+from tinygpt2.data import Batch, mixed_seed
 from tinygpt2.evaluation import evaluate
 from tinygpt2.history import TrainingHistory
 from tinygpt2.losses import IGNORE_INDEX, summed_linear_cross_entropy
@@ -273,7 +272,7 @@ def autocast(device: torch.device, precision: Precision) -> torch.autocast:
 
 
 def _seed_dropout(device: torch.device, seed: int, step: int, micro_batch: int) -> None:
-    mixed = int(np.random.SeedSequence([seed, step, micro_batch]).generate_state(1, np.uint64)[0]) >> 1
+    mixed = mixed_seed(seed, step, micro_batch)
     torch.default_generator.manual_seed(mixed)
     if device.type == "cuda":
         with torch.cuda.device(device):
