@@ -1,5 +1,7 @@
 """What all tests share."""
 
+import os
+
 import pytest
 import torch
 from hypothesis import settings
@@ -7,8 +9,9 @@ from hypothesis import settings
 from tinygpt2 import GPT2Config, GPT2Model
 
 # The first example of a test may compile or allocate; a shared machine may pause. Neither is a bug.
-settings.register_profile("tinygpt2", deadline=None, max_examples=50)
-settings.load_profile("tinygpt2")
+settings.register_profile("quick", deadline=None, max_examples=20)
+settings.register_profile("thorough", deadline=None, max_examples=500)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
 
 @pytest.fixture(autouse=True)

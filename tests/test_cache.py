@@ -1,0 +1,237 @@
+"""The key-value cache, held against the full forward.
+
+Everything is in double precision, where rounding is 1e-15 and any mistake is larger than ``TOLERANCE``.
+"""
+
+import functools
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+import torch
+from hypothesis import example, given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from tinygpt2 import GPT2Config, GPT2Model, KVCache
+
+TOLERANCE = 1e-10
+CONFIG = GPT2Config(vocab_size=61, context_length=16, n_layer=2, n_head=3, n_embd=24)
+
+
+@functools.cache
+def model() -> GPT2Model:
+    """A model in which no weight and no bias is zero, or one."""
+    torch.manual_seed(0)
+    model = GPT2Model(CONFIG).double().eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter), alpha=0.3)
+    return model.requires_grad_(requires_grad=False)
+
+
+def random_tokens(seed: int, *shape: int) -> Tensor:
+    return torch.randint(CONFIG.vocab_size, shape, generator=torch.Generator().manual_seed(seed))
+
+
+def make_cache(batch_size: int, padding: Tensor | None = None, capacity: int | None = None) -> KVCache:
+    return KVCache(CONFIG, batch_size, padding=padding, capacity=capacity, dtype=torch.float64)
+
+
+def in_pieces(tokens: Tensor, cache: KVCache, cuts: set[int]) -> Tensor:
+    """Returns the logits of tokens that are fed to the model in pieces, cut where ``cuts`` says."""
+    width = tokens.shape[1]
+    bounds = [0, *sorted(cut for cut in cuts if cut < width), width]
+    return torch.cat([model()(tokens[:, start:end], cache) for start, end in pairwise(bounds)], dim=1)
+
+
+def assert_equal(actual: Tensor, expected: Tensor) -> None:
+    torch.testing.assert_close(actual, expected, rtol=0, atol=TOLERANCE)
+
+
+batches = st.integers(1, 4)
+widths = st.integers(1, CONFIG.context_length)
+cut_points = st.sets(st.integers(1, CONFIG.context_length - 1))
+seeds = st.integers(0, 2**32)
+one_by_one = set(range(1, CONFIG.context_length))
+
+
+@given(batches, widths, cut_points, seeds)
+@example(3, 1, set(), 0)
+@example(3, CONFIG.context_length, set(), 0)
+@example(3, CONFIG.context_length, one_by_one, 0)
+@example(2, CONFIG.context_length, {7}, 0)
+def test_a_sequence_in_pieces_gives_the_logits_of_the_whole(batch: int, width: int, cuts: set[int], seed: int) -> None:
+    tokens = random_tokens(seed, batch, width)
+    cache = make_cache(batch)
+    assert_equal(in_pieces(tokens, cache, cuts), model()(tokens))
+    assert cache.length == width
+
+
+@given(st.lists(widths, min_size=1, max_size=4), cut_points, seeds)
+@example([1, CONFIG.context_length, 5], one_by_one, 0)
+@example([3, 2, 1], set(), 0)
+@example([2, 2], {1}, 0)
+def test_padded_rows_equal_each_row_alone(lengths: list[int], cuts: set[int], seed: int) -> None:
+    width = max(lengths)
+    padding = torch.tensor([width - length for length in lengths])
+    tokens = random_tokens(seed, len(lengths), width)
+    logits = in_pieces(tokens, make_cache(len(lengths), padding), cuts)
+    for row, unused in enumerate(padding.tolist()):
+        alone = model()(tokens[row : row + 1, unused:])
+        assert_equal(logits[row, unused:], alone[0])
+
+
+@given(st.lists(widths, min_size=1, max_size=4), cut_points, seeds, seeds)
+@example([1, CONFIG.context_length], one_by_one, 1, 2)
+def test_what_stands_in_the_padding_is_never_seen(
+    lengths: list[int], cuts: set[int], seed: int, other_seed: int
+) -> None:
+    width = max(lengths)
+    padding = torch.tensor([width - length for length in lengths])
+    is_padding = torch.arange(width) < padding.unsqueeze(1)
+    tokens = random_tokens(seed, len(lengths), width)
+    others = torch.where(is_padding, random_tokens(other_seed, len(lengths), width), tokens)
+    first = in_pieces(tokens, make_cache(len(lengths), padding), cuts)
+    second = in_pieces(others, make_cache(len(lengths), padding), cuts)
+    assert_equal(first[~is_padding], second[~is_padding])
+    assert first.isfinite().all()  # NaN in the padding would reach the others as NaN times 0
+
+
+def test_no_padding_equals_padding_of_nothing() -> None:
+    tokens = random_tokens(0, 2, CONFIG.context_length)
+    nothing = torch.zeros(2, dtype=torch.int64)
+    assert_equal(in_pieces(tokens, make_cache(2, nothing), {4, 5}), in_pieces(tokens, make_cache(2), {4, 5}))
+
+
+def test_slots_that_are_not_filled_are_never_seen() -> None:
+    tokens = random_tokens(0, 2, 9)
+    cache = make_cache(2)
+    cache.keys.fill_(torch.nan)
+    cache.values.fill_(torch.nan)
+    assert_equal(in_pieces(tokens, cache, {3, 4, 7}), model()(tokens))
+
+
+def test_reset_forgets_everything_and_keeps_the_memory() -> None:
+    cache = make_cache(2, padding=torch.tensor([3, 0]))
+    in_pieces(random_tokens(0, 2, CONFIG.context_length), cache, {5})
+    memory = cache.keys.data_ptr(), cache.values.data_ptr()
+    tokens = random_tokens(1, 2, 8)
+
+    cache.reset()
+    assert cache.length == 0
+    assert_equal(in_pieces(tokens, cache, {2}), model()(tokens))
+
+    cache.reset(torch.tensor([0, 6]))
+    logits = in_pieces(tokens, cache, {2})
+    assert_equal(logits[:1], model()(tokens[:1]))
+    assert_equal(logits[1:, 6:], model()(tokens[1:, 6:]))
+    assert (cache.keys.data_ptr(), cache.values.data_ptr()) == memory
+
+
+@pytest.mark.parametrize("capacity", [1, 5, CONFIG.context_length])
+def test_a_token_past_the_capacity_is_an_error_and_changes_nothing(capacity: int) -> None:
+    tokens = random_tokens(0, 2, capacity)
+    cache = make_cache(2, capacity=capacity)
+    first = model()(tokens[:, :-1], cache) if capacity > 1 else model()(tokens)[:, :0]
+    with pytest.raises(ValueError, match=rf"{capacity} slots and {capacity - 1} are filled, so 2 more.* reset"):
+        model()(tokens[:, :1].repeat(1, 2) if capacity > 1 else random_tokens(0, 2, 2), cache)
+    last = model()(tokens[:, -1:], cache)  # exactly full is no error
+    assert_equal(torch.cat([first, last], dim=1), model()(tokens))
+    with pytest.raises(ValueError, match=f"{capacity} are filled"):
+        model()(tokens[:, -1:], cache)
+
+
+def test_a_call_that_fails_leaves_the_cache_as_it_was() -> None:
+    tokens = random_tokens(0, 2, 6)
+    cache = make_cache(2)
+    first = model()(tokens[:, :4], cache)
+    with pytest.raises(ValueError, match="vocabulary"):
+        model()(torch.full((2, 1), CONFIG.vocab_size), cache)
+    with pytest.raises(ValueError, match="batch of 2, but 3"):
+        model()(random_tokens(0, 3, 1), cache)
+    assert cache.length == 4
+    assert_equal(torch.cat([first, model()(tokens[:, 4:], cache)], dim=1), model()(tokens))
+
+
+def test_hidden_states_continue_a_cache_too() -> None:
+    tokens = random_tokens(0, 2, 6)
+    cache = make_cache(2)
+    first = model().hidden_states(tokens[:, :4], cache)
+    assert_equal(torch.cat([first, model().hidden_states(tokens[:, 4:], cache)], 1), model().hidden_states(tokens))
+
+
+def test_shapes_and_defaults() -> None:
+    cache = KVCache(CONFIG, 5)
+    assert cache.keys.shape == cache.values.shape == (2, 5, 3, 16, 8)
+    assert (cache.batch_size, cache.capacity, cache.length) == (5, 16, 0)
+    assert cache.keys.dtype == torch.get_default_dtype()
+    assert KVCache(CONFIG, 1, capacity=3, dtype=torch.bfloat16).values.dtype == torch.bfloat16
+
+
+@given(st.integers(0, 6), st.integers(1, 6), st.none() | st.lists(st.integers(0, 8), min_size=1, max_size=3))
+def test_masks_and_positions_are_what_they_are_defined_as(length: int, n: int, padding: list[int] | None) -> None:
+    rows = padding or [0, 0]
+    cache = make_cache(len(rows), None if padding is None else torch.tensor(padding))
+    cache.advance(length)
+    mask = cache.attention_mask(n)
+    if mask is None:  # only where the model's own causal mask, or none, is right
+        assert padding is None
+        assert n == 1 or length == 0
+    else:
+        allowed = mask.expand(len(rows), 1, n, length + n)
+        for row, unused in enumerate(rows):
+            for query in range(length, length + n):
+                seen = list(range(unused, query + 1)) or [query]  # padding sees itself, lest it be NaN
+                assert allowed[row, 0, query - length].nonzero().flatten().tolist() == seen
+    positions = cache.positions(n).expand(len(rows), n).tolist()
+    assert positions == [[max(0, slot - unused) for slot in range(length, length + n)] for unused in rows]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
+        ({"capacity": 0}, "capacity must be at least 1, got 0"),
+        ({"capacity": 17}, "capacity is 17, but .* context_length=16"),
+        ({"padding": torch.tensor([0, 0, 0])}, r"padding must have shape \(2,\), got \(3,\)"),
+        ({"padding": torch.tensor([[0, 0]])}, r"padding must have shape \(2,\), got \(1, 2\)"),
+    ],
+)
+def test_wrong_arguments_are_told(options: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        KVCache(CONFIG, **({"batch_size": 2} | options))  # type: ignore[arg-type]
+
+
+def test_reset_checks_the_padding_and_keeps_what_it_has() -> None:
+    tokens = random_tokens(0, 2, 6)
+    cache = make_cache(2)
+    first = model()(tokens[:, :4], cache)
+    with pytest.raises(ValueError, match=r"padding must have shape \(2,\), got \(1,\)"):
+        cache.reset(torch.tensor([1]))
+    assert_equal(torch.cat([first, model()(tokens[:, 4:], cache)], dim=1), model()(tokens))
+
+
+@pytest.mark.parametrize("padding", [[-1, 0], [1.0, 0.0], [True, False]])
+def test_padding_is_a_count(padding: list[float]) -> None:
+    """A negative one would shift the row's positions, and be seen by nobody until they run out."""
+    with pytest.raises(ValueError, match="padding"):
+        make_cache(2, torch.tensor(padding))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        replace(CONFIG, n_layer=1),
+        replace(CONFIG, n_layer=3),
+        replace(CONFIG, n_head=4),
+        replace(CONFIG, n_embd=48),
+        replace(CONFIG, context_length=32),
+    ],
+    ids=["fewer layers", "more layers", "other heads", "wider", "longer"],
+)
+def test_a_cache_of_another_shape_is_an_error(other: GPT2Config) -> None:
+    """Else it is an obscure error from deep inside, perhaps only once the positions run out, or goes unseen."""
+    cache = KVCache(other, 2, dtype=torch.float64)
+    with pytest.raises(ValueError, match="cache"):
+        model()(random_tokens(0, 2, 5), cache)

@@ -1,0 +1,546 @@
+"""Generation, held against a loop of plain forwards, and its text against the bytes of the tokens.
+
+Models are in double precision, where no rounding can turn one greedy choice, or one draw of a seed, into another.
+"""
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate
+
+import pytest
+import torch
+from hypothesis import example, given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from tinygpt2 import (
+    CharTokenizer,
+    GPT2Config,
+    GPT2Model,
+    GreedySampler,
+    MinPSampler,
+    MultinomialSampler,
+    Sampler,
+    TemperatureSampler,
+    TopKSampler,
+    TopPSampler,
+    generate,
+    generate_text,
+    gpt2_tokenizer,
+    stream,
+    stream_text,
+    tensor_to_text,
+)
+
+WINDOW = 8
+VOCAB_SIZE = 31
+CHARACTERS = CharTokenizer("".join(chr(ord("a") + i) for i in range(24)) + "你好世界，。")
+SAMPLERS: list[Sampler] = [
+    GreedySampler(),
+    MultinomialSampler(),
+    TemperatureSampler(0.7),
+    TopKSampler(5, then=TemperatureSampler(1.4)),
+    TopPSampler(0.9),
+    MinPSampler(0.05),
+]
+
+batches = st.integers(1, 3)
+prompt_widths = st.integers(1, 2 * WINDOW)  # up to twice as long as the window
+lengths = st.integers(0, WINDOW + 3)
+seeds = st.integers(0, 2**32)
+prompts = st.text(alphabet=CHARACTERS.characters, max_size=2 * WINDOW)
+
+
+def random_model(config: GPT2Config) -> GPT2Model:
+    """In which no weight and no bias is zero, or one, and whose logits differ clearly."""
+    torch.manual_seed(0)
+    model = GPT2Model(config).double().eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter), alpha=0.3)
+    return model
+
+
+@functools.cache
+def model() -> GPT2Model:
+    assert CHARACTERS.n_vocab == VOCAB_SIZE
+    return random_model(GPT2Config(vocab_size=VOCAB_SIZE, context_length=WINDOW, n_layer=2, n_head=2, n_embd=16))
+
+
+@functools.cache
+def bytes_model() -> GPT2Model:
+    """Over GPT-2's own vocabulary."""
+    return random_model(GPT2Config(context_length=WINDOW, n_layer=1, n_head=1, n_embd=4))
+
+
+def random_tokens(seed: int, *shape: int) -> Tensor:
+    return torch.randint(VOCAB_SIZE, shape, generator=seeded(seed))
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def plain_loop(tokens: Tensor, max_new_tokens: int, sampler: Sampler, generator: torch.Generator | None) -> Tensor:
+    """Generates as a tutorial does: a whole forward on the last tokens for each new one, and no cache."""
+    for _ in range(max_new_tokens):
+        with torch.no_grad():
+            logits = model()(tokens[:, -WINDOW:])[:, -1]
+        tokens = torch.cat([tokens, sampler(logits, generator=generator).unsqueeze(1)], dim=1)
+    return tokens
+
+
+class Script:
+    """A sampler that does not look at the logits: the rows it emits are given, and it counts its calls."""
+
+    def __init__(self, *rows: Sequence[int]) -> None:
+        self.columns = list(zip(*rows, strict=True))
+        self.calls = 0
+
+    def __call__(self, logits: Tensor, /, *, generator: torch.Generator | None = None) -> Tensor:  # noqa: ARG002
+        assert len(logits) == len(self.columns[0])
+        self.calls += 1
+        return torch.tensor(self.columns[self.calls - 1])
+
+
+# Tokens
+
+
+@given(batches, prompt_widths, lengths, st.sampled_from(SAMPLERS), seeds)
+@example(3, 1, WINDOW + 3, GreedySampler(), 0)  # from one token past the window
+@example(3, WINDOW - 3, 3, GreedySampler(), 0)  # up to the window
+@example(3, WINDOW, 3, GreedySampler(), 0)  # from the window on
+@example(3, 2 * WINDOW, 3, GreedySampler(), 0)  # from a prompt beyond the window
+@example(3, 1, WINDOW + 3, MultinomialSampler(), 0)
+def test_generate_equals_a_loop_of_plain_forwards(
+    batch: int, width: int, max_new_tokens: int, sampler: Sampler, seed: int
+) -> None:
+    tokens = random_tokens(seed, batch, width)
+    expected = plain_loop(tokens, max_new_tokens, sampler, seeded(seed))
+    actual = generate(model(), tokens, max_new_tokens=max_new_tokens, sampler=sampler, generator=seeded(seed))
+    assert torch.equal(actual, expected)
+
+
+def test_a_window_of_one_token() -> None:
+    one = random_model(GPT2Config(vocab_size=VOCAB_SIZE, context_length=1, n_layer=1, n_head=2, n_embd=16))
+    tokens = random_tokens(0, 2, 3)
+    for _ in range(4):
+        tokens = torch.cat([tokens, one(tokens[:, -1:])[:, -1].argmax(-1, keepdim=True)], dim=1)
+    assert torch.equal(generate(one, tokens[:, :3], max_new_tokens=4), tokens)
+
+
+@given(st.integers(2, 4), prompt_widths, lengths, seeds)
+@example(3, 1, WINDOW + 3, 0)
+def test_a_batch_equals_each_row_alone(batch: int, width: int, max_new_tokens: int, seed: int) -> None:
+    tokens = random_tokens(seed, batch, width)
+    alone = [generate(model(), row.unsqueeze(0), max_new_tokens=max_new_tokens) for row in tokens]
+    assert torch.equal(generate(model(), tokens, max_new_tokens=max_new_tokens), torch.cat(alone))
+
+
+@given(batches, prompt_widths, lengths, seeds, st.data())
+def test_a_row_ends_at_its_end_of_text_and_all_when_the_last_one_does(
+    batch: int, width: int, max_new_tokens: int, seed: int, data: st.DataObject
+) -> None:
+    """``idx_next == eos_id`` is an error, or ends every row with the first, in much code for a batch of one."""
+    tokens = random_tokens(seed, batch, width)
+    free = plain_loop(tokens, max_new_tokens, GreedySampler(), None)[:, width:].tolist()
+    eos_id = data.draw(st.sampled_from(sorted({0}.union(*free))), label="eos_id")
+    ends = [row.index(eos_id) + 1 if eos_id in row else max_new_tokens for row in free]
+    expected = [row[:end] + [eos_id] * (max(ends) - end) for row, end in zip(free, ends, strict=True)]
+    actual = generate(model(), tokens, max_new_tokens=max_new_tokens, eos_id=eos_id)
+    assert actual[:, width:].tolist() == expected
+    assert torch.equal(actual[:, :width], tokens)
+
+
+def test_no_token_is_computed_once_every_row_has_ended() -> None:
+    script = Script([5, 9, 7, 7, 7, 7], [1, 2, 3, 9, 7, 7], [9, 9, 4, 4, 4, 4])
+    new = generate(model(), random_tokens(0, 3, 2), max_new_tokens=6, sampler=script, eos_id=9)[:, 2:]
+    assert new.tolist() == [[5, 9, 9, 9], [1, 2, 3, 9], [9, 9, 9, 9]]
+    assert script.calls == 4
+
+
+def test_an_end_of_text_in_the_prompt_ends_nothing() -> None:
+    script = Script([1, 2])
+    assert generate(model(), torch.tensor([[4, 9]]), max_new_tokens=2, sampler=script, eos_id=9).shape == (1, 4)
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int32])
+@pytest.mark.parametrize("max_new_tokens", [0, 1])
+def test_the_result_is_new_and_int64_however_many_tokens_are_added(dtype: torch.dtype, max_new_tokens: int) -> None:
+    tokens = random_tokens(0, 2, 3).to(dtype)
+    before = tokens.clone()
+    result = generate(model(), tokens, max_new_tokens=max_new_tokens)
+    assert result.shape == (2, 3 + max_new_tokens)
+    assert result.dtype == torch.int64
+    result.zero_()
+    assert torch.equal(tokens, before)
+
+
+def test_dropout_is_off_and_every_module_gets_its_mode_back() -> None:
+    trained = random_model(GPT2Config(vocab_size=VOCAB_SIZE, context_length=WINDOW, n_layer=2, n_head=2, n_embd=16,
+                                      dropout=0.9)).train()  # fmt: skip
+    trained.get_submodule("h.0").eval()
+    modes = [module.training for module in trained.modules()]
+    tokens = random_tokens(0, 2, 3)
+    results = [generate(trained, tokens, max_new_tokens=WINDOW) for _ in range(2)]
+    assert [module.training for module in trained.modules()] == modes
+    for _ in stream(trained, tokens, max_new_tokens=2):
+        assert [module.training for module in trained.modules()] == modes
+    with pytest.raises(IndexError):
+        generate(trained, tokens, max_new_tokens=2, sampler=Script([1], [1]))  # its script is too short
+    assert [module.training for module in trained.modules()] == modes
+    results.append(generate(trained.eval(), tokens, max_new_tokens=WINDOW))
+    assert torch.equal(results[0], results[1])
+    assert torch.equal(results[0], results[2])
+
+
+def test_dropout_is_off_also_where_only_a_part_of_the_model_is_in_training_mode() -> None:
+    """Whoever trains one block of an otherwise frozen model leaves the model itself in evaluation mode."""
+    part = random_model(GPT2Config(vocab_size=VOCAB_SIZE, context_length=WINDOW, n_layer=2, n_head=2, n_embd=16,
+                                   dropout=0.9))  # fmt: skip
+    tokens = random_tokens(0, 2, 3)
+    expected = generate(part, tokens, max_new_tokens=WINDOW)
+    part.get_submodule("h.0").train()
+    assert torch.equal(generate(part, tokens, max_new_tokens=WINDOW), expected)
+    assert part.get_submodule("h.0").training
+
+
+def test_no_graph_is_built_and_the_callers_gradients_stay_on() -> None:
+    tokens = random_tokens(0, 2, 3)
+
+    def sampler(logits: Tensor, /, *, generator: torch.Generator | None = None) -> Tensor:
+        assert not logits.requires_grad
+        assert logits.grad_fn is None
+        return GreedySampler()(logits, generator=generator)
+
+    expected = plain_loop(tokens, WINDOW, GreedySampler(), None)
+    for ids in stream(model(), tokens, max_new_tokens=WINDOW, sampler=sampler):
+        assert not ids.requires_grad
+        assert torch.is_grad_enabled()
+    for mode in (torch.enable_grad, torch.no_grad, torch.inference_mode):
+        with mode():
+            assert torch.equal(generate(model(), tokens, max_new_tokens=WINDOW, sampler=sampler), expected)
+    assert all(parameter.requires_grad and parameter.grad is None for parameter in model().parameters())
+
+
+def test_a_generator_decides_the_draws_and_nothing_else_is_touched() -> None:
+    tokens = random_tokens(0, 2, 3)
+
+    def draw(seed: int) -> Tensor:
+        return generate(model(), tokens, max_new_tokens=12, sampler=MultinomialSampler(), generator=seeded(seed))
+
+    state = torch.get_rng_state()
+    first = draw(1)
+    generate(model(), tokens, max_new_tokens=3)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(99)
+    assert torch.equal(draw(1), first)
+    assert not torch.equal(draw(2), first)
+
+
+def test_without_a_generator_the_global_seed_decides() -> None:
+    def draw(seed: int) -> Tensor:
+        torch.manual_seed(seed)
+        return generate(model(), random_tokens(0, 2, 3), max_new_tokens=12, sampler=MultinomialSampler())
+
+    assert torch.equal(draw(1), draw(1))
+    assert not torch.equal(draw(1), draw(2))
+
+
+@given(batches, prompt_widths, lengths, st.none() | st.integers(0, VOCAB_SIZE - 1), seeds)
+def test_stream_yields_the_columns_of_generate(
+    batch: int, width: int, max_new_tokens: int, eos_id: int | None, seed: int
+) -> None:
+    tokens = random_tokens(seed, batch, width)
+    columns = list(stream(model(), tokens, max_new_tokens=max_new_tokens, eos_id=eos_id))
+    assert all(ids.shape == (batch,) and ids.dtype == torch.int64 for ids in columns)
+    whole = generate(model(), tokens, max_new_tokens=max_new_tokens, eos_id=eos_id)
+    assert [ids.tolist() for ids in columns] == whole[:, width:].t().tolist()
+
+
+def test_stream_computes_a_token_when_it_is_asked_for() -> None:
+    script = Script([3, 1, 4, 1, 5])
+    steps = stream(model(), random_tokens(0, 1, 3), max_new_tokens=5, sampler=script)
+    assert script.calls == 0
+    for number in range(1, 4):
+        next(steps)
+        assert script.calls == number
+
+
+def test_changing_what_stream_yields_does_not_change_what_follows() -> None:
+    tokens = random_tokens(0, 2, 3)
+    expected = list(stream(model(), tokens, max_new_tokens=WINDOW))
+    actual = []
+    for ids in stream(model(), tokens, max_new_tokens=WINDOW):
+        actual.append(ids.clone())
+        ids.zero_()
+        tokens.zero_()  # the prompt was read at the call
+    assert torch.equal(torch.stack(actual), torch.stack(expected))
+
+
+def test_autocast_and_other_dtypes_generate() -> None:
+    tokens = random_tokens(0, 2, 3)
+    config = GPT2Config(vocab_size=VOCAB_SIZE, context_length=WINDOW, n_layer=2, n_head=2, n_embd=16)
+    single = random_model(config).float()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert generate(single, tokens, max_new_tokens=WINDOW).shape == (2, 3 + WINDOW)
+    assert generate(single.bfloat16(), tokens, max_new_tokens=WINDOW).shape == (2, 3 + WINDOW)
+
+
+FOUR_TOKENS = torch.zeros(2, 4, dtype=torch.int64)
+
+
+@pytest.mark.parametrize("function", [generate, stream])
+@pytest.mark.parametrize(
+    ("tokens", "options", "message"),
+    [
+        (FOUR_TOKENS, {"max_new_tokens": -1}, "max_new_tokens must be at least 0, got -1"),
+        (FOUR_TOKENS, {"eos_id": -1}, "eos_id must be at least 0, got -1"),
+        (FOUR_TOKENS[0], {}, r"shape \(B, T\).*got torch.int64 of \(4,\).*tokens.unsqueeze\(0\)"),
+        (FOUR_TOKENS[0, 0], {}, r"shape \(B, T\).*got torch.int64 of \(\)"),
+        (FOUR_TOKENS[:, :0], {}, r"shape \(B, T\).*of \(2, 0\)"),
+        (FOUR_TOKENS[:0], {}, "at least 1, got 0"),
+        (FOUR_TOKENS.float(), {}, "int64, got torch.float32"),
+        (FOUR_TOKENS + VOCAB_SIZE, {}, "ids 0 to 30, but .* vocab_size=tokenizer.n_vocab"),
+        (FOUR_TOKENS - 1, {}, "ids 0 to 30, but"),
+        (torch.arange(VOCAB_SIZE + 1).unsqueeze(0), {}, "ids 0 to 30, but the tokens go .* to 31"),
+    ],
+)
+def test_wrong_arguments_are_told_at_the_call(
+    function: Callable[..., object], tokens: Tensor, options: dict[str, int], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        function(model(), tokens, **({"max_new_tokens": 3} | options))
+
+
+def test_numbers_of_the_wrong_type_are_told_at_the_call() -> None:
+    with pytest.raises(TypeError, match=r"max_new_tokens must be an integer, got 2\.5"):
+        stream(model(), FOUR_TOKENS, max_new_tokens=2.5)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="eos_id must be an integer"):
+        stream(model(), FOUR_TOKENS, max_new_tokens=2, eos_id="<|endoftext|>")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda sampler: type(sampler).__name__)
+def test_a_model_that_has_diverged_is_told(sampler: Sampler) -> None:
+    broken = random_model(GPT2Config(vocab_size=VOCAB_SIZE, context_length=WINDOW, n_layer=1, n_head=2, n_embd=16))
+    with torch.no_grad():
+        broken.ln_f.bias.fill_(torch.nan)
+    with pytest.raises(ValueError, match="NaN"):
+        generate(broken, FOUR_TOKENS, max_new_tokens=1, sampler=sampler)
+
+
+# Text
+
+
+@given(prompts.filter(bool), lengths)
+@example("a", WINDOW + 3)
+@example("你好" * WINDOW, 3)
+def test_generate_text_is_the_text_of_generate(prompt: str, max_new_tokens: int) -> None:
+    tokens = torch.tensor([CHARACTERS.encode_ordinary(prompt)])
+    whole = generate(model(), tokens, max_new_tokens=max_new_tokens, eos_id=CHARACTERS.eot_token)
+    text = tensor_to_text(whole, CHARACTERS).removesuffix("<|endoftext|>")
+    assert generate_text(model(), CHARACTERS, prompt, max_new_tokens=max_new_tokens) == text
+
+
+@given(st.lists(prompts, min_size=1, max_size=4), lengths)
+@example(["a", "你好，世界。" * 3, "", "ab"], WINDOW + 3)
+@example(["a", "bcdefgh"], WINDOW + 3)
+@example(["same", "same"], 3)
+def test_prompts_of_any_lengths_come_out_as_each_would_alone(texts: list[str], max_new_tokens: int) -> None:
+    """Left padding with learned positions goes wrong in many libraries: the shorter rows come out changed."""
+    alone = [generate_text(model(), CHARACTERS, text, max_new_tokens=max_new_tokens) for text in texts]
+    assert generate_text(model(), CHARACTERS, texts, max_new_tokens=max_new_tokens) == alone
+
+
+@given(st.lists(prompts, min_size=2, max_size=4), lengths)
+@example(["a", "你好，世界。" * 3, "", "ab"], WINDOW + 3)
+def test_logits_of_prompts_of_any_lengths_are_those_of_each_alone(texts: list[str], max_new_tokens: int) -> None:
+    """The text of a greedy choice hides small errors; what the sampler is shown does not."""
+
+    def shown(batch: list[str]) -> Tensor:
+        seen: list[Tensor] = []
+
+        def sampler(logits: Tensor, /, *, generator: torch.Generator | None = None) -> Tensor:  # noqa: ARG001
+            seen.append(logits)
+            return logits[:, :-1].argmax(dim=-1)  # never the end of text, so that all rows go on
+
+        generate_text(model(), CHARACTERS, batch, max_new_tokens=max_new_tokens, sampler=sampler)
+        return torch.stack(seen, dim=1) if seen else torch.zeros(len(batch), 0)
+
+    torch.testing.assert_close(shown(texts), torch.cat([shown([text]) for text in texts]), rtol=0, atol=1e-10)
+
+
+def test_a_text_ends_before_the_end_of_text_while_others_go_on() -> None:
+    end = CHARACTERS.eot_token
+    script = Script([0, 1, end, 2, 2], [3, 3, 3, 3, 3], [end, 5, 5, 5, 5])
+    texts = generate_text(model(), CHARACTERS, ["x", "你好", ""], max_new_tokens=5, sampler=script)
+    assert texts == ["xab", "你好ddddd", ""]
+
+
+def test_an_empty_prompt_begins_a_text() -> None:
+    start = torch.tensor([[CHARACTERS.eot_token]])
+    whole = generate(model(), start, max_new_tokens=6, eos_id=CHARACTERS.eot_token)
+    expected = CHARACTERS.decode(whole[0, 1:].tolist()).removesuffix("<|endoftext|>")
+    assert generate_text(model(), CHARACTERS, "", max_new_tokens=6) == expected
+
+
+def test_a_text_for_a_text_and_a_list_for_a_list() -> None:
+    assert generate_text(model(), CHARACTERS, "abc", max_new_tokens=0) == "abc"
+    assert generate_text(model(), CHARACTERS, ["abc"], max_new_tokens=0) == ["abc"]
+    assert generate_text(model(), CHARACTERS, ["abc", ""], max_new_tokens=0) == ["abc", ""]
+    assert generate_text(model(), CHARACTERS, [], max_new_tokens=5) == []
+    assert list(stream_text(model(), CHARACTERS, "abc", max_new_tokens=0)) == []
+
+
+def test_the_name_of_the_end_of_text_is_ordinary_in_a_prompt() -> None:
+    """tiktoken's own ``encode`` refuses a text that has it."""
+    prompt = "ab<|endoftext|>cd"
+    text = generate_text(bytes_model(), gpt2_tokenizer(), prompt, max_new_tokens=2, sampler=Script([11, 11]))
+    assert text == prompt + ",,"
+
+
+@pytest.mark.parametrize("function", [generate_text, stream_text])
+@pytest.mark.parametrize(
+    ("tokenizer", "prompt", "max_new_tokens", "message"),
+    [
+        (CHARACTERS, "abc", -1, "max_new_tokens must be at least 0"),
+        (CHARACTERS, "ab!", 3, "'!'.*position 2"),
+        (gpt2_tokenizer(), "Hello", 3, "ids 0 to 30, but the tokens go .* to 15496.*vocab_size=tokenizer.n_vocab"),
+    ],
+)
+def test_wrong_arguments_of_text_are_told_at_the_call(
+    function: Callable[..., object], tokenizer: object, prompt: str, max_new_tokens: int, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        function(model(), tokenizer, prompt, max_new_tokens=max_new_tokens)
+
+
+def test_the_generator_reaches_the_sampler_of_texts() -> None:
+    def draw(seed: int) -> str:
+        sampler = MultinomialSampler()
+        generator = seeded(seed)
+        return generate_text(model(), CHARACTERS, "abc", max_new_tokens=12, sampler=sampler, generator=generator)
+
+    def draw_pieces(seed: int) -> str:
+        sampler = MultinomialSampler()
+        generator = seeded(seed)
+        return "".join(stream_text(model(), CHARACTERS, "abc", max_new_tokens=12, sampler=sampler, generator=generator))
+
+    state = torch.get_rng_state()
+    assert draw(1) == draw(1) == "abc" + draw_pieces(1)
+    assert draw(1) != draw(2)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+# Text in pieces
+
+
+def byte_tokens(content: bytes) -> list[int]:
+    """Returns one GPT-2 token for each byte."""
+    return [gpt2_tokenizer().encode_single_token(bytes([byte])) for byte in content]
+
+
+def shown_after_each_token(tokens: list[int]) -> Iterator[str]:
+    """Yields what ``stream_text`` has shown once each of these tokens was chosen, and at last when it has ended."""
+    script = Script(tokens)
+    shown = [""] * (len(tokens) + 1)
+    steps = stream_text(bytes_model(), gpt2_tokenizer(), "", max_new_tokens=len(tokens), sampler=script)
+    calls = 0
+    while calls < len(tokens):  # the last token's piece comes before the iterator knows that it was the last
+        piece = next(steps, None)
+        if piece is None:
+            break
+        calls = script.calls
+        assert piece
+        shown[calls - 1] += piece
+    shown[-1] += "".join(steps)
+    yield from accumulate(shown)
+
+
+texts_and_noise = st.lists(
+    st.one_of(
+        st.text(max_size=4).map(str.encode),
+        st.text(alphabet="人工智能é😀\ufffd", max_size=4).map(str.encode),
+        st.binary(max_size=3),
+    ),
+    max_size=4,
+).map(b"".join)
+
+
+@given(texts_and_noise)
+@example("人工智能改变世界。😀".encode())
+@example("世".encode()[:2])
+@example("a😀".encode()[:-1] + b"b")
+@example(b"\xff\xff\xe4\xb8a\xf0\x9f\x98\x80")
+@example("\ufffd\ufffdx\ufffd".encode())
+def test_text_is_shown_as_soon_as_it_is_certain_and_never_before(content: bytes) -> None:
+    if not content:
+        return
+    *during, final = shown_after_each_token(byte_tokens(content))
+    assert final == content.decode(errors="replace")
+    for count, shown in enumerate(during, start=1):
+        assert final.startswith(shown)  # nothing shown had to be taken back
+        so_far = content[:count].decode(errors="replace")
+        assert len(shown) >= len(so_far.removesuffix("\ufffd"))  # at most the last character is held back
+
+
+@pytest.mark.parametrize("text", ["人工智能改变世界。", "Zürich — 3 € 😀👩‍👩‍👧 ok", "แมว, 고양이 и кошка"])
+def test_pieces_of_a_text_are_whole_characters(text: str) -> None:
+    """The text is cut where GPT-2's vocabulary cuts it, which is inside most of these characters."""
+    tokens = gpt2_tokenizer().encode_ordinary(text)
+    length, script = len(tokens), Script(tokens)
+    pieces = list(stream_text(bytes_model(), gpt2_tokenizer(), "提示：", max_new_tokens=length, sampler=script))
+    assert "".join(pieces) == text
+    assert all(pieces)
+    assert "\ufffd" not in "".join(pieces)
+    script = Script(tokens)
+    whole = generate_text(bytes_model(), gpt2_tokenizer(), "提示：", max_new_tokens=length, sampler=script)
+    assert whole == "提示：" + text
+
+
+@given(st.text(alphabet="a 你好，世界😀é", max_size=12), st.integers(0, 2 * WINDOW), seeds)
+@example("", 2 * WINDOW, 0)
+def test_pieces_together_are_what_generate_text_adds(prompt: str, max_new_tokens: int, seed: int) -> None:
+    """Of bytes drawn at random, few make characters."""
+    sampler = MultinomialSampler()
+    first, second = seeded(seed), seeded(seed)
+    whole = generate_text(
+        bytes_model(), gpt2_tokenizer(), prompt, max_new_tokens=max_new_tokens, sampler=sampler, generator=first
+    )
+    pieces = stream_text(
+        bytes_model(), gpt2_tokenizer(), prompt, max_new_tokens=max_new_tokens, sampler=sampler, generator=second
+    )
+    assert prompt + "".join(pieces) == whole
+
+
+@given(prompts, lengths)
+def test_pieces_of_characters_together_are_what_generate_text_adds(prompt: str, max_new_tokens: int) -> None:
+    whole = generate_text(model(), CHARACTERS, prompt, max_new_tokens=max_new_tokens)
+    pieces = stream_text(model(), CHARACTERS, prompt, max_new_tokens=max_new_tokens)
+    assert prompt + "".join(pieces) == whole
+
+
+def test_a_replacement_character_of_the_vocabulary_is_a_character() -> None:
+    tokenizer = CharTokenizer("a\ufffd" + CHARACTERS.characters[2:])
+    pieces = stream_text(model(), tokenizer, "a", max_new_tokens=5, sampler=Script([0, 1, 1, 0, 1]))
+    assert "".join(pieces) == "a\ufffd\ufffda\ufffd"
+
+
+@pytest.mark.parametrize("before", ["", "世界", "世界".encode()[:4]])
+def test_pieces_stop_at_the_end_of_text(before: str | bytes) -> None:
+    content = before.encode() if isinstance(before, str) else before
+    tokens = byte_tokens(content)
+    script = Script([*tokens, gpt2_tokenizer().eot_token, 11, 11])
+    pieces = stream_text(bytes_model(), gpt2_tokenizer(), "x", max_new_tokens=len(tokens) + 3, sampler=script)
+    assert "".join(pieces) == content.decode(errors="replace")
+    assert script.calls == len(tokens) + 1
+
+
+def test_pieces_are_computed_when_they_are_asked_for() -> None:
+    script = Script([0, 1, 2, 3])
+    pieces = stream_text(model(), CHARACTERS, "x", max_new_tokens=4, sampler=script)
+    assert script.calls == 0
+    assert next(pieces) == "a"
+    assert script.calls == 1
+    assert next(pieces) == "b"
+    assert script.calls == 2

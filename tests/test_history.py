@@ -1,0 +1,147 @@
+"""A history keeps its lists aligned, and comes back from a file as it was or not at all."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tinygpt2 import TrainingHistory
+
+NAMES = ["steps", "epochs", "tokens_seen", "train_losses", "val_losses", "learning_rates"]
+LOSSES = st.floats(0, 1e6) | st.floats(0, 1e-300)
+ENTRIES = st.fixed_dictionaries(
+    {
+        "step": st.integers(0, 10**6),
+        "epoch": st.floats(0, 1e4),
+        "tokens_seen": st.integers(0, 2**60),
+        "train_loss": LOSSES,
+        "val_loss": st.none() | LOSSES,
+        "learning_rate": st.floats(0, 1),
+    }
+)
+
+
+def history_of(entries: list[dict[str, Any]]) -> TrainingHistory:
+    history = TrainingHistory()
+    for entry in entries:
+        history.append(**entry)
+    return history
+
+
+@pytest.fixture
+def history() -> TrainingHistory:
+    return TrainingHistory([0, 10], [0.0, 0.5], [0, 2560], [10.8, 7.1], [10.9, None], [0.0, 4e-4])
+
+
+@given(entries=st.lists(ENTRIES, max_size=5))
+def test_a_saved_history_comes_back_to_the_last_bit(
+    tmp_path_factory: pytest.TempPathFactory, entries: list[dict[str, Any]]
+) -> None:
+    path = tmp_path_factory.mktemp("history") / "history.json"
+    history = history_of(entries)
+    history.save(path)
+    assert TrainingHistory.load(path) == history
+    assert TrainingHistory.load(str(path)) == history
+
+
+@given(entries=st.lists(ENTRIES, max_size=5))
+def test_each_entry_adds_its_values_to_the_list_of_the_same_name(entries: list[dict[str, Any]]) -> None:
+    history = history_of(entries)
+    assert history.steps == [entry["step"] for entry in entries]
+    assert history.epochs == [entry["epoch"] for entry in entries]
+    assert history.tokens_seen == [entry["tokens_seen"] for entry in entries]
+    assert history.train_losses == [entry["train_loss"] for entry in entries]
+    assert history.val_losses == [entry["val_loss"] for entry in entries]
+    assert history.learning_rates == [entry["learning_rate"] for entry in entries]
+
+
+def test_histories_share_no_list() -> None:
+    TrainingHistory().steps.append(1)
+    assert TrainingHistory() == TrainingHistory([], [], [], [], [], [])
+
+
+def test_the_file_is_json_that_other_programs_read(tmp_path: Path, history: TrainingHistory) -> None:
+    history.save(tmp_path / "history.json")
+    content = json.loads((tmp_path / "history.json").read_bytes())
+    assert list(content) == NAMES
+    assert content == asdict(history)
+
+
+@pytest.mark.parametrize("loss", [float("inf"), float("nan")])
+def test_a_run_that_diverged_can_be_saved_too(tmp_path: Path, history: TrainingHistory, loss: float) -> None:
+    history.append(step=20, epoch=1.0, tokens_seen=5120, train_loss=loss, val_loss=loss, learning_rate=4e-4)
+    history.save(tmp_path / "history.json")
+    assert repr(TrainingHistory.load(tmp_path / "history.json")) == repr(history)
+
+
+def test_saving_into_a_missing_directory_is_told(tmp_path: Path, history: TrainingHistory) -> None:
+    with pytest.raises(FileNotFoundError, match="missing"):
+        history.save(tmp_path / "missing" / "history.json")
+
+
+def test_a_missing_file_is_told(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"history\.json"):
+        TrainingHistory.load(tmp_path / "history.json")
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "{", "[]", "null", "7", "{}", '{"steps": []}', '{"steps": [], "other": []}', "\ufeff{}", "[1, 2"],
+)
+def test_a_file_that_is_no_history_is_refused_by_name(tmp_path: Path, content: str) -> None:
+    (tmp_path / "history.json").write_text(content, encoding="utf-8")
+    with pytest.raises(ValueError, match=r"history\.json is not a training history"):
+        TrainingHistory.load(tmp_path / "history.json")
+
+
+def test_a_file_that_is_not_utf8_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "history.json").write_bytes(b'{"steps": "\xff"}')
+    with pytest.raises(ValueError, match=r"history\.json is not a training history"):
+        TrainingHistory.load(tmp_path / "history.json")
+
+
+@pytest.mark.parametrize("cut", [1, 5, 50])
+def test_a_file_cut_short_is_refused_by_name(tmp_path: Path, history: TrainingHistory, cut: int) -> None:
+    path = tmp_path / "history.json"
+    history.save(path)
+    path.write_bytes(path.read_bytes()[: -cut - 1])
+    with pytest.raises(ValueError, match=r"history\.json is not a training history"):
+        TrainingHistory.load(path)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_lists_of_different_lengths_are_refused(tmp_path: Path, history: TrainingHistory, name: str) -> None:
+    content = asdict(history)
+    content[name] = content[name][:-1]
+    (tmp_path / "history.json").write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(ValueError, match=rf"history\.json is damaged.*{name} 1"):
+        TrainingHistory.load(tmp_path / "history.json")
+
+
+@pytest.mark.parametrize("name", ["steps", "val_losses"])
+@pytest.mark.parametrize("values", [None, "ab", {"0": 1, "1": 2}, ["a", "b"], [[1], [2]]], ids=str)
+def test_anything_but_a_list_of_numbers_is_refused(
+    tmp_path: Path, history: TrainingHistory, name: str, values: object
+) -> None:
+    (tmp_path / "history.json").write_text(json.dumps({**asdict(history), name: values}), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"history\.json is not a training history"):
+        TrainingHistory.load(tmp_path / "history.json")
+
+
+@pytest.mark.parametrize("name", ["steps", "train_losses"])
+def test_only_a_validation_loss_may_be_missing(tmp_path: Path, history: TrainingHistory, name: str) -> None:
+    content = {**asdict(history), name: [1, None]}
+    (tmp_path / "history.json").write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"history\.json is not a training history"):
+        TrainingHistory.load(tmp_path / "history.json")
+
+
+def test_plot_is_the_plot_of_its_losses(history: TrainingHistory) -> None:
+    training = history.plot().axes[0].lines[0]
+    epochs, losses = zip(*training.get_xydata().tolist(), strict=True)  # type: ignore[union-attr]
+    assert list(epochs) == history.epochs
+    assert list(losses) == history.train_losses

@@ -1,0 +1,388 @@
+"""Models on disk: what is saved comes back, and what is damaged or foreign is told."""
+
+import copy
+import json
+import logging
+import pickle
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+import tinygpt2.huggingface
+from tinygpt2 import GPT2Config, GPT2Model
+from tinygpt2._files import atomic_write
+from tinygpt2.huggingface import config_from_huggingface, config_to_huggingface
+
+TINY = GPT2Config(vocab_size=61, context_length=16, n_layer=2, n_head=3, n_embd=24)
+VARIANTS = [  # tied or not, with the bias of queries, keys and values or not
+    replace(TINY, tie_weights=tie_weights, qkv_bias=qkv_bias, dropout=dropout)
+    for tie_weights in (True, False)
+    for qkv_bias, dropout in ((True, 0.1), (False, 0.0))
+]
+FILES = ["config.json", "model.safetensors"]
+TOKENS = torch.arange(32).view(2, 16)
+
+
+def random_model(config: GPT2Config = TINY) -> GPT2Model:
+    """In which no weight and no bias is zero, or one."""
+    model = GPT2Model(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter), alpha=0.3)
+    return model
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    """A directory with a model."""
+    random_model().save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def edit_config(directory: Path, **changes: Any) -> None:  # noqa: ANN401 - whatever JSON holds
+    path = directory / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | changes), encoding="utf-8")
+
+
+def edit_weights(directory: Path, changes: dict[str, Tensor | None]) -> None:
+    weights = load_file(directory / "model.safetensors") | changes
+    kept = {name: weight.clone() for name, weight in weights.items() if weight is not None}
+    save_file(kept, directory / "model.safetensors")
+
+
+# There and back
+
+
+@pytest.mark.parametrize("config", VARIANTS, ids=str)
+def test_a_saved_model_comes_back_bit_for_bit(tmp_path: Path, config: GPT2Config) -> None:
+    model = random_model(config)
+    model.save_pretrained(tmp_path)
+    loaded = GPT2Model.from_pretrained(tmp_path)
+    assert loaded.config == config
+    expected, actual = model.state_dict(), loaded.state_dict()
+    assert list(actual) == list(expected)
+    assert all(torch.equal(actual[name], expected[name]) for name in expected)
+    assert torch.equal(loaded(TOKENS), model(TOKENS))
+
+
+def test_the_model_comes_ready_to_evaluate_and_to_train(saved: Path) -> None:
+    state = torch.get_rng_state()
+    loaded = GPT2Model.from_pretrained(saved)
+    assert torch.equal(torch.get_rng_state(), state)  # no random numbers for weights that are replaced
+    assert not any(module.training for module in loaded.modules())
+    for parameter in loaded.parameters():
+        assert isinstance(parameter, torch.nn.Parameter)
+        assert parameter.requires_grad
+        assert parameter.is_contiguous()
+        assert parameter.device == torch.device("cpu")
+        assert parameter.dtype == torch.float32
+
+
+def test_the_model_does_not_hang_on_the_file(saved: Path) -> None:
+    """safetensors maps the file into memory: a file that was overwritten changed the model that was read from it."""
+    loaded = GPT2Model.from_pretrained(saved)
+    before = copy.deepcopy(loaded.state_dict())
+    weights = saved / "model.safetensors"
+    content = weights.read_bytes()
+    with weights.open("r+b") as file:
+        file.seek(len(content) // 2)
+        file.write(bytes(len(content) - len(content) // 2))
+    assert all(torch.equal(weight, before[name]) for name, weight in loaded.state_dict().items())
+    weights.write_bytes(content)
+    with torch.no_grad():
+        for parameter in loaded.parameters():
+            parameter.zero_()
+    assert weights.read_bytes() == content
+
+
+def test_a_loaded_model_is_copied_and_pickled_as_itself(saved: Path) -> None:
+    """Weights that share the memory of one file would each bring all of it along."""
+    loaded = GPT2Model.from_pretrained(saved)
+    pickled = pickle.dumps(loaded)
+    assert len(pickled) < 4 * loaded.num_parameters() + 50_000
+    for other in (copy.deepcopy(loaded), pickle.loads(pickled)):  # noqa: S301 - our own bytes
+        assert torch.equal(other(TOKENS), loaded(TOKENS))
+
+
+def test_a_file_says_what_is_in_it(saved: Path) -> None:
+    """The names and layout are transformers': a prefix, Conv1D's (in, out), no head where it is tied."""
+    weights = load_file(saved / "model.safetensors")
+    state = GPT2Model.from_pretrained(saved).state_dict()
+    assert list(weights) == sorted(f"transformer.{name}" for name in state)
+    shapes = {name.removeprefix("transformer.h.1."): tuple(weights[name].shape) for name in weights if ".h.1." in name}
+    assert shapes["attn.c_attn.weight"] == (24, 72)
+    assert shapes["mlp.c_fc.weight"] == (24, 96)
+    assert shapes["mlp.c_proj.weight"] == (96, 24)
+    assert torch.equal(weights["transformer.h.1.attn.c_proj.weight"], state["h.1.attn.c_proj.weight"].T)
+    assert torch.equal(weights["transformer.wte.weight"], state["wte.weight"])
+    with safe_open(saved / "model.safetensors", framework="pt") as file:
+        assert file.metadata() == {"format": "pt"}  # transformers 4 refuses a file that does not say so
+    content = json.loads((saved / "config.json").read_text(encoding="utf-8"))
+    assert content == content | {
+        "model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], "vocab_size": 61, "n_positions": 16, "n_layer": 2,
+        "n_head": 3, "n_embd": 24, "activation_function": "gelu_new", "layer_norm_epsilon": 1e-5, "resid_pdrop": 0.1,
+        "embd_pdrop": 0.1, "attn_pdrop": 0.1, "tie_word_embeddings": True, "dtype": "float32",
+    }  # fmt: skip
+
+
+def test_saving_replaces_what_is_there_and_nothing_else(saved: Path) -> None:
+    (saved / "notes.txt").write_text("mine", encoding="utf-8")
+    other = random_model(replace(TINY, n_layer=1, tie_weights=False))
+    other.save_pretrained(saved)
+    loaded = GPT2Model.from_pretrained(saved)
+    assert loaded.config == other.config
+    assert torch.equal(loaded(TOKENS), other(TOKENS))
+    assert sorted(path.name for path in saved.iterdir()) == sorted([*FILES, "notes.txt"])
+    assert (saved / "notes.txt").read_text(encoding="utf-8") == "mine"
+
+
+def test_a_model_can_be_saved_over_the_file_it_came_from(saved: Path) -> None:
+    loaded = GPT2Model.from_pretrained(saved)
+    expected = loaded(TOKENS)
+    loaded.save_pretrained(saved)
+    assert torch.equal(loaded(TOKENS), expected)
+    assert torch.equal(GPT2Model.from_pretrained(saved)(TOKENS), expected)
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_saving_that_fails_leaves_the_old_files_whole(saved: Path, file: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch.save on a full disk destroys the file that was there."""
+    before = {name: (saved / name).read_bytes() for name in FILES}
+
+    def full_disk(path: Path) -> None:
+        path.write_bytes(b"half of i")
+        raise OSError("no space left on device")
+
+    def save_file(_weights: object, path: Path, **_: object) -> None:
+        full_disk(path)
+
+    def write_text(path: Path, _text: str) -> None:
+        atomic_write(path, full_disk)
+
+    fake = save_file if file == "model.safetensors" else write_text
+    monkeypatch.setattr(tinygpt2.huggingface, fake.__name__, fake)
+    same_shape = random_model()
+    with pytest.raises(OSError, match="no space left"):
+        same_shape.save_pretrained(saved)
+    assert (saved / file).read_bytes() == before[file]
+    assert sorted(path.name for path in saved.iterdir()) == FILES
+    GPT2Model.from_pretrained(saved)
+
+
+def test_paths_may_be_text_deep_and_chinese(tmp_path: Path) -> None:
+    path = tmp_path / "模型" / "第一个"
+    random_model().save_pretrained(str(path))
+    assert sorted(entry.name for entry in path.iterdir()) == FILES
+    assert GPT2Model.from_pretrained(str(path)).config == TINY
+
+
+def test_saving_where_a_file_is_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine", encoding="utf-8")
+    with pytest.raises(OSError, match="file"):
+        random_model().save_pretrained(tmp_path / "file")
+    assert (tmp_path / "file").read_text(encoding="utf-8") == "mine"
+
+
+# Dtypes
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_weights_are_saved_in_their_dtype_and_read_as_float32(tmp_path: Path, dtype: torch.dtype) -> None:
+    model = random_model(replace(TINY, qkv_bias=False)).to(dtype)
+    model.save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    assert {weight.dtype for weight in weights.values()} == {dtype}
+    content = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
+    assert content["dtype"] == str(dtype).removeprefix("torch.")
+    state = GPT2Model.from_pretrained(tmp_path).state_dict()
+    assert all(torch.equal(state[name], weight.float()) for name, weight in model.state_dict().items())
+
+
+def test_the_default_dtype_is_the_one_that_weights_are_read_in(saved: Path) -> None:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        loaded = GPT2Model.from_pretrained(saved)
+    finally:
+        torch.set_default_dtype(before)
+    assert {parameter.dtype for parameter in loaded.parameters()} == {torch.float64}
+    assert torch.equal(loaded.wte.weight.float(), GPT2Model.from_pretrained(saved).wte.weight)
+
+
+# Files of others
+
+
+def test_openais_own_names_and_masks_are_read(saved: Path) -> None:
+    """The files of 2019 have no prefix and carry the causal mask, and some a copy of the tied head."""
+    expected = GPT2Model.from_pretrained(saved)(TOKENS)
+    weights = load_file(saved / "model.safetensors")
+    old = {name.removeprefix("transformer."): weight.clone() for name, weight in weights.items()}
+    for i in range(TINY.n_layer):
+        old[f"h.{i}.attn.bias"] = torch.ones(1, 1, 16, 16).tril()
+        old[f"h.{i}.attn.masked_bias"] = torch.tensor(-1e4)
+    old["lm_head.weight"] = old["wte.weight"].clone()
+    save_file(old, saved / "model.safetensors")
+    assert torch.equal(GPT2Model.from_pretrained(saved)(TOKENS), expected)
+
+
+def test_a_config_of_2019_is_read() -> None:
+    content = {
+        "activation_function": "gelu_new", "architectures": ["GPT2LMHeadModel"], "attn_pdrop": 0.1,
+        "bos_token_id": 50256, "embd_pdrop": 0.1, "eos_token_id": 50256, "initializer_range": 0.02,
+        "layer_norm_epsilon": 1e-05, "model_type": "gpt2", "n_ctx": 1024, "n_embd": 1024, "n_head": 16, "n_layer": 24,
+        "n_positions": 1024, "n_special": 0, "predict_special_tokens": True, "resid_pdrop": 0.1,
+        "summary_activation": None, "summary_first_dropout": 0.1, "summary_proj_to_labels": True,
+        "summary_type": "cls_index", "summary_use_proj": True, "vocab_size": 50257,
+    }  # fmt: skip
+    assert config_from_huggingface(content) == GPT2Config.preset("gpt2-medium")
+
+
+@pytest.mark.parametrize("config", [*VARIANTS, GPT2Config(), GPT2Config.preset("gpt2-xl")], ids=str)
+def test_a_config_comes_back_and_nothing_is_odd_about_it(config: GPT2Config, caplog: pytest.LogCaptureFixture) -> None:
+    assert config_from_huggingface(json.loads(json.dumps(config_to_huggingface(config)))) == config
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    "option", [{"activation_function": "gelu_pytorch_tanh"}, {"n_inner": 96}, {"n_inner": None}, {"use_cache": False}]
+)
+def test_other_ways_to_say_the_same_are_read(saved: Path, option: dict[str, object]) -> None:
+    edit_config(saved, **option)
+    assert GPT2Model.from_pretrained(saved).config == TINY
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"model_type": "llama"}, "model_type is 'llama'.* 'gpt2'"),
+        ({"activation_function": "relu"}, "activation_function is 'relu'.* 'gelu_new'"),
+        ({"activation_function": "gelu"}, "activation_function is 'gelu'.* 'gelu_new'"),
+        ({"layer_norm_epsilon": 1e-6}, "layer_norm_epsilon is 1e-06.* 1e-05"),
+        ({"scale_attn_weights": False}, "scale_attn_weights is False.* True"),
+        ({"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx is True.* False"),
+        ({"add_cross_attention": True}, "add_cross_attention is True.* False"),
+        ({"n_inner": 100}, "n_inner is 100.* 96"),
+        ({"n_head": 5}, "n_embd .24. must be divisible by n_head .5."),
+        ({"n_layer": 0}, "n_layer must be at least 1, got 0"),
+        ({"n_layer": "2"}, "n_layer must be an integer, got '2'"),
+        ({"vocab_size": None}, "vocab_size must be an integer, got None"),
+        ({"resid_pdrop": 1.5}, "dropout must be"),
+        ({"tie_word_embeddings": "yes"}, "tie_weights must be True or False, got 'yes'"),
+    ],
+    ids=str,
+)
+def test_a_model_that_tinygpt2_does_not_have_is_told(saved: Path, option: dict[str, object], message: str) -> None:
+    edit_config(saved, **option)
+    with pytest.raises(ValueError, match=f"cannot read .*config.json: {message}"):
+        GPT2Model.from_pretrained(saved)
+
+
+def test_dropouts_that_differ_are_told_and_the_residual_one_is_taken(
+    saved: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    edit_config(saved, attn_pdrop=0.3)
+    with caplog.at_level(logging.WARNING, logger="tinygpt2"):
+        assert GPT2Model.from_pretrained(saved).config.dropout == 0.1
+    assert "attn_pdrop" in caplog.text
+
+
+# Files that are missing or damaged
+
+
+def test_a_directory_that_is_missing_is_told_and_nothing_is_downloaded(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"nowhere does not exist; expected a directory.*snapshot_download"):
+        GPT2Model.from_pretrained(tmp_path / "nowhere")
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        GPT2Model.from_pretrained("openai-community/gpt2")
+
+
+def test_a_file_in_the_place_of_the_directory_is_told(saved: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"model\.safetensors is a file; expected a directory"):
+        GPT2Model.from_pretrained(saved / "model.safetensors")
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_a_file_that_is_missing_is_told(saved: Path, file: str) -> None:
+    (saved / file).unlink()
+    with pytest.raises(FileNotFoundError, match=f"has no {file}$"):
+        GPT2Model.from_pretrained(saved)
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt"])
+def test_pickled_weights_are_told_and_never_read(saved: Path, name: str) -> None:
+    (saved / "model.safetensors").unlink()
+    (saved / name).write_bytes(b"cos\nsystem\n(S'exit 1'\ntR.")
+    with pytest.raises(FileNotFoundError, match=r"has no model\.safetensors; it has pickled weights.*safetensors"):
+        GPT2Model.from_pretrained(saved)
+
+
+def test_weights_in_shards_are_told(saved: Path) -> None:
+    (saved / "model.safetensors").rename(saved / "model-00001-of-00002.safetensors")
+    (saved / "model.safetensors.index.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(FileNotFoundError, match=r"in shards.*max_shard_size"):
+        GPT2Model.from_pretrained(saved)
+
+
+@pytest.mark.parametrize("kept", [0.0, 0.0001, 0.01, 0.5, 0.9999])
+def test_truncated_weights_are_told(saved: Path, kept: float) -> None:
+    path = saved / "model.safetensors"
+    content = path.read_bytes()
+    path.write_bytes(content[: int(kept * len(content))])
+    with pytest.raises(ValueError, match=r"cannot read .*model\.safetensors"):
+        GPT2Model.from_pretrained(saved)
+
+
+@pytest.mark.parametrize("content", [b"\xff" * 100, b"<!DOCTYPE html>" * 10, b"version https://git-lfs.github.com/"])
+def test_weights_that_are_something_else_are_told(saved: Path, content: bytes) -> None:
+    (saved / "model.safetensors").write_bytes(content)
+    with pytest.raises(ValueError, match=r"cannot read .*model\.safetensors"):
+        GPT2Model.from_pretrained(saved)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b'"gpt2"', b"\xff\xfe{}", b'{"n_layer": 2,}'])
+def test_a_config_that_is_no_json_object_is_told(saved: Path, content: bytes) -> None:
+    (saved / "config.json").write_bytes(content)
+    with pytest.raises(ValueError, match=r"cannot read .*config\.json"):
+        GPT2Model.from_pretrained(saved)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"transformer.wpe.weight": torch.zeros(8, 24)}, r"wpe.weight should be \(16, 24\) and is \(8, 24\)$"),
+        ({"transformer.ln_f.bias": None}, r"ln_f.bias should be \(24,\) and is absent$"),
+        ({"transformer.h.2.ln_1.bias": torch.zeros(24)}, r"h.2.ln_1.bias should be absent and is \(24,\)$"),
+        ({"transformer.wte.weight": None, "embedding": torch.zeros(61, 24)}, "embedding .*; 2 weights differ$"),
+        ({"transformer.h.0.mlp.c_fc.weight": torch.zeros(96, 24)}, r"c_fc.weight .* \(96, 24\) and is \(24, 96\)$"),
+    ],
+    ids=["shape", "missing", "unknown", "renamed", "not transposed"],
+)
+def test_weights_of_another_model_are_told(saved: Path, changes: dict[str, Tensor | None], message: str) -> None:
+    edit_weights(saved, changes)
+    with pytest.raises(ValueError, match=rf"weights in .*model are not those of its config.json: .*{message}"):
+        GPT2Model.from_pretrained(saved)
+
+
+def test_an_untied_model_without_its_head_is_told(saved: Path) -> None:
+    edit_config(saved, tie_word_embeddings=False)
+    with pytest.raises(ValueError, match=r"lm_head.weight should be \(61, 24\) and is absent"):
+        GPT2Model.from_pretrained(saved)
+
+
+def test_a_bias_is_never_dropped_in_silence(tmp_path: Path) -> None:
+    """``qkv_bias`` is ours alone.
+
+    transformers reads such a model with biases of zero, trains them, and keeps our ``qkv_bias: false`` in the config it
+    saves. To leave the trained biases out would give other logits without a word.
+    """
+    random_model(replace(TINY, qkv_bias=False)).save_pretrained(tmp_path)
+    edit_weights(tmp_path, {f"transformer.h.{i}.attn.c_attn.bias": torch.ones(72) for i in range(TINY.n_layer)})
+    loaded = GPT2Model.from_pretrained(tmp_path)
+    edit_config(tmp_path, qkv_bias=True)
+    assert torch.equal(loaded(TOKENS), GPT2Model.from_pretrained(tmp_path)(TOKENS))

@@ -1,0 +1,374 @@
+"""GPT-2's tokenizer against a second one built from the same merges, trimmed vocabularies, and characters."""
+
+import base64
+import json
+import os
+import subprocess
+import sys
+import threading
+from functools import cache
+from importlib.resources import files
+from itertools import product
+from pathlib import Path
+from pydoc_data.topics import topics
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import tiktoken
+import tokenizers
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import tinygpt2.tokenizer
+from tinygpt2 import (
+    CharTokenizer,
+    Tokenizer,
+    gpt2_tokenizer,
+    load_tokenizer,
+    sample_text,
+    save_tokenizer,
+    tensor_to_text,
+    text_to_tensor,
+    trim_vocabulary,
+)
+
+END_OF_TEXT = "<|endoftext|>"
+TOKENIZER_FILE = "tinygpt2_tokenizer.json"
+
+# Pieces at whose borders byte-pair encoders disagree: contractions, white space of every kind, digits of other scripts,
+# characters whose bytes are cut apart, characters of several code points, runs of one letter.
+PIECES = [
+    "don't", "it's", "they're", "we've", "I'm", "he'll", "she'd", "WE'LL", "'s", "''", "__", "!?...", "<|", END_OF_TEXT,
+    "123456", "١٢", "½", " the", "The", "a" * 100, "=" * 70,
+    " ", "  ", "   \n", "\n\n", "\t", "\r\n", "\x0b", "\x1c", "\x85", "\xa0", "\u2028", "\u3000", "\x00", "\xad",
+    "\ufeff", "\ufffd", "中文", "第一次世界大战，", "。", "世", "𠮷", "🙂", "👩\u200d👩\u200d👧", "e\u0301", "é", "İ",
+]  # fmt: skip
+# Unassigned characters are left out: which of them are letters depends on the version of Unicode.
+CHARACTERS = st.characters(exclude_categories=["Cs", "Cn"])
+TEXTS = st.one_of(st.text(CHARACTERS), st.lists(st.sampled_from(PIECES) | st.text(CHARACTERS, max_size=3)).map("".join))
+PROSE = " ".join(topics.values())  # 465 KB of English that comes with Python
+
+
+@cache
+def reference() -> tokenizers.Tokenizer:
+    """Returns Hugging Face's byte-level BPE of the same merges; its ids are built here as OpenAI's encoder.py does."""
+    lines = files("tinygpt2").joinpath("assets/gpt2_merges.bpe").read_text(encoding="utf-8").splitlines()[1:]
+    visible = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    signs = [chr(byte) for byte in visible] + [chr(256 + i) for i in range(256 - len(visible))]
+    merges = [(first, second) for first, second in (line.split(" ") for line in lines)]
+    tokens = signs + [first + second for first, second in merges]
+    model = tokenizers.models.BPE(vocab={token: i for i, token in enumerate(tokens)}, merges=merges)
+    tokenizer = tokenizers.Tokenizer(model)
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    return tokenizer
+
+
+@cache
+def trimmed() -> tiktoken.Encoding:
+    return trim_vocabulary(gpt2_tokenizer(), "Byte pairs, byte by byte: 字节对，一个接一个。")
+
+
+@given(text=TEXTS)
+@settings(max_examples=300)
+def test_gpt2_tokens_are_those_of_a_second_implementation(text: str) -> None:
+    assert gpt2_tokenizer().encode_ordinary(text) == reference().encode(text).ids
+
+
+def test_any_two_pieces_together_have_the_tokens_of_a_second_implementation() -> None:
+    for text in map("".join, product(PIECES, repeat=2)):
+        assert gpt2_tokenizer().encode_ordinary(text) == reference().encode(text).ids
+
+
+@pytest.mark.parametrize(
+    "text",
+    [PROSE, sample_text(), "a" * 9999, " " * 9999, "\n" * 9999, " a" * 999, "嗯" * 3333, "🙂" * 999],
+    ids=["prose", "sample", "letters", "spaces", "newlines", "words", "chinese", "emoji"],
+)
+def test_long_texts_have_the_tokens_of_a_second_implementation(text: str) -> None:
+    ids = gpt2_tokenizer().encode_ordinary(text)
+    assert ids == reference().encode(text).ids
+    assert gpt2_tokenizer().decode(ids) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "ids"),
+    [
+        ("Hello, world", [15496, 11, 995]),
+        ("hello world", [31373, 995]),
+        ("Hello, I'm a language model,", [15496, 11, 314, 1101, 257, 3303, 2746, 11]),
+        ("", []),
+        (END_OF_TEXT, [27, 91, 437, 1659, 5239, 91, 29]),
+    ],
+)
+def test_gpt2_tokens_are_those_that_openai_published(text: str, ids: list[int]) -> None:
+    assert gpt2_tokenizer().encode_ordinary(text) == ids
+
+
+@given(text=TEXTS)
+def test_decoding_is_lossless(text: str) -> None:
+    ids = gpt2_tokenizer().encode_ordinary(text)
+    assert gpt2_tokenizer().decode(ids) == text
+    assert all(0 <= token < 50256 for token in ids)  # never the end of text, whatever the user wrote
+
+
+@given(ids=st.lists(st.integers(0, 50256)))
+def test_any_ids_decode_and_their_bytes_are_those_of_the_tokens(ids: list[int]) -> None:
+    whole = b"".join(gpt2_tokenizer().decode_single_token_bytes(token) for token in ids)
+    assert gpt2_tokenizer().decode(ids) == whole.decode("utf-8", errors="replace")
+
+
+def test_gpt2_has_50257_tokens_of_which_the_last_ends_a_text() -> None:
+    tokenizer = gpt2_tokenizer()
+    assert (tokenizer.n_vocab, tokenizer.eot_token, tokenizer.decode([50256])) == (50257, 50256, END_OF_TEXT)
+    assert len(set(tokenizer.token_byte_values())) == 50256
+
+
+def test_special_tokens_are_special_only_if_asked_for() -> None:
+    text = f"one{END_OF_TEXT}two"
+    assert 50256 not in gpt2_tokenizer().encode_ordinary(text)
+    assert gpt2_tokenizer().encode(text, allowed_special="all") == [505, 50256, 11545]
+
+
+def test_the_tokenizer_is_built_once() -> None:
+    assert gpt2_tokenizer() is gpt2_tokenizer()
+
+
+def test_several_threads_may_encode_at_once() -> None:
+    expected = gpt2_tokenizer().encode_ordinary(PROSE)
+    results: list[list[int]] = []
+    threads = [threading.Thread(target=lambda: results.append(gpt2_tokenizer().encode_ordinary(PROSE))) for _ in "1234"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == [expected] * 4
+
+
+IMPORTED_THEN_USED = """
+import sys
+touched = []
+def watch(event, _):
+    if event in ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "urllib.Request"):
+        touched.append(event)
+sys.addaudithook(watch)
+import tinygpt2
+assert tinygpt2.gpt2_tokenizer.cache_info().currsize == 0, "built at import"
+assert tinygpt2.gpt2_tokenizer().encode_ordinary("Hello") == [15496]
+print(touched)
+"""
+
+
+def test_importing_builds_no_tokenizer_and_building_one_uses_neither_network_nor_cache(tmp_path: Path) -> None:
+    home = {name: str(tmp_path) for name in ("HOME", "TMPDIR", "TIKTOKEN_CACHE_DIR", "DATA_GYM_CACHE_DIR")}
+    home = {**os.environ, **home}
+    result = subprocess.run(
+        [sys.executable, "-c", IMPORTED_THEN_USED], env=home, capture_output=True, text=True, check=True
+    )
+    assert (result.stdout.strip(), result.stderr) == ("[]", "")
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "empty"])
+def test_a_damaged_vocabulary_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str) -> None:
+    whole = files("tinygpt2").joinpath("assets/gpt2_merges.bpe").read_bytes()
+    flipped = whole[:200_000] + bytes([whole[200_000] ^ 1]) + whole[200_001:]
+    (tmp_path / "assets").mkdir()
+    asset = tmp_path / "assets" / "gpt2_merges.bpe"
+    asset.write_bytes({"flip": flipped, "truncate": whole[:-1], "empty": b""}[damage])
+    monkeypatch.setattr(tinygpt2.tokenizer, "files", lambda _: tmp_path)
+    with pytest.raises(RuntimeError, match=r"damaged.*SHA-256.*reinstall"):
+        gpt2_tokenizer.__wrapped__()
+    asset.write_bytes(whole)
+    assert gpt2_tokenizer.__wrapped__().encode_ordinary("Hello") == [15496]
+
+
+def test_the_protocol_is_what_a_plain_tiktoken_encoding_has() -> None:
+    encoding = tiktoken.Encoding(
+        "bytes",
+        pat_str=r"(?s).",
+        mergeable_ranks={bytes([i]): i for i in range(256)},
+        special_tokens={END_OF_TEXT: 256},
+    )
+    tokenizer: Tokenizer = encoding  # mypy agrees
+    assert isinstance(tokenizer, Tokenizer)
+    assert tensor_to_text(text_to_tensor("世界", tokenizer), tokenizer) == "世界"
+    assert isinstance(CharTokenizer("ab"), Tokenizer)
+    assert not isinstance(SimpleNamespace(encode_ordinary=list, decode=str, n_vocab=256), Tokenizer)
+
+
+# --- trimmed vocabularies ---
+
+
+@given(text=TEXTS)
+def test_a_trimmed_vocabulary_cuts_its_own_text_as_before(text: str) -> None:
+    whole, small = gpt2_tokenizer(), trim_vocabulary(gpt2_tokenizer(), text)
+    before = whole.decode_tokens_bytes(whole.encode_ordinary(text))
+    assert small.decode_tokens_bytes(small.encode_ordinary(text)) == before
+    assert 257 <= small.n_vocab <= 257 + sum(len(token) for token in before)
+
+
+def test_a_trimmed_vocabulary_cuts_the_sample_text_as_before() -> None:
+    whole, small = gpt2_tokenizer(), trim_vocabulary(gpt2_tokenizer(), sample_text())
+    before = whole.decode_tokens_bytes(whole.encode_ordinary(sample_text()))
+    assert small.decode_tokens_bytes(small.encode_ordinary(sample_text())) == before
+    assert small.n_vocab < whole.n_vocab / 5
+
+
+@given(text=TEXTS)
+def test_a_trimmed_vocabulary_encodes_any_other_text_without_loss(text: str) -> None:
+    ids = trimmed().encode_ordinary(text)
+    assert trimmed().decode(ids) == text
+    assert all(0 <= token < trimmed().eot_token for token in ids)
+
+
+def test_the_end_of_text_stays_last_when_the_vocabulary_is_trimmed() -> None:
+    assert trimmed().eot_token == trimmed().n_vocab - 1
+    assert trimmed().decode([trimmed().eot_token]) == END_OF_TEXT
+    assert len(trimmed().token_byte_values()) == trimmed().n_vocab - 1
+
+
+def test_trimming_twice_is_trimming_once() -> None:
+    text = PROSE[:5000]
+    once = trim_vocabulary(gpt2_tokenizer(), text)
+    twice = trim_vocabulary(once, text)
+    assert [twice.decode_single_token_bytes(i) for i in range(twice.eot_token)] == [
+        once.decode_single_token_bytes(i) for i in range(once.eot_token)
+    ]
+
+
+# --- one token a character ---
+
+
+@given(text=st.text(min_size=1))
+def test_characters_are_lossless_and_in_code_point_order(text: str) -> None:
+    tokenizer = CharTokenizer.from_text(text)
+    ids = tokenizer.encode_ordinary(text)
+    assert tokenizer.decode(ids) == text
+    assert len(ids) == len(text)
+    assert tokenizer.n_vocab == len(set(text)) + 1
+    assert sorted(set(ids)) == list(range(tokenizer.eot_token))
+    assert tokenizer.decode(range(tokenizer.eot_token)) == "".join(sorted(set(text)))
+
+
+@given(text=st.text(min_size=1), permuted=st.randoms())
+def test_equal_alphabets_make_equal_tokenizers(text: str, permuted: Any) -> None:  # noqa: ANN401
+    other = "".join(permuted.sample(text, len(text))) * 2
+    assert CharTokenizer.from_text(other) == CharTokenizer.from_text(text)
+    assert hash(CharTokenizer.from_text(other)) == hash(CharTokenizer.from_text(text))
+    assert CharTokenizer.from_text(text) != CharTokenizer("".join(sorted(set(text + "ab"), reverse=True)))
+
+
+def test_the_end_of_text_is_an_id_of_its_own_even_if_a_text_spells_it() -> None:
+    tokenizer = CharTokenizer.from_text(END_OF_TEXT)
+    assert tokenizer.eot_token == tokenizer.n_vocab - 1
+    assert tokenizer.eot_token not in tokenizer.encode_ordinary(END_OF_TEXT)
+    assert tokenizer.decode([0, tokenizer.eot_token]) == "<" + END_OF_TEXT
+
+
+def test_an_unknown_character_is_told_with_its_position() -> None:
+    with pytest.raises(ValueError, match=r"'界' \(U\+754C\) at position 2 .* 3 "):
+        CharTokenizer("你好世").encode_ordinary("你世界")
+
+
+@pytest.mark.parametrize(("characters", "message"), [("", "at least one"), ("你好你", "'你' comes twice")])
+def test_wrong_characters_are_refused(characters: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        CharTokenizer(characters)
+
+
+def test_an_empty_text_makes_no_character_tokenizer() -> None:
+    with pytest.raises(ValueError, match="at least one"):
+        CharTokenizer.from_text("")
+
+
+@pytest.mark.parametrize("ids", [[3], [0, 7, 1], [-1], [2, -4]])
+def test_characters_outside_the_vocabulary_are_refused(ids: list[int]) -> None:
+    with pytest.raises(ValueError, match=f"from 0 to 2, got {min(ids)} to {max(ids)}"):
+        CharTokenizer("ab").decode(ids)
+
+
+# --- tensors ---
+
+
+@given(text=TEXTS, dtype=st.sampled_from([torch.int64, torch.int32]))
+def test_a_text_goes_through_a_tensor_without_loss(text: str, dtype: torch.dtype) -> None:
+    tokenizer = gpt2_tokenizer()
+    tokens = text_to_tensor(text, tokenizer)
+    assert (tokens.dtype, tokens.shape) == (torch.int64, (1, len(tokenizer.encode_ordinary(text))))
+    assert tensor_to_text(tokens.to(dtype), tokenizer) == text
+    assert tensor_to_text(tokens[0].to(dtype), tokenizer) == text
+
+
+@pytest.mark.parametrize("shape", [(2, 3), (3, 1), (0, 3), (1, 1, 3), ()])
+def test_a_batch_is_not_one_text(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="for each row"):
+        tensor_to_text(torch.zeros(shape, dtype=torch.int64), gpt2_tokenizer())
+
+
+# --- files ---
+
+
+@pytest.mark.parametrize("tokenizer", [gpt2_tokenizer(), trimmed(), CharTokenizer.from_text('世界 "\\\n\u2028你好')])
+def test_a_saved_tokenizer_comes_back(tmp_path: Path, tokenizer: tiktoken.Encoding | CharTokenizer) -> None:
+    save_tokenizer(tokenizer, tmp_path)
+    loaded = load_tokenizer(tmp_path)
+    assert (type(loaded), loaded.n_vocab, loaded.eot_token) == (type(tokenizer), tokenizer.n_vocab, tokenizer.eot_token)
+    text = "世界 你好\n"
+    assert loaded.encode_ordinary(text) == tokenizer.encode_ordinary(text)
+    assert [loaded.decode([i]) for i in range(loaded.n_vocab)] == [tokenizer.decode([i]) for i in range(loaded.n_vocab)]
+    assert [path.name for path in tmp_path.iterdir()] == [TOKENIZER_FILE]
+
+
+def test_an_encoding_of_the_users_own_comes_back_whatever_its_name(tmp_path: Path) -> None:
+    letters = {bytes([i]): 255 - i for i in range(256)} | {b"ab": 256}
+    own = tiktoken.Encoding("gpt2", pat_str=r"\w+|\W", mergeable_ranks=letters, special_tokens={END_OF_TEXT: 257})
+    save_tokenizer(own, tmp_path)
+    loaded = load_tokenizer(tmp_path)
+    assert loaded.n_vocab == own.n_vocab
+    assert loaded.encode_ordinary("abba 世") == own.encode_ordinary("abba 世")
+
+
+def test_a_directory_without_a_tokenizer_has_gpt2s(tmp_path: Path) -> None:
+    assert load_tokenizer(tmp_path) is gpt2_tokenizer()
+
+
+BYTES = [base64.b64encode(bytes([i])).decode() for i in range(256)]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "null",
+        "[]",
+        "{}",
+        '"gpt2"',
+        "\ufffd{",
+        {"type": "words"},
+        {"type": None},
+        {"type": "characters"},
+        {"type": "characters", "characters": ""},
+        {"type": "characters", "characters": "aa"},
+        {"type": "characters", "characters": 5},
+        {"type": "byte pairs", "name": "x", "pattern": r"\w+|\W"},
+        {"type": "byte pairs", "name": "x", "pattern": r"\w+|\W", "tokens": 5},
+        {"type": "byte pairs", "name": "x", "pattern": r"\w+|\W", "tokens": []},
+        {"type": "byte pairs", "name": "x", "pattern": r"\w+|\W", "tokens": [*BYTES, "?"]},
+        {"type": "byte pairs", "name": "x", "pattern": r"\w+|\W", "tokens": [*BYTES, BYTES[0]]},
+        {"type": "byte pairs", "name": "x", "pattern": "(", "tokens": BYTES},
+        {"type": "byte pairs", "name": "x", "pattern": r"\w+|\W", "tokens": BYTES[1:]},  # would panic in tiktoken later
+    ],
+)
+def test_a_file_that_is_no_tokenizer_is_refused_by_name(tmp_path: Path, content: object) -> None:
+    text = content if isinstance(content, str) else json.dumps(content)
+    (tmp_path / TOKENIZER_FILE).write_text(text, encoding="utf-8")
+    with pytest.raises(ValueError, match=rf"{TOKENIZER_FILE} is not a tokenizer of tinygpt2"):
+        load_tokenizer(tmp_path)
+
+
+def test_a_file_that_is_not_utf8_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / TOKENIZER_FILE).write_bytes('{"type": "characters", "characters": "你好"}'.encode("gb18030"))
+    with pytest.raises(ValueError, match=rf"{TOKENIZER_FILE} is not a tokenizer of tinygpt2"):
+        load_tokenizer(tmp_path)
