@@ -8,6 +8,10 @@ from hypothesis import settings
 
 from tinygpt2 import GPT2Config, GPT2Model
 
+# Tiny operations on several threads are slow, and on a busy machine very slow. Subprocesses inherit the variable.
+torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"
+
 # The first example of a test may compile or allocate; a shared machine may pause. Neither is a bug.
 settings.register_profile("quick", deadline=None, max_examples=20)
 settings.register_profile("thorough", deadline=None, max_examples=500)

@@ -544,3 +544,17 @@ def test_pieces_are_computed_when_they_are_asked_for() -> None:
     assert script.calls == 1
     assert next(pieces) == "b"
     assert script.calls == 2
+
+
+def test_a_vocabulary_padded_for_speed_draws_no_id_without_a_text() -> None:
+    """A model with more ids than its tokenizer could draw one that nothing decodes."""
+    tokenizer = CharTokenizer("ab")
+    padded = GPT2Model(GPT2Config(vocab_size=64, context_length=8, n_layer=1, n_head=1, n_embd=8))
+    generator = torch.Generator().manual_seed(0)
+    text = generate_text(padded, tokenizer, "a", max_new_tokens=30, sampler=MultinomialSampler(), generator=generator)
+    assert set(text) <= {"a", "b"}
+
+
+def test_a_list_is_told_to_become_a_tensor(model: GPT2Model) -> None:
+    with pytest.raises(TypeError, match=r"got list; pass torch\.tensor"):
+        model([[1, 2]])

@@ -146,6 +146,7 @@ def generate_text(
         max_new_tokens=max_new_tokens,
         sampler=sampler,
         eos_id=tokenizer.eot_token,
+        n_vocab=tokenizer.n_vocab,
         generator=generator,
     )
     rows = [list(row) for row in zip(*(ids.tolist() for ids in steps), strict=True)] or [[] for _ in prompts]
@@ -185,6 +186,7 @@ def stream_text(
         max_new_tokens=max_new_tokens,
         sampler=sampler,
         eos_id=tokenizer.eot_token,
+        n_vocab=tokenizer.n_vocab,
         generator=generator,
     )
     return _whole_characters(steps, tokenizer)
@@ -227,8 +229,9 @@ def _decode(
     sampler: Sampler,
     eos_id: int | None,
     generator: torch.Generator | None,
+    n_vocab: int | None = None,
 ) -> Iterator[Tensor]:
-    """Checks the arguments, then returns an iterator over the new tokens of all rows, (B,) each."""
+    """Checks the arguments, then returns an iterator over the new tokens of all rows, (B,), below ``n_vocab``."""
     check_int("max_new_tokens", max_new_tokens, minimum=0)
     if eos_id is not None:
         check_int("eos_id", eos_id, minimum=0)
@@ -257,7 +260,7 @@ def _decode(
                     hidden = model.hidden_states(tokens[:, start:end], cache)
                 else:
                     hidden = model.hidden_states(tokens[:, end - 1 : end], cache)
-                ids = sampler(F.linear(hidden[:, -1], model.head_weight), generator=generator)
+                ids = sampler(F.linear(hidden[:, -1], model.head_weight[:n_vocab]), generator=generator)
             if eos_id is not None:
                 ids = torch.where(finished, eos_id, ids)
                 finished.logical_or_(ids == eos_id)

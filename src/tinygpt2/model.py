@@ -263,6 +263,10 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
 
 def check_tokens(tokens: Tensor, config: GPT2Config) -> None:
     """Raises ``ValueError`` if ``tokens`` is no input for such a model; values are looked at where that is free."""
+    if not isinstance(tokens, Tensor):
+        raise TypeError(
+            f"expected tokens as a tensor of shape (B, T), got {type(tokens).__name__}; pass torch.tensor(...)"
+        )
     if tokens.dim() != 2 or tokens.shape[1] == 0 or tokens.dtype not in (torch.int64, torch.int32):
         fix = "; for one sequence pass tokens.unsqueeze(0)" if tokens.dim() == 1 else ""
         raise ValueError(f"expected tokens of shape (B, T), int64, got {tokens.dtype} of {tuple(tokens.shape)}{fix}")
