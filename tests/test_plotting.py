@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -130,7 +130,6 @@ def test_plotting_leaves_the_history_alone() -> None:
 # --- temperatures ---
 
 
-@settings(max_examples=20)
 @given(
     temperatures=st.lists(st.floats(0.05, 50), min_size=1, max_size=4, unique_by=lambda t: f"{t:g}"),
     size=st.integers(1, 6),
@@ -197,7 +196,6 @@ def test_the_title_is_the_sampler_however_long() -> None:
         assert draw(figure).startswith(b"\x89PNG")
 
 
-@settings(max_examples=20)
 @given(draws=st.integers(1, 300), best=st.integers(0, 5))
 def test_every_draw_is_counted_once(draws: int, best: int) -> None:
     logits = torch.zeros(6)

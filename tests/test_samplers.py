@@ -20,7 +20,6 @@ from tinygpt2 import (
     TopPSampler,
 )
 
-FEWER = settings(max_examples=20)  # of a test that runs for several samplers
 INF = math.inf
 FP16_MAX = torch.finfo(torch.float16).max
 
@@ -82,7 +81,6 @@ def batches(draw: st.DrawFn) -> Tensor:
 
 
 @BY_NAME
-@FEWER
 @given(logits=batches(), seed=st.integers(0, 2**32))
 def test_a_sampler_chooses_a_possible_token_for_each_row_and_changes_nothing(
     sampler: Sampler, logits: Tensor, seed: int
@@ -97,7 +95,6 @@ def test_a_sampler_chooses_a_possible_token_for_each_row_and_changes_nothing(
 
 
 @BY_FILTER
-@FEWER
 @given(logits=batches())
 def test_a_filter_treats_each_row_of_a_batch_as_if_it_were_alone(
     make: Callable[[Sampler], Sampler], logits: Tensor
@@ -108,7 +105,6 @@ def test_a_filter_treats_each_row_of_a_batch_as_if_it_were_alone(
 
 
 @BY_FILTER
-@FEWER
 @given(logits=batches())
 def test_a_filter_keeps_the_most_probable_token_and_brings_none_back(
     make: Callable[[Sampler], Sampler], logits: Tensor
@@ -119,7 +115,6 @@ def test_a_filter_keeps_the_most_probable_token_and_brings_none_back(
 
 
 @pytest.mark.parametrize("name", ["top-k 3", "top-p", "min-p"])
-@FEWER
 @given(logits=batches())
 def test_a_filter_leaves_survivors_as_they_are_and_equal_logits_share_their_fate(name: str, logits: Tensor) -> None:
     filtered = passed_on(FILTERS[name], logits)
@@ -150,7 +145,6 @@ def test_greedy_takes_the_first_of_many_equal() -> None:
     assert GreedySampler()(torch.zeros(3, 50257)).tolist() == [0, 0, 0]
 
 
-@FEWER
 @given(logits=batches().filter(lambda logits: all(row.count(max(row)) == 1 for row in logits.tolist())))
 @pytest.mark.parametrize(
     "sampler",
@@ -307,6 +301,15 @@ def test_all_precisions_draw_with_the_same_probabilities(dtype: torch.dtype) -> 
     ids = TopKSampler(4)(logits.expand(DRAWS, -1), generator=torch.Generator().manual_seed(1))
     expected = torch.tensor([0.0, 1.0, -INF, 0.5, -INF, 1.5], dtype=torch.float64).softmax(dim=-1)
     assert p_value(ids, expected) > 1e-10
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precisions_are_drawn_from_in_float32(dtype: torch.dtype) -> None:
+    logits = torch.randn(20_000, 50).to(dtype)
+    drawn = [
+        MultinomialSampler()(each, generator=torch.Generator().manual_seed(0)) for each in (logits, logits.float())
+    ]
+    assert torch.equal(drawn[0], drawn[1])
 
 
 def test_the_chi_squared_test_notices_a_wrong_sampler() -> None:
