@@ -1,7 +1,7 @@
 """Reading and writing files so that text is UTF-8 everywhere and a half-written file is never seen."""
 
 import os
-import tempfile
+import secrets
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,11 +14,9 @@ def atomic_write(path: PathLike, write: Callable[[Path], object]) -> None:
     If anything fails, the file that was at ``path`` is still there, whole, and nothing is left beside it.
     """
     path = Path(path)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(descriptor)
-    temporary = Path(name)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        temporary.chmod(0o666 & ~_umask())  # mkstemp makes files that only their owner can read
+        temporary.touch(exist_ok=False)
         write(temporary)
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
@@ -31,9 +29,3 @@ def atomic_write(path: PathLike, write: Callable[[Path], object]) -> None:
 def write_text(path: PathLike, text: str) -> None:
     """Writes ``text`` as UTF-8 with newlines as they are, in one step."""
     atomic_write(path, lambda temporary: temporary.write_text(text, encoding="utf-8", newline=""))
-
-
-def _umask() -> int:
-    umask = os.umask(0)
-    os.umask(umask)
-    return umask

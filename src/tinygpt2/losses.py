@@ -120,8 +120,10 @@ class _SummedLinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401 # pyright: ignore[reportIncompatibleMethodOverride]
+        if ctx.gradients is None:
+            raise RuntimeError("this loss can be differentiated only once; compute it again")
         grad_hidden, grad_weight = ctx.gradients
-        del ctx.gradients  # they are scaled in place, so that there is no second time
+        ctx.gradients = None  # they are scaled in place, so that there is no second time
         return (
             *(None if gradient is None else gradient.mul_(grad) for gradient in (grad_hidden, grad_weight)),
             None,
