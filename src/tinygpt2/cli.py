@@ -208,7 +208,7 @@ def _add_train(commands: Commands) -> None:
     )
 
     optimisation = parser.add_argument_group("optimisation")
-    _option(optimisation, "--epochs", type=_POSITIVE_INT, default=20, metavar="N", help="passes over the text")
+    _option(optimisation, "--epochs", type=_POSITIVE_INT, default=15, metavar="N", help="passes over the text")
     _option(optimisation, "--max-steps", type=_POSITIVE_INT, metavar="N", help="steps, instead of epochs")
     _option(
         optimisation,
