@@ -92,7 +92,9 @@ def test_the_overview_links_every_public_name_to_its_page() -> None:
 
 def members(page: Path) -> list[str]:
     """Returns the names that a page of the reference shows."""
-    return re.findall(r"^ {8}- (\w+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    text = page.read_text(encoding="utf-8")
+    of_module = re.findall(r"^ {8}- (\w+)$", text, re.MULTILINE)
+    return of_module + re.findall(r"^::: tinygpt2\.\w+\.(\w+)$", text, re.MULTILINE)
 
 
 @pytest.mark.parametrize("command", ["", "train", "generate", "evaluate", "plot", "info"])
