@@ -279,10 +279,14 @@ def test_no_permission_is_one_line(text_file: Path, tmp_path: Path, capsys: pyte
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_a_full_disk_is_one_line(run_directory: Path) -> None:
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_full_disk_is_one_line(run_directory: Path, unbuffered: str) -> None:
     with Path("/dev/full").open("w", encoding="utf-8") as full:
         command = [sys.executable, "-m", "tinygpt2", "info", str(run_directory)]
-        result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, encoding="utf-8", check=False)
+        environment = os.environ | {"PYTHONUNBUFFERED": unbuffered}
+        result = subprocess.run(
+            command, stdout=full, stderr=subprocess.PIPE, encoding="utf-8", check=False, env=environment
+        )
     assert result.returncode == 1
     assert result.stderr == "tinygpt2: error: No space left on device\n"
 

@@ -43,15 +43,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _fail("interrupted", EXIT_SIGNAL + signal.SIGINT)
     except BrokenPipeError:
-        # Python flushes stdout once more when it exits, and would complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_unwritable_output()
         return _fail("nobody reads the output any more (broken pipe)")
     except Exception as error:
+        _drop_unwritable_output()
         if options.traceback:
             raise
         return _fail(_describe(error))
     else:
         return code
+
+
+def _drop_unwritable_output() -> None:
+    """Sends what stdout still holds nowhere if it cannot be written: Python would try again when it exits."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(message: str, code: int = EXIT_FAILURE) -> int:
