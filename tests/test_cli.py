@@ -19,6 +19,7 @@ from tinygpt2 import (
     TrainingHistory,
     evaluate,
     load_tokenizer,
+    newest_checkpoint,
     sample_text,
     text_to_tensor,
 )
@@ -67,9 +68,12 @@ def test_training_leaves_a_run_directory(text_file: Path, tmp_path: Path, capsys
         main(["train", str(text_file), "--out", str(directory), "--epochs", "3", "--sample-prompt", "The", *FAST]) == 0
     )
     captured = capsys.readouterr()
-    assert sorted(path.name for path in directory.iterdir()) == [
-        "config.json", "history.json", "losses.png", "model.safetensors", "tinygpt2_tokenizer.json",
-    ]  # fmt: skip
+    last = newest_checkpoint(directory)
+    assert {path.name for path in directory.iterdir() if not path.name.startswith("checkpoint-")} == {
+        "best", "config.json", "history.json", "losses.png", "model.safetensors", "options.json",
+        "tinygpt2_tokenizer.json",
+    }  # fmt: skip
+    assert (last / "model.safetensors").read_bytes() == (directory / "model.safetensors").read_bytes()
     assert (directory / "losses.png").read_bytes().startswith(PNG)
     history = TrainingHistory.load(directory / "history.json")
     assert history.train_losses[-1] < history.train_losses[0] - 0.5
@@ -256,7 +260,7 @@ def test_files_that_cannot_be_read_are_one_line(tmp_path: Path, capsys: pytest.C
 def test_directories_that_hold_no_run_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     fails_with_one_line(capsys, ["generate", "--model", tmp_path / "none", "x"], "does not exist")
     fails_with_one_line(capsys, ["generate", "--model", tmp_path, "x"], "has no config.json")
-    fails_with_one_line(capsys, ["plot", tmp_path], "history.json", "No such file")
+    fails_with_one_line(capsys, ["plot", tmp_path], "has no history.json")
     fails_with_one_line(capsys, ["info", tmp_path / "none"], "does not exist")
 
 
@@ -331,8 +335,9 @@ def test_a_diverging_run_is_one_line_and_keeps_what_was_learned(
         *FAST,
     ]
     fails_with_one_line(capsys, arguments, "learning rate is too high")
-    assert all(p.isfinite().all() for p in GPT2Model.from_pretrained(directory).parameters())
-    assert TrainingHistory.load(directory / "history.json").steps[0] == 0
+    assert all(p.isfinite().all() for p in GPT2Model.from_pretrained(newest_checkpoint(directory)).parameters())
+    assert main(["info", str(directory)]) == 0
+    assert "did not finish" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are sent otherwise there")
@@ -352,11 +357,16 @@ def test_a_signal_stops_after_the_step_and_saves(
     process.send_signal(number)
     _, rest = process.communicate(timeout=60)
     assert process.returncode == code
-    history = TrainingHistory.load(directory / "history.json")
-    assert f"stopped by {number.name} after step {history.steps[-1]}" in rest.splitlines()[-1]
-    assert history.steps[-1] < 1_000_000
-    assert (directory / "losses.png").exists()
-    assert torch.isfinite(GPT2Model.from_pretrained(directory).wte.weight).all()
+    step = int(newest_checkpoint(directory).name.removeprefix("checkpoint-"))
+    *_, stopped, last = rest.splitlines()
+    assert stopped == f"stopped after step {step} of 1000000, saved in {directory}"
+    assert last == f"stopped by {number.name}; to go on:  tinygpt2 train --out {directory} --resume"
+    assert torch.isfinite(GPT2Model.from_pretrained(directory / f"checkpoint-{step}").wte.weight).all()
+
+    resumed = tinygpt2("train", "--out", directory, "--resume", "--max-steps", step + 3)
+    assert resumed.returncode == 0, resumed.stderr
+    assert f"resumed after step {step}" in resumed.stderr
+    assert TrainingHistory.load(directory / "history.json").steps[-1] == step + 3
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are sent otherwise there")

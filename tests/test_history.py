@@ -118,7 +118,7 @@ def test_lists_of_different_lengths_are_refused(tmp_path: Path, history: Trainin
     content = asdict(history)
     content[name] = content[name][:-1]
     (tmp_path / "history.json").write_text(json.dumps(content), encoding="utf-8")
-    with pytest.raises(ValueError, match=rf"history\.json is damaged.*{name} 1"):
+    with pytest.raises(ValueError, match=rf"history\.json is not.*{name} 1"):
         TrainingHistory.load(tmp_path / "history.json")
 
 

@@ -114,7 +114,7 @@ def test_a_file_says_what_is_in_it(saved: Path) -> None:
     """The names and layout are transformers': a prefix, Conv1D's (in, out), no head where it is tied."""
     weights = load_file(saved / "model.safetensors")
     state = GPT2Model.from_pretrained(saved).state_dict()
-    assert list(weights) == sorted(f"transformer.{name}" for name in state)
+    assert sorted(weights) == sorted(f"transformer.{name}" for name in state)
     shapes = {name.removeprefix("transformer.h.1."): tuple(weights[name].shape) for name in weights if ".h.1." in name}
     assert shapes["attn.c_attn.weight"] == (24, 72)
     assert shapes["mlp.c_fc.weight"] == (24, 96)
@@ -159,13 +159,13 @@ def test_saving_that_fails_leaves_the_old_files_whole(saved: Path, file: str, mo
         path.write_bytes(b"half of i")
         raise OSError("no space left on device")
 
-    def save_file(_weights: object, path: Path, **_: object) -> None:
+    def write_file(path: Path, _chunks: object) -> None:
         full_disk(path)
 
     def write_text(path: Path, _text: str) -> None:
         atomic_write(path, full_disk)
 
-    fake = save_file if file == "model.safetensors" else write_text
+    fake = write_file if file == "model.safetensors" else write_text
     monkeypatch.setattr(tinygpt2.huggingface, fake.__name__, fake)
     same_shape = random_model()
     with pytest.raises(OSError, match="no space left"):

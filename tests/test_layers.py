@@ -14,14 +14,16 @@ PACKAGE = Path(tinygpt2.__file__).parent
 
 # The one list of layers; docs/architecture.md tells it in words.
 LAYERS = [
-    {"_validation", "_files"},
-    {"config", "tokenizer", "losses", "samplers"},
-    {"cache", "data", "optimizer", "huggingface", "plotting"},
+    {"_validation", "_files", "_safetensors", "_signals"},
+    {"manifest", "config", "tokenizer", "losses", "samplers"},
+    {"cache", "data", "device", "optimizer", "huggingface", "plotting"},
     {"model", "history"},
     {"generation", "evaluation"},
     {"callbacks"},
+    {"checkpoint"},
     {"training"},
     {"_commands"},
+    {"_train_command"},
     {"cli"},
     {"__main__"},
 ]

@@ -22,7 +22,7 @@ from tinygpt2 import (
     train,
 )
 from tinygpt2.data import Batch
-from tinygpt2.training import choose_device
+from tinygpt2.device import choose_device
 
 TOKENS = torch.arange(400).mul(7).remainder(61)
 

@@ -1,13 +1,15 @@
 """Train a GPT-2 from scratch on your own text, and generate with it."""
 
 from tinygpt2.cache import KVCache
-from tinygpt2.callbacks import Callback, ProgressBar, TensorBoardLogger, TextSamples, TrainState
+from tinygpt2.callbacks import Callback, EarlyStopping, ProgressBar, TensorBoardLogger, TextSamples, TrainState
+from tinygpt2.checkpoint import newest_checkpoint
 from tinygpt2.config import GPT2Config, TrainingConfig
 from tinygpt2.data import TokenDataset, clean_text, make_dataloader, read_text, sample_text, split_text
 from tinygpt2.evaluation import Evaluation, evaluate
 from tinygpt2.generation import generate, generate_text, stream, stream_text
 from tinygpt2.history import TrainingHistory
 from tinygpt2.losses import cross_entropy_loss, perplexity
+from tinygpt2.manifest import CheckpointError
 from tinygpt2.model import GPT2Model
 from tinygpt2.optimizer import learning_rate_at, make_optimizer
 from tinygpt2.plotting import plot_losses, plot_temperatures, plot_token_frequencies
@@ -37,6 +39,8 @@ __version__ = "0.1.0"
 __all__ = [
     "Callback",
     "CharTokenizer",
+    "CheckpointError",
+    "EarlyStopping",
     "Evaluation",
     "GPT2Config",
     "GPT2Model",
@@ -67,6 +71,7 @@ __all__ = [
     "load_tokenizer",
     "make_dataloader",
     "make_optimizer",
+    "newest_checkpoint",
     "perplexity",
     "plot_losses",
     "plot_temperatures",

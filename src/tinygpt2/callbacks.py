@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Literal, Never, Protocol, Self
 import torch
 from tqdm import tqdm
 
+from tinygpt2._validation import check_int, check_number
 from tinygpt2.config import TrainingConfig
 from tinygpt2.data import mixed_seed
 from tinygpt2.generation import generate_text
@@ -52,13 +53,16 @@ class TrainState:
         event: Why the callbacks are called: ``"start"`` before anything, ``"step"`` after each update, ``"evaluation"``
             after each entry in the history, ``"epoch"`` after each whole pass over the data, ``"end"`` after the last
             evaluation.
-        step: Updates made.
-        epoch: Whole passes made.
+        step: Updates made, those before a resumption included.
         tokens_seen: Training tokens read.
         loss: Training loss of the last step, with dropout, in nats per token; NaN before the first.
         grad_norm: Norm of the last step's gradients, before clipping; NaN before the first.
         learning_rate: Rate of the last step; 0.0 before the first.
-        training_seconds: Time spent in steps, without evaluations and samples.
+        training_seconds: Time spent in steps, without evaluations, samples and checkpoints, and without what came
+            before a resumption.
+        training_steps: Updates made in that time.
+        training_tokens: Training tokens read in that time.
+        interrupted: Whether Ctrl-C or SIGTERM is ending the run; what is not urgent should not be begun.
     """
 
     model: GPT2Model
@@ -69,23 +73,40 @@ class TrainState:
     history: TrainingHistory = field(default_factory=TrainingHistory)
     event: Event = "start"
     step: int = 0
-    epoch: int = 0
     tokens_seen: int = 0
     loss: float = math.nan
     grad_norm: float = math.nan
     learning_rate: float = 0.0
     training_seconds: float = 0.0
+    training_steps: int = 0
+    training_tokens: int = 0
+    interrupted: bool = False
     _stopping: bool = False
+    _between_steps: bool = True
+
+    @property
+    def epoch(self) -> int:
+        """Whole passes made over the training data."""
+        return self.step // self.steps_per_epoch
 
     @property
     def tokens_per_second(self) -> float:
         """Training tokens per second of ``training_seconds``; 0.0 before the first step."""
-        return self.tokens_seen / self.training_seconds if self.training_seconds else 0.0
+        return self.training_tokens / self.training_seconds if self.training_seconds else 0.0
+
+    @property
+    def finished(self) -> bool:
+        """Whether the last step of all was made."""
+        return self.step >= self.total_steps
 
     @property
     def stopping(self) -> bool:
         """Whether a callback asked to stop."""
         return self._stopping
+
+    def interrupt(self) -> None:
+        """Ends the run after the current step, without a last evaluation: what a signal does."""
+        self.interrupted = True
 
     def stop(self) -> None:
         """Ends the run after the current step, with a last evaluation."""
@@ -122,7 +143,7 @@ class ProgressBar:
     def __call__(self, state: TrainState, /) -> None:
         """Moves the bar on, and writes a line for each evaluation."""
         if state.event == "start" and sys.stderr.isatty():
-            self._bar = tqdm(total=state.total_steps, unit="step", dynamic_ncols=True, leave=False)
+            self._bar = tqdm(total=state.total_steps, initial=state.step, unit="step", dynamic_ncols=True, leave=False)
         elif state.event == "step":
             if self._bar is not None:
                 self._bar.set_postfix_str(
@@ -155,9 +176,9 @@ def _position(state: TrainState) -> str:
 
 
 def _pace(state: TrainState) -> str:
-    if not state.step:
-        return "before training"
-    seconds = state.training_seconds / state.step * (state.total_steps - state.step)
+    if not state.training_steps:
+        return "before training" if not state.step else "resumed"
+    seconds = state.training_seconds / state.training_steps * (state.total_steps - state.step)
     return f"{state.tokens_per_second:,.0f} tokens/s | {tqdm.format_interval(seconds)} left"
 
 
@@ -185,7 +206,7 @@ class TextSamples:
 
     def __call__(self, state: TrainState, /) -> None:
         """Writes a sample after an epoch."""
-        if state.event in ("epoch", "end") and state.step != self._last_step:
+        if state.event in ("epoch", "end") and state.step != self._last_step and not state.interrupted:
             self._last_step = state.step
             generator = torch.Generator(state.model.device).manual_seed(mixed_seed(state.config.seed))
             text = generate_text(
@@ -197,6 +218,46 @@ class TextSamples:
                 generator=generator,
             )
             write_line(f"  sample: {' '.join(text.split())}")
+
+
+@dataclass
+class EarlyStopping:
+    """Ends the run when the validation loss has not become lower for some evaluations.
+
+    With ``checkpoint_dir``, `train` keeps the model with the lowest validation loss in ``best``.
+
+    Attributes:
+        patience: Evaluations to wait for a lower loss.
+        min_delta: By how much a loss must be lower to count, in nats per token.
+
+    Raises:
+        TypeError: If a value is of the wrong type.
+        ValueError: If a value is out of range; while training, if there is no validation data.
+
+    >>> EarlyStopping(patience=3)
+    EarlyStopping(patience=3, min_delta=0.0)
+    """
+
+    patience: int
+    min_delta: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_int("patience", self.patience)
+        check_number("min_delta", self.min_delta)
+
+    def __call__(self, state: TrainState, /) -> None:
+        """Looks at the history, so that a resumed run stops where an uninterrupted one does."""
+        if state.event not in ("start", "evaluation") or not state.history.steps:
+            return
+        best, waited = math.inf, 0
+        for loss in state.history.val_losses:
+            if loss is None:
+                raise ValueError("EarlyStopping needs a validation loss: pass a val_loader to train")
+            better = loss < best - self.min_delta
+            best, waited = (loss, 0) if better else (best, waited + 1)
+        if waited >= self.patience and not state.finished and not state.stopping:
+            write_line(f"stopping early: the validation loss was not lower in {waited} evaluations")
+            state.stop()
 
 
 class TensorBoardLogger:

@@ -6,21 +6,13 @@ import math
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeAlias
 
 from tinygpt2 import __version__
-from tinygpt2._commands import (
-    EVALUATIONS,
-    EXIT_SIGNAL,
-    TOKENIZERS,
-    evaluate_command,
-    generate_command,
-    info_command,
-    plot_command,
-    train_command,
-)
+from tinygpt2._commands import evaluate_command, generate_command, info_command, plot_command
+from tinygpt2._train_command import EVALUATIONS, EXIT_SIGNAL, TOKENIZERS, saved_options, train_command
 from tinygpt2.config import PRESETS
 from tinygpt2.training import NonFiniteLossError
 
@@ -38,6 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(encoding="utf-8", errors="replace")
     options = _parser().parse_args(arguments)
     try:
+        if getattr(options, "resume", False):
+            options = _parser(saved_options(options.out)).parse_args(arguments)
         code: int = options.run(options)
         sys.stdout.flush()
     except KeyboardInterrupt:
@@ -99,6 +93,7 @@ class _Number:
 
 
 _POSITIVE_INT = _Number(int, "a whole number of at least 1", lambda value: value >= 1)
+_AT_LEAST_TWO = _Number(int, "a whole number of at least 2", lambda value: value >= 2)
 _COUNT = _Number(int, "a whole number of at least 0", lambda value: value >= 0)
 _POSITIVE = _Number(float, "a number greater than 0", lambda value: 0 < value < math.inf)
 _NOT_NEGATIVE = _Number(float, "a number of at least 0", lambda value: 0 <= value < math.inf)
@@ -116,7 +111,8 @@ def _text(argument: str) -> str:
     return argument
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(run: Mapping[str, object] | None = None) -> argparse.ArgumentParser:
+    """Returns the parser; the options of a run to resume take the place of the defaults."""
     parser = argparse.ArgumentParser(
         prog="tinygpt2",
         description="Train a GPT-2 from scratch on your own text, and generate with it.",
@@ -126,7 +122,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"tinygpt2 {__version__}")
     parser.add_argument("--traceback", action="store_true", help="show where in the code a failure came from")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    _add_train(commands)
+    _add_train(commands).set_defaults(**(run or {}))
     _add_generate(commands)
     _add_evaluate(commands)
     _add_plot(commands)
@@ -155,7 +151,7 @@ def _option(group: "argparse._ActionsContainer", flag: str, *, help: str, **sett
     group.add_argument(flag, help=f"{help} (default: %(default)s)" if shown else help, **settings)
 
 
-def _add_train(commands: Commands) -> None:
+def _add_train(commands: Commands) -> argparse.ArgumentParser:
     parser = _add_command(
         commands,
         "train",
@@ -163,9 +159,10 @@ def _add_train(commands: Commands) -> None:
         "train a model on text files",
         "Without a FILE it trains on the article that comes with the package. The run directory gets the model "
         "(config.json and model.safetensors, as Hugging Face's transformers has them), the losses (history.json) and "
-        "their plot (losses.png). Losses are in nats per token; an untrained model's is about the logarithm of the "
-        "vocabulary. When the validation loss rises while the training loss falls, the model learns the text by heart: "
-        "take more text, a smaller model, more dropout or fewer epochs.",
+        "their plot (losses.png), two checkpoints, and in best the model with the lowest validation loss. Losses are "
+        "in nats per token; an untrained model's is about the logarithm of the vocabulary. When the validation loss "
+        "rises while the training loss falls, the model learns the text by heart: take more text, a smaller model, "
+        "more dropout or fewer epochs.",
     )
     parser.add_argument("files", metavar="FILE", nargs="*", help="UTF-8 text files; several are joined")
     _option(parser, "--out", metavar="DIR", help="run directory, new or empty (default: a new one in runs/)")
@@ -280,7 +277,38 @@ def _add_train(commands: Commands) -> None:
         help="text to continue after each epoch (default: how the text begins)",
     )
     _option(report, "--quiet", action="store_true", help="no progress and no samples")
+
+    stopping = parser.add_argument_group("stopping and going on")
+    _option(
+        stopping,
+        "--resume",
+        action="store_true",
+        help="go on with the run in --out from its newest checkpoint, with the options that it began with; more "
+        "--epochs or --max-steps make it longer",
+    )
+    _option(
+        stopping,
+        "--allow-changes",
+        action="store_true",
+        help="resume although the text or other options are not the same",
+    )
+    _option(
+        stopping,
+        "--checkpoint-every",
+        type=_POSITIVE_INT,
+        metavar="N",
+        help="steps between checkpoints (default: as often as a hundredth of the time allows)",
+    )
+    _option(stopping, "--keep", type=_AT_LEAST_TWO, default=2, metavar="N", help="checkpoints to keep")
+    _option(
+        stopping,
+        "--early-stopping",
+        type=_POSITIVE_INT,
+        metavar="N",
+        help="end when the validation loss was not lower in N evaluations",
+    )
     _add_device(parser)
+    return parser
 
 
 def _add_generate(commands: Commands) -> None:

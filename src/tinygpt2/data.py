@@ -1,10 +1,11 @@
 """From text to batches: reading, cleaning, splitting, cutting into windows, shuffling."""
 
+import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,18 @@ TokenArray = npt.NDArray[np.integer[Any]]
 
 Batch = tuple[Tensor, Tensor]
 """Inputs and targets, both (B, T) int64; the targets are the inputs shifted by one."""
+
+
+class Loader(Protocol):
+    """Batches that can be read again and again: a ``DataLoader``, or as little as a list of (inputs, targets)."""
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Begins a pass over the batches."""
+        ...
+
+    def __len__(self) -> int:
+        """Returns how many batches a pass has."""
+        ...
 
 
 def sample_text() -> str:
@@ -254,6 +267,43 @@ def make_dataloader(
         collate_fn=_as_it_is,
         generator=seeded_generator(seed),  # a loader without one draws from the global state at each epoch
     )
+
+
+def fingerprint(loader: Loader) -> dict[str, Any]:
+    """Returns what a loader's batches depend on, in values that JSON can hold; equal loaders have equal ones.
+
+    Of a loader that `make_dataloader` did not make, it reads the first batch.
+
+    >>> fingerprint(make_dataloader(range(9), batch_size=2, context_length=4))["tokens"]
+    9
+    """
+    if isinstance(loader, DataLoader) and isinstance(loader.dataset, TokenDataset):
+        dataset, sampler = loader.dataset, loader.sampler
+        order = {"shuffle": sampler.shuffle, "seed": sampler.seed} if isinstance(sampler, EpochSampler) else {}
+        return {
+            "batch_size": loader.batch_size,
+            "drop_last": loader.drop_last,
+            "context_length": dataset.context_length,
+            "stride": dataset.stride,
+            "tokens": len(dataset.tokens),
+            "sha256": _sha256(dataset.tokens),
+            **order,
+        }
+    inputs, targets = next(iter(loader))
+    return {
+        "batches": len(loader),
+        "batch_size": inputs.shape[0],
+        "context_length": inputs.shape[1],
+        "sha256": _sha256(torch.cat([inputs, targets]).flatten().cpu().numpy()),
+    }
+
+
+def _sha256(tokens: TokenArray) -> str:
+    """Returns the SHA-256 of ids, whatever integer type they have."""
+    digest = hashlib.sha256()
+    for begin in range(0, len(tokens), 1 << 20):
+        digest.update(np.ascontiguousarray(tokens[begin : begin + (1 << 20)], dtype="<i8").data)
+    return digest.hexdigest()
 
 
 def seeded_generator(*seeds: int) -> torch.Generator:

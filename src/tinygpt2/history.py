@@ -72,22 +72,28 @@ class TrainingHistory:
             FileNotFoundError: If there is no such file.
             ValueError: If it holds anything else.
         """
-        expected = sorted(cls.__dataclass_fields__)
         try:
-            content = json.loads(Path(path).read_text(encoding="utf-8"))
+            return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
         except ValueError as error:
             raise ValueError(f"{os.fspath(path)} is not a training history: {error}") from error
+
+    @classmethod
+    def from_dict(cls, content: object) -> Self:
+        """Returns the history that ``dataclasses.asdict`` made a dict of.
+
+        Raises:
+            ValueError: If it is anything else.
+        """
+        expected = sorted(cls.__dataclass_fields__)
         if not (isinstance(content, dict) and sorted(content) == expected):
-            raise ValueError(
-                f"{os.fspath(path)} is not a training history: expected an object of {', '.join(expected)}"
-            )
+            raise ValueError(f"expected an object of {', '.join(expected)}")
         for name, values in content.items():
             optional = (type(None),) if name == "val_losses" else ()
             if not (isinstance(values, list) and all(isinstance(value, (int, float, *optional)) for value in values)):
-                raise ValueError(f"{os.fspath(path)} is not a training history: {name} is not a list of numbers")
+                raise ValueError(f"{name} is not a list of numbers")
         if len({len(values) for values in content.values()}) > 1:
             lengths = ", ".join(f"{name} {len(values)}" for name, values in content.items())
-            raise ValueError(f"{os.fspath(path)} is damaged: its lists should be of one length, but have {lengths}")
+            raise ValueError(f"its lists should be of one length, but have {lengths}")
         return cls(**content)
 
     def plot(self) -> "Figure":

@@ -7,18 +7,20 @@ transformers keeps GPT-2's ``Conv1D``, whose weight is (in, out) where ``nn.Line
 import json
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
-from tinygpt2._files import atomic_write, write_text
+from tinygpt2._files import atomic_write, read_json, write_file, write_text
+from tinygpt2._safetensors import safetensors_chunks
 from tinygpt2.config import GPT2Config
+from tinygpt2.manifest import MANIFEST_FILE, verify_manifest
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +30,8 @@ WEIGHTS_FILE = "model.safetensors"
 TRANSPOSED = ("attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight")
 
 GPT2_END_OF_TEXT = 50256
+
+_CONFIG_LIMIT = 1 << 20  # bytes
 
 _QKV_BIAS = ".attn.c_attn.bias"
 
@@ -95,14 +99,14 @@ def config_from_huggingface(content: Mapping[str, Any]) -> GPT2Config:
 
 
 def state_to_huggingface(state: Mapping[str, Tensor], config: GPT2Config) -> dict[str, Tensor]:
-    """Returns our weights under transformers' names and in its layout, each in memory of its own, on the CPU."""
+    """Returns views of our weights under transformers' names and in its layout."""
     result = {}
     for name, weight in state.items():
         theirs = name if name.startswith("lm_head.") else f"transformer.{name}"
-        result[theirs] = (weight.t() if name.endswith(TRANSPOSED) else weight).detach().cpu().contiguous()
+        result[theirs] = (weight.t() if name.endswith(TRANSPOSED) else weight).detach()
     if not config.qkv_bias:
         zeros = torch.zeros(3 * config.n_embd, dtype=next(iter(result.values())).dtype)
-        result |= {f"transformer.h.{i}.attn.c_attn.bias": zeros.clone() for i in range(config.n_layer)}
+        result |= {f"transformer.h.{i}.attn.c_attn.bias": zeros for i in range(config.n_layer)}
     return result
 
 
@@ -113,7 +117,7 @@ def state_from_huggingface(state: Mapping[str, Tensor], config: GPT2Config) -> d
     """
     result = {}
     for theirs, weight in state.items():
-        name = theirs.removeprefix("transformer.")
+        name = _our_name(theirs)
         mask = name.endswith((".attn.bias", ".attn.masked_bias"))
         tied_head = name == "lm_head.weight" and config.tie_weights
         no_bias = name.endswith(_QKV_BIAS) and not config.qkv_bias
@@ -122,19 +126,34 @@ def state_from_huggingface(state: Mapping[str, Tensor], config: GPT2Config) -> d
     return result
 
 
+def _our_name(theirs: str) -> str:
+    return theirs.removeprefix("transformer.")
+
+
 def write_pretrained(directory: str | os.PathLike[str], config: GPT2Config, state: Mapping[str, Tensor]) -> None:
     """Writes ``config.json`` and ``model.safetensors``, each in one step; the directory is made if it is not there."""
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
+    contents = pretrained_contents(config, state)
+    atomic_write(directory / WEIGHTS_FILE, lambda path: write_file(path, contents[WEIGHTS_FILE]))
+    write_text(directory / CONFIG_FILE, b"".join(contents[CONFIG_FILE]).decode())
+
+
+def pretrained_contents(config: GPT2Config, state: Mapping[str, Tensor]) -> dict[str, Iterable[memoryview | bytes]]:
+    """Returns the bytes of ``model.safetensors`` and ``config.json``, in pieces."""
     weights = state_to_huggingface(state, config)
     dtype = str(next(iter(weights.values())).dtype).removeprefix("torch.")
-    atomic_write(directory / WEIGHTS_FILE, lambda path: save_file(weights, path, metadata={"format": "pt"}))
     content = config_to_huggingface(config) | {"dtype": dtype}
-    write_text(directory / CONFIG_FILE, json.dumps(content, indent=2) + "\n")
+    return {
+        WEIGHTS_FILE: safetensors_chunks(weights),
+        CONFIG_FILE: [(json.dumps(content, indent=2) + "\n").encode()],
+    }
 
 
 def read_pretrained(directory: str | os.PathLike[str]) -> tuple[GPT2Config, dict[str, Tensor]]:
     """Returns the configuration and, under our names, the weights of a directory in Hugging Face layout.
+
+    Where there is a ``manifest.json``, as in a checkpoint, the two files must be as it says.
 
     Raises:
         FileNotFoundError: If the directory or one of its two files is missing.
@@ -151,17 +170,18 @@ def read_pretrained(directory: str | os.PathLike[str]) -> tuple[GPT2Config, dict
     for file in (config_file, weights_file):
         if not file.is_file():
             raise FileNotFoundError(f"{directory} has no {file.name}{_hint(directory)}")
+    if (directory / MANIFEST_FILE).exists():
+        verify_manifest(directory, (CONFIG_FILE, WEIGHTS_FILE))
     try:
-        content = json.loads(config_file.read_text(encoding="utf-8"))
-        if not isinstance(content, dict):
-            raise TypeError("expected a JSON object")  # noqa: TRY301 - told like the others below
-        config = config_from_huggingface(content)
+        config = config_from_huggingface(read_json(config_file, limit=_CONFIG_LIMIT, links=True))
     except (ValueError, TypeError) as error:
         raise ValueError(f"cannot read {config_file}: {error}") from error
     try:
         state = load_file(weights_file)
     except SafetensorError as error:
         raise ValueError(f"cannot read {weights_file}: {error}") from error
+    if config.n_layer > len(state):  # before a model of any size that a damaged file may ask for is built
+        raise ValueError(f"{config_file} says n_layer={config.n_layer}, but {WEIGHTS_FILE} has {len(state)} weights")
     if not config.qkv_bias and any(weight.any() for name, weight in state.items() if name.endswith(_QKV_BIAS)):
         config = replace(config, qkv_bias=True)  # transformers trained the zeros that we wrote for it
     return config, state_from_huggingface(state, config)

@@ -251,14 +251,27 @@ class GPT2Model(nn.Module):
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
     """Switches dropout off for the duration, then every module back to the mode it was in."""
-    training = [module for module in model.modules() if module.training]
-    for module in training:
-        module.training = False
+    with _mode(model, training=False):
+        yield
+
+
+@contextmanager
+def training_mode(model: nn.Module) -> Iterator[None]:
+    """Switches dropout on for the duration, then every module back to the mode it was in."""
+    with _mode(model, training=True):
+        yield
+
+
+@contextmanager
+def _mode(model: nn.Module, *, training: bool) -> Iterator[None]:
+    switched = [module for module in model.modules() if module.training != training]
+    for module in switched:
+        module.training = training
     try:
         yield
     finally:
-        for module in training:
-            module.training = True
+        for module in switched:
+            module.training = not training
 
 
 def check_tokens(tokens: Tensor, config: GPT2Config) -> None:

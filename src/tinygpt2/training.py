@@ -1,36 +1,31 @@
 """The training loop."""
 
 import math
+import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from tinygpt2.callbacks import Callback, Event, ProgressBar, TextSamples, TrainState
-from tinygpt2.config import Precision, TrainingConfig
-from tinygpt2.data import Batch, mixed_seed
+from tinygpt2._signals import deferred_signals
+from tinygpt2._validation import check_int
+from tinygpt2.callbacks import Callback, Event, ProgressBar, TextSamples, TrainState, write_line
+from tinygpt2.checkpoint import CheckpointSaver, checkpoints
+from tinygpt2.config import TrainingConfig
+from tinygpt2.data import Batch, Loader, fingerprint, mixed_seed
+from tinygpt2.device import autocast, choose_device, random_states_kept, seed_everywhere
 from tinygpt2.evaluation import evaluate
 from tinygpt2.history import TrainingHistory
 from tinygpt2.losses import IGNORE_INDEX, summed_linear_cross_entropy
-from tinygpt2.model import GPT2Model, check_tokens
+from tinygpt2.model import GPT2Model, check_tokens, training_mode
 from tinygpt2.optimizer import learning_rate_at, make_optimizer
 from tinygpt2.tokenizer import Tokenizer, gpt2_tokenizer
-
-
-class Loader(Protocol):
-    """Batches that can be read again and again: a ``DataLoader``, or as little as a list of (inputs, targets)."""
-
-    def __iter__(self) -> Iterator[Batch]:
-        """Begins a pass over the batches."""
-        ...
-
-    def __len__(self) -> int:
-        """Returns how many batches a pass has."""
-        ...
 
 
 @runtime_checkable
@@ -61,6 +56,11 @@ def train(
     callbacks: Sequence[Callback] = (),
     tokenizer: Tokenizer | None = None,
     device: torch.device | str | None = None,
+    checkpoint_dir: str | os.PathLike[str] | None = None,
+    checkpoint_every: int | None = None,
+    checkpoint_keep: int = 2,
+    resume: bool = False,
+    allow_changes: bool = False,
     progress: bool = True,
 ) -> TrainingHistory:
     """Trains a model in place and returns what its losses did.
@@ -72,6 +72,11 @@ def train(
     The loss of a step is the summed negative log-likelihood over the targets of all its micro-batches, divided by
     their number: several micro-batches, equal or not, are one big batch.
 
+    With ``checkpoint_dir`` the run can be killed at any instant: called again with ``resume=True`` and a model of the
+    same shape, it goes on from the newest whole checkpoint, and ends with the very bits of a run that was never
+    stopped. The first Ctrl-C or SIGTERM ends the run after the step, with a checkpoint, and then does what it would
+    have done; the second does it at once. An error, of a callback for instance, leaves a checkpoint too.
+
     Args:
         model: What to train; it is moved to the device and stays there.
         train_loader: (inputs, targets), both (B, T) int64; targets of -100 do not count.
@@ -80,6 +85,14 @@ def train(
         callbacks: Called in this order at every event.
         tokenizer: Encodes and decodes the samples of ``config.sample_prompt``; `gpt2_tokenizer` by default.
         device: Where to train; by default a CUDA GPU where there is one, else Apple's (MPS), else the CPU.
+        checkpoint_dir: Where to save checkpoints, ``checkpoint-STEP``, and the model with the lowest validation loss,
+            ``best``. It is made if it is not there.
+        checkpoint_every: Steps between checkpoints; by default as often as a hundredth of the time allows. The first
+            and the last step always have one.
+        checkpoint_keep: How many of the newest checkpoints to keep, at least 2.
+        resume: Whether to go on from the newest checkpoint in ``checkpoint_dir``; where there is none the run begins.
+            More epochs than the run had make it longer.
+        allow_changes: Whether to resume although the data, the batch size or the configuration changed.
         progress: Whether to show progress on stderr.
 
     Returns:
@@ -87,10 +100,13 @@ def train(
         and one of the final model.
 
     Raises:
+        CheckpointError: If there are checkpoints to resume from, but each is damaged.
         NonFiniteLossError: If the loss or its gradient becomes NaN or infinite. The model keeps the weights that it had
             before, and the error the history.
+        OSError: If a checkpoint cannot be written; those before it are whole.
         ValueError: If a loader is empty, tokens are outside the model's vocabulary or longer than its context length,
-            or there is no such device.
+            there is no such device, the checkpoints are of another run, or there are some and ``resume`` is not asked
+            for.
 
     >>> from tinygpt2 import GPT2Config, make_dataloader
     >>> model = GPT2Model(GPT2Config(vocab_size=4, context_length=8, n_layer=1, n_head=2, n_embd=32, dropout=0.0))
@@ -104,9 +120,11 @@ def train(
     for name, loader in (("train_loader", train_loader), ("val_loader", val_loader)):
         if loader is not None and len(loader) == 0:
             raise ValueError(f"{name} has no batches; with drop_last=True a data set smaller than one batch has none")
+    _check_checkpoint_options(checkpoint_dir, checkpoint_every, checkpoint_keep, resume)
     if config.sample_prompt is not None:
         tokenizer = tokenizer or _default_tokenizer(model)
         callbacks = (TextSamples(config.sample_prompt, tokenizer, max_new_tokens=config.sample_tokens), *callbacks)
+    say: Callable[[str], None] = write_line if progress else lambda _: None
 
     model.to(target_device)
     steps_per_epoch = math.ceil(len(train_loader) / config.gradient_accumulation_steps)
@@ -117,98 +135,163 @@ def train(
         total_steps=config.max_steps or config.epochs * steps_per_epoch,
         steps_per_epoch=steps_per_epoch,
     )
-    with ProgressBar() if progress else nullcontext() as bar, _as_before(model):
-        _run(state, train_loader, val_loader, callbacks if bar is None else (bar, *callbacks))
+    notice = "\nstopping after this step; once more stops at once" if progress else None
+    with deferred_signals(state.interrupt, notice=notice), random_states_kept(target_device), training_mode(model):
+        saver = None
+        if checkpoint_dir is not None:
+            data = _fingerprints(train_loader, val_loader, config.seed)
+            saver = CheckpointSaver(Path(checkpoint_dir), data, every=checkpoint_every, keep=checkpoint_keep)
+        if saver and resume:
+            resumed = saver.resume(state, allow_changes=allow_changes)
+            if resumed and state.finished and state.history.steps[-1] == state.step:
+                say(f"the run in {checkpoint_dir} is finished after {state.step} steps; more epochs make it longer")
+                return state.history
+            say(f"resumed after step {state.step}" if resumed else f"no checkpoint in {checkpoint_dir}: a run begins")
+        with ProgressBar() if progress else nullcontext() as bar, _saving_on_errors(state, saver):
+            _Run(state, train_loader, val_loader, callbacks if bar is None else (bar, *callbacks), saver)()
+        if state.interrupted:
+            where = f", saved in {checkpoint_dir}" if saver else ""
+            say(f"stopped after step {state.step} of {state.total_steps}{where}")
     return state.history
 
 
-def choose_device(device: torch.device | str | None = None) -> torch.device:
-    """Returns the device asked for, or else the best there is: CUDA, then MPS, then the CPU.
-
-    Raises:
-        ValueError: If PyTorch does not know the device, or this machine does not have it.
-
-    >>> choose_device("cpu")
-    device(type='cpu')
-    """
-    available = ["cpu"]
-    if torch.backends.mps.is_available():
-        available.insert(0, "mps")
-    if torch.cuda.is_available():
-        available.insert(0, "cuda")
-    if device is None:
-        return torch.device(available[0])
-    try:
-        chosen = torch.device(device)
-        torch.empty(0, device=chosen)
-    except (RuntimeError, AssertionError) as error:  # PyTorch's, for an unknown name and for a missing device
-        raise ValueError(f"there is no device {str(device)!r} here; available: {', '.join(available)}") from error
-    return chosen
+def _check_checkpoint_options(
+    directory: str | os.PathLike[str] | None, every: int | None, keep: int, resume: bool
+) -> None:
+    if every is not None:
+        check_int("checkpoint_every", every)
+    check_int("checkpoint_keep", keep, minimum=2)
+    if directory is None:
+        if resume or every is not None:
+            raise ValueError("resume and checkpoint_every need a checkpoint_dir")
+    elif not resume and (found := checkpoints(Path(directory))):
+        raise ValueError(
+            f"{os.fspath(directory)} has checkpoints of an earlier run, the newest {found[0].name}; pass resume=True "
+            "to go on with it, or another checkpoint_dir"
+        )
 
 
-def _run(state: TrainState, train_loader: Loader, val_loader: Loader | None, callbacks: Sequence[Callback]) -> None:
-    """Trains until the last step or until a callback stops it."""
-    config, history = state.config, state.history
+def _fingerprints(train_loader: Loader, val_loader: Loader | None, seed: int) -> dict[str, object]:
+    _begin_pass(train_loader, 0, seed)
+    training = fingerprint(train_loader)
+    if val_loader is None:
+        return {"training": training, "validation": None}
+    _begin_pass(val_loader, 0, seed)
+    return {"training": training, "validation": fingerprint(val_loader)}
 
-    def emit(event: Event) -> None:
-        state.event = event
-        for callback in callbacks:
-            callback(state)
 
-    def record_evaluation() -> None:
-        _record_evaluation(state, train_loader, val_loader)
-        emit("evaluation")
+class _InterruptedError(Exception):
+    """A signal came during an evaluation, which is made again when the run is resumed."""
 
-    emit("start")
-    record_evaluation()
-    state.model.train()
-    while not _finished(state):
-        for micro_batches in _groups(train_loader, state.epoch, config.gradient_accumulation_steps):
+
+@dataclass
+class _Run:
+    """A training run: what it works on, and the order in which things happen."""
+
+    state: TrainState
+    train_loader: Loader
+    val_loader: Loader | None
+    callbacks: Sequence[Callback]
+    saver: CheckpointSaver | None
+
+    def __call__(self) -> None:
+        """Trains until the last step, or until a callback or a signal stops it."""
+        state = self.state
+        self.emit("start")
+        try:
+            if self.evaluation_is_due():
+                self.evaluate()
+            self.save()
+            while not self.over():
+                self.train_epoch()
+        except _InterruptedError:
+            pass
+        self.save()  # before the evaluation of a run that a callback stopped, which an uninterrupted run does not make
+        if not state.interrupted and state.history.steps[-1] != state.step:
+            self.evaluate()
+            if self.saver:
+                self.saver.save_best(state)
+        self.emit("end")
+
+    def train_epoch(self) -> None:
+        """Makes the steps that are left of an epoch."""
+        state = self.state
+        for micro_batches in _groups(self.train_loader, state):
             _take_step(state, micro_batches)
-            emit("step")
-            epoch_ends = state.step % state.steps_per_epoch == 0
-            if state.step % config.eval_every == 0 if config.eval_every else epoch_ends:
-                record_evaluation()
-            if epoch_ends:
-                state.epoch += 1
-                emit("epoch")
-            if _finished(state):
+            self.emit("step")
+            if state.interrupted:
                 break
-    if history.steps[-1] != state.step:
-        record_evaluation()
-    emit("end")
+            if self.evaluation_is_due():
+                self.evaluate()
+            if state.step % state.steps_per_epoch == 0:
+                self.emit("epoch")
+            if self.saver:
+                self.saver.step_done(state)
+            if self.over():
+                break
+
+    def over(self) -> bool:
+        return self.state.finished or self.state.stopping or self.state.interrupted
+
+    def emit(self, event: Event) -> None:
+        self.state.event = event
+        for callback in self.callbacks:
+            callback(self.state)
+
+    def save(self) -> None:
+        if self.saver:
+            self.saver.save(self.state)
+
+    def evaluation_is_due(self) -> bool:
+        state = self.state
+        if state.history.steps and state.history.steps[-1] == state.step:
+            return False
+        every = state.config.eval_every or state.steps_per_epoch
+        return state.step % every == 0 or state.finished
+
+    def evaluate(self) -> None:
+        """Adds the losses of the model as it is to the history."""
+        state = self.state
+        train_loss = self.loss(self.train_loader)
+        val_loss = None if self.val_loader is None else self.loss(self.val_loader)
+        state.history.append(
+            step=state.step,
+            epoch=state.step / state.steps_per_epoch,
+            tokens_seen=state.tokens_seen,
+            train_loss=train_loss,
+            val_loss=val_loss,
+            learning_rate=state.learning_rate,
+        )
+        if self.saver:
+            self.saver.evaluated(state)
+        self.emit("evaluation")
+
+    def loss(self, loader: Loader) -> float:
+        config, model = self.state.config, self.state.model
+        _begin_pass(loader, 0, config.seed)  # always the same batches, so that the losses can be compared
+        with autocast(model.device, config.precision):
+            return evaluate(model, _until_interrupted(loader, self.state), max_batches=config.eval_batches).loss
 
 
-def _record_evaluation(state: TrainState, train_loader: Loader, val_loader: Loader | None) -> None:
-    """Adds the losses of the model as it is to the history."""
-    model, config = state.model, state.config
-    with autocast(model.device, config.precision):
-        _set_epoch(train_loader, 0)  # always the same batches, so that the losses can be compared
-        training = evaluate(model, train_loader, max_batches=config.eval_batches)
-        validation = None if val_loader is None else evaluate(model, val_loader, max_batches=config.eval_batches)
-    state.history.append(
-        step=state.step,
-        epoch=state.step / state.steps_per_epoch,
-        tokens_seen=state.tokens_seen,
-        train_loss=training.loss,
-        val_loss=validation.loss if validation else None,
-        learning_rate=state.learning_rate,
-    )
+def _until_interrupted(loader: Iterable[Batch], state: TrainState) -> Iterator[Batch]:
+    for batch in loader:
+        if state.interrupted:
+            raise _InterruptedError
+        yield batch
 
 
-def _finished(state: TrainState) -> bool:
-    return state.stopping or state.step >= state.total_steps
-
-
-def _groups(loader: Loader, epoch: int, size: int) -> Iterator[list[Batch]]:
-    """Yields the micro-batches of each step of an epoch; the last step may have fewer."""
-    _set_epoch(loader, epoch)
-    batches = iter(loader)
+def _groups(loader: Loader, state: TrainState) -> Iterator[list[Batch]]:
+    """Yields the micro-batches of each step that is left in the epoch; the last step may have fewer."""
+    size = state.config.gradient_accumulation_steps
+    _begin_pass(loader, state.epoch, state.config.seed)
+    batches = islice(iter(loader), state.step % state.steps_per_epoch * size, None)
     while group := list(islice(batches, size)):
         yield group
 
 
-def _set_epoch(loader: Loader, epoch: int) -> None:
+def _begin_pass(loader: Loader, epoch: int, seed: int) -> None:
+    """Makes the order of the next pass over a loader a function of (seed, epoch)."""
+    torch.default_generator.manual_seed(mixed_seed(seed, epoch))  # of PyTorch's own DataLoader(shuffle=True)
     sampler = getattr(loader, "sampler", None)
     if isinstance(sampler, _HasEpochs):
         sampler.set_epoch(epoch)
@@ -228,7 +311,7 @@ def _take_step(state: TrainState, micro_batches: Sequence[Batch]) -> None:
     total = torch.zeros((), device=model.device)
     for i, (inputs, targets) in enumerate(micro_batches):
         check_tokens(inputs, model.config)
-        _seed_dropout(model.device, config.seed, step, i)
+        seed_everywhere(model.device, mixed_seed(config.seed, step, i))
         with autocast(model.device, config.precision):
             loss = _summed_loss(model, inputs.to(model.device), targets.to(model.device)) / count
         loss.backward()  # type: ignore[no-untyped-call]
@@ -240,12 +323,16 @@ def _take_step(state: TrainState, micro_batches: Sequence[Batch]) -> None:
         torch.nn.utils.clip_grads_with_norm_(model.parameters(), config.max_grad_norm, norm)
     for group in optimizer.param_groups:
         group["lr"] = rate
-    optimizer.step()
-
-    state.step = step
-    state.loss, state.grad_norm, state.learning_rate = float(total), float(norm), rate
-    state.tokens_seen += sum(inputs.numel() for inputs, _ in micro_batches)
+    loss_value, norm_value = float(total), float(norm)
+    tokens = sum(inputs.numel() for inputs, _ in micro_batches)
+    with _updating(state):
+        optimizer.step()
+        state.step = step
+        state.loss, state.grad_norm, state.learning_rate = loss_value, norm_value, rate
+        state.tokens_seen += tokens
     state.training_seconds += time.perf_counter() - began
+    state.training_steps += 1
+    state.training_tokens += tokens
 
 
 def _summed_loss(model: GPT2Model, inputs: Tensor, targets: Tensor) -> Tensor:
@@ -265,40 +352,28 @@ def _check_finite(state: TrainState, step: int, rate: float, loss: float, norm: 
     )
 
 
-def autocast(device: torch.device, precision: Precision) -> torch.autocast:
-    """Returns the context in which a forward pass has this precision on this device; weights stay as they are."""
-    bf16 = precision == "bf16" or (precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported())
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16)
-
-
-def _seed_dropout(device: torch.device, seed: int, step: int, micro_batch: int) -> None:
-    mixed = mixed_seed(seed, step, micro_batch)
-    torch.default_generator.manual_seed(mixed)
-    if device.type == "cuda":
-        with torch.cuda.device(device):
-            torch.cuda.manual_seed(mixed)
-    elif device.type == "mps":
-        torch.mps.manual_seed(mixed)
+@contextmanager
+def _updating(state: TrainState) -> Iterator[None]:
+    """Marks a state that is no longer that of one step and not yet that of the next."""
+    state._between_steps = False  # noqa: SLF001 - nobody else's business
+    yield
+    state._between_steps = True  # noqa: SLF001
 
 
 @contextmanager
-def _as_before(model: GPT2Model) -> Iterator[None]:
-    """Puts back, at the end, the global random state and the mode of every module."""
-    device = model.device
-    modes = [(module, module.training) for module in model.modules()]
-    cpu = torch.get_rng_state()
-    cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
-    mps = torch.mps.get_rng_state() if device.type == "mps" else None
+def _saving_on_errors(state: TrainState, saver: CheckpointSaver | None) -> Iterator[None]:
+    """Saves a checkpoint when training fails, of a callback's error for instance."""
     try:
         yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
-        torch.set_rng_state(cpu)
-        if cuda is not None:
-            torch.cuda.set_rng_state(cuda, device)
-        if mps is not None:
-            torch.mps.set_rng_state(mps)
+    except Exception as error:
+        if saver and not saver.failed and state._between_steps:  # noqa: SLF001
+            try:
+                saver.save(state)
+            except Exception as second:  # noqa: BLE001 - the first error is the one to tell
+                error.add_note(f"and then: {second}")
+            else:
+                error.add_note(f"a checkpoint of step {state.step} is saved; resume=True goes on from there")
+        raise
 
 
 def _default_tokenizer(model: GPT2Model) -> Tokenizer:

@@ -1,0 +1,58 @@
+"""A list of a directory's files with their sizes and SHA-256, so that damage is seen when they are read."""
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from tinygpt2._files import Digest, check_regular, digest_file, read_json, write_file
+
+MANIFEST_FILE = "manifest.json"
+
+_LIMIT = 1 << 16  # bytes of a manifest
+
+
+class CheckpointError(ValueError):
+    """A checkpoint is damaged, or is none at all. Nothing was loaded from it.
+
+    >>> import pathlib, tempfile
+    >>> from tinygpt2 import newest_checkpoint
+    >>> with tempfile.TemporaryDirectory() as directory:
+    ...     pathlib.Path(directory, "checkpoint-10").mkdir()
+    ...     newest_checkpoint(directory)  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    ...
+    tinygpt2.manifest.CheckpointError: no checkpoint in ... is whole: ... manifest.json: No such file or directory
+    """
+
+
+def write_manifest(directory: Path, files: Mapping[str, Digest]) -> None:
+    """Writes the manifest of files that `tinygpt2._files.write_file` wrote into a directory."""
+    content = {name: {"size": digest.size, "sha256": digest.sha256} for name, digest in files.items()}
+    write_file(directory / MANIFEST_FILE, [(json.dumps({"files": content}, indent=1) + "\n").encode()])
+
+
+def verify_manifest(directory: Path, names: Iterable[str]) -> None:
+    """Reads files and compares them with the manifest.
+
+    Raises:
+        CheckpointError: If one of ``names`` is missing, is not in the manifest or does not hold what that says.
+    """
+    try:
+        files = read_json(directory / MANIFEST_FILE, limit=_LIMIT).get("files")
+        for name in names:
+            _verify(directory / name, files.get(name) if isinstance(files, dict) else None)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        file = f"{Path(error.filename).name}: " if isinstance(error, OSError) and error.filename else ""
+        raise CheckpointError(f"{directory} is not a whole checkpoint: {file}{reason}") from error
+
+
+def _verify(path: Path, expected: Any) -> None:  # noqa: ANN401 - whatever the manifest holds
+    if not isinstance(expected, dict):
+        raise ValueError(f"{path.name} is not in {MANIFEST_FILE}")  # noqa: TRY004 - a wrong file
+    size = check_regular(path)
+    if size != expected.get("size"):
+        raise ValueError(f"{path.name} should have {expected.get('size')} bytes and has {size}")
+    if digest_file(path) != Digest(size, str(expected.get("sha256"))):
+        raise ValueError(f"{path.name} does not have the SHA-256 that {MANIFEST_FILE} says")
