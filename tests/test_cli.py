@@ -2,11 +2,12 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -17,12 +18,14 @@ from tinygpt2 import (
     GPT2Config,
     GPT2Model,
     TrainingHistory,
+    TrainState,
     evaluate,
     load_tokenizer,
     newest_checkpoint,
     sample_text,
     text_to_tensor,
 )
+from tinygpt2 import training as tinygpt2_training
 from tinygpt2.cli import main
 
 TEXT = "The quick brown fox jumps over the lazy dog. " * 40
@@ -400,3 +403,81 @@ def test_a_plot_without_matplotlib_does_not_fail_the_run(
     assert "no plot: plots need matplotlib: pip install 'tinygpt2[plot]'" in capsys.readouterr().err
     assert not (directory / "losses.png").exists()
     assert json.loads((directory / "history.json").read_text(encoding="utf-8"))["steps"] == [0, 1]
+
+
+def test_a_resumed_run_is_the_run_that_was_not_stopped(
+    text_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With nothing but --out and --resume, from another directory, and with more epochs."""
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    options = ["--epochs", "2", "--schedule", "constant", "--accumulate", "2", "--quiet", *FAST]
+    assert main(["train", str(text_file), "--out", str(whole), *options]) == 0
+    monkeypatch.chdir(text_file.parent)
+    part = ["train", text_file.name, "--out", str(stopped), *options]
+    with monkeypatch.context() as patch:
+        patch.setattr("tinygpt2.training._take_step", interrupted_at(7))
+        assert main(part) == 130
+    assert f"to go on:  tinygpt2 train --out {stopped} --resume" in capsys.readouterr().err
+    assert newest_checkpoint(stopped).name == "checkpoint-7"
+    assert not (stopped / "model.safetensors").exists()
+
+    for command in (["info", stopped], ["plot", stopped], ["generate", "--model", stopped, "The", "--device", "cpu"]):
+        assert main(list(map(str, command))) == 0
+        assert "did not finish; this is checkpoint-7" in capsys.readouterr().err
+
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "--out", str(stopped), "--resume", "--quiet"]) == 0
+    for file in ("model.safetensors", "history.json", "best/model.safetensors", "tinygpt2_tokenizer.json"):
+        assert (stopped / file).read_bytes() == (whole / file).read_bytes()
+    assert main(["generate", "--model", str(stopped / "best"), "The", "--device", "cpu"]) == 0
+
+    assert main(["train", "--out", str(stopped), "--resume"]) == 0
+    assert "is finished after 26 steps; more epochs make it longer" in capsys.readouterr().err
+    assert main(["train", "--out", str(stopped), "--resume", "--epochs", "3", "--quiet"]) == 0
+    assert TrainingHistory.load(stopped / "history.json").steps[-1] == 39
+
+
+def interrupted_at(step: int) -> Callable[..., None]:
+    """Returns a step of training in which Ctrl-C is pressed."""
+    real = tinygpt2_training._take_step
+
+    def take_step(state: TrainState, batches: object) -> None:
+        real(state, batches)  # type: ignore[arg-type]
+        if state.step == step:
+            signal.raise_signal(signal.SIGINT)
+
+    return take_step
+
+
+def test_a_run_that_cannot_be_resumed_is_one_line(
+    run_directory: Path, text_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fails_with_one_line(capsys, ["train", "--resume"], "--resume needs --out DIR")
+    fails_with_one_line(capsys, ["train", "--out", tmp_path, "--resume"], "has no options.json: no run")
+    fails_with_one_line(
+        capsys,
+        ["train", "--out", run_directory, "--resume", "--batch-size", "2", "--epochs", "9", "--quiet"],
+        "the training data's batch_size was 4 and is 2",
+        "--allow-changes",
+    )
+    shutil.copytree(run_directory, tmp_path / "run")
+    grown = tmp_path / "grown.txt"
+    grown.write_text(text_file.read_text(encoding="utf-8") * 2, encoding="utf-8")
+    more = ["train", grown, "--out", tmp_path / "run", "--resume", "--quiet", "--max-steps", "60"]
+    fails_with_one_line(capsys, more, "the training data's", "tokens was 1620 and is 3240")
+    assert main([*map(str, more), "--allow-changes"]) == 0
+
+
+def test_a_fine_tuned_run_resumes_without_the_model_that_it_began_with(
+    run_directory: Path, text_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, whole, stopped = tmp_path / "base", tmp_path / "whole", tmp_path / "stopped"
+    shutil.copytree(run_directory, base)
+    options = [str(text_file), "--from-pretrained", str(base), "--epochs", "1", "--device", "cpu", "--quiet"]
+    assert main(["train", "--out", str(whole), *options]) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr("tinygpt2.training._take_step", interrupted_at(3))
+        assert main(["train", "--out", str(stopped), *options]) == 130
+    shutil.rmtree(base)
+    assert main(["train", "--out", str(stopped), "--resume", "--quiet"]) == 0
+    assert (stopped / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()

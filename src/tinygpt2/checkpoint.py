@@ -354,7 +354,7 @@ def check_same_run(checkpoint: Checkpoint, state: TrainState, data: Mapping[str,
     if changes and not allow_changes:
         raise ValueError(
             f"{checkpoint.path} is of another run: {'; '.join(changes)}. Pass the old values, begin a new run in "
-            "another directory, or go on with the new ones by allow_changes=True"
+            "another directory, or go on with the new ones: allow_changes=True, on the command line --allow-changes"
         )
     for text in changes:
         logger.warning("resuming with a change: %s", text)

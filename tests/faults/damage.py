@@ -215,7 +215,8 @@ def hostile_header(path: Path, chance: random.Random) -> bool:
     elif kind == 2:
         entry["data_offsets"] = [0, 2**62]
     elif kind == 3:
-        entry["dtype"] = chance.choice(["F64", "I32", "BF16", "U8", "F8_E4M3", "NONE", 7])
+        others = {"F64", "I32", "BF16", "U8", "F8_E4M3", "NONE"} - {entry["dtype"]}
+        entry["dtype"] = chance.choice(sorted(others))
     elif kind == 4:
         text = json.dumps(header)[:-1] + f', "{name}": {json.dumps(entry)}}}'
         text = text.replace(f'"{name}"', '"wrong"', 1)
