@@ -382,9 +382,10 @@ def test_a_damaged_checkpoint_is_skipped_named_and_kept(tmp_path: Path, caplog: 
     with pytest.raises(CheckpointError, match=r"model\.safetensors"):
         GPT2Model.from_pretrained(tmp_path / "run" / "checkpoint-9")
 
+    (tmp_path / "run" / "checkpoint-9.damaged").mkdir()
     model, _ = run(tmp_path / "run")
     assert equal(model, expected)
-    assert "checkpoint-9.damaged" in names(tmp_path / "run")
+    assert "checkpoint-9.damaged-2" in names(tmp_path / "run")
 
 
 def test_where_every_checkpoint_is_damaged_nothing_is_begun_or_removed(tmp_path: Path) -> None:

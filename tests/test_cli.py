@@ -17,9 +17,11 @@ from tinygpt2 import (
     CharTokenizer,
     GPT2Config,
     GPT2Model,
+    TokenFile,
     TrainingHistory,
     TrainState,
     evaluate,
+    gpt2_tokenizer,
     load_tokenizer,
     newest_checkpoint,
     sample_text,
@@ -362,7 +364,7 @@ def test_a_signal_stops_after_the_step_and_saves(
     assert process.returncode == code
     step = int(newest_checkpoint(directory).name.removeprefix("checkpoint-"))
     *_, stopped, last = rest.splitlines()
-    assert stopped == f"stopped after step {step} of 1000000, saved in {directory}"
+    assert stopped == f"stopped after step {step} of 1000000, saved in {directory} to resume from"
     assert last == f"stopped by {number.name}; to go on:  tinygpt2 train --out {directory} --resume"
     assert torch.isfinite(GPT2Model.from_pretrained(directory / f"checkpoint-{step}").wte.weight).all()
 
@@ -481,3 +483,45 @@ def test_a_fine_tuned_run_resumes_without_the_model_that_it_began_with(
     shutil.rmtree(base)
     assert main(["train", "--out", str(stopped), "--resume", "--quiet"]) == 0
     assert (stopped / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+
+
+def test_training_on_a_file_of_tokens_is_training_on_its_text(
+    text_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tokens = tmp_path / "fox.tokens"
+    assert main(["tokenize", str(text_file), str(text_file), "--out", str(tokens)]) == 0
+    text = f"{TEXT}\n{TEXT}"
+    assert capsys.readouterr().out == f"{tokens}: 803 tokens, 4.48 bytes of text a token\n"
+    assert TokenFile(tokens).tokens.tolist() == gpt2_tokenizer().encode_ordinary(text)
+    options = ["--context-length", "16", "--epochs", "1", "--device", "cpu", "--quiet"]
+    assert main(["train", str(tokens), "--out", str(tmp_path / "run"), *options]) == 0
+    assert main(["train", "--out", str(tmp_path / "run"), "--resume", "--max-steps", "15", "--quiet"]) == 0
+    history = TrainingHistory.load(tmp_path / "run" / "history.json")
+    assert history.steps[-1] == 15
+    assert history.tokens_seen[0] == 0
+    assert main(["generate", "--model", str(tmp_path / "run"), "The", "--device", "cpu"]) == 0
+
+    fails_with_one_line(capsys, ["train", tokens, text_file, "--out", tmp_path / "two"], "cannot be joined")
+
+
+def test_tokens_of_another_tokenizer_are_one_line(
+    run_directory: Path, text_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    theirs, ours = tmp_path / "theirs", tmp_path / "ours"
+    assert main(["tokenize", str(text_file), "--out", str(theirs)]) == 0
+    assert main(["tokenize", str(text_file), "--out", str(ours), "--model", str(run_directory)]) == 0
+    capsys.readouterr()
+    tune = [
+        "--from-pretrained",
+        run_directory,
+        "--epochs",
+        "1",
+        "--device",
+        "cpu",
+        "--quiet",
+        "--out",
+        tmp_path / "run",
+    ]
+    fails_with_one_line(capsys, ["train", theirs, *tune], "vocabulary of 50,257 and the model has 30")
+    assert main(["train", str(ours), *map(str, tune)]) == 0
+    fails_with_one_line(capsys, ["tokenize", tmp_path / "none", "--out", tmp_path / "x"], "No such file")

@@ -97,7 +97,7 @@ def members(page: Path) -> list[str]:
     return of_module + re.findall(r"^::: tinygpt2\.\w+\.(\w+)$", text, re.MULTILINE)
 
 
-@pytest.mark.parametrize("command", ["", "train", "generate", "evaluate", "plot", "info"])
+@pytest.mark.parametrize("command", ["", "train", "generate", "evaluate", "tokenize", "plot", "info"])
 def test_the_reference_shows_the_help_of_each_command(
     command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,8 +16,8 @@ PACKAGE = Path(tinygpt2.__file__).parent
 LAYERS = [
     {"_validation", "_files", "_safetensors", "_signals"},
     {"manifest", "config", "tokenizer", "losses", "samplers"},
-    {"cache", "data", "device", "optimizer", "huggingface", "plotting"},
-    {"model", "history"},
+    {"cache", "device", "optimizer", "huggingface", "plotting", "token_file"},
+    {"data", "model", "history"},
     {"generation", "evaluation"},
     {"callbacks"},
     {"checkpoint"},

@@ -22,6 +22,7 @@ from tinygpt2.samplers import (
     TopKSampler,
     TopPSampler,
 )
+from tinygpt2.token_file import TokenFile, tokenize_to_file
 from tinygpt2.tokenizer import (
     CharTokenizer,
     Tokenizer,
@@ -55,6 +56,7 @@ __all__ = [
     "TensorBoardLogger",
     "TextSamples",
     "TokenDataset",
+    "TokenFile",
     "Tokenizer",
     "TopKSampler",
     "TopPSampler",
@@ -84,6 +86,7 @@ __all__ = [
     "stream_text",
     "tensor_to_text",
     "text_to_tensor",
+    "tokenize_to_file",
     "train",
     "trim_vocabulary",
 ]

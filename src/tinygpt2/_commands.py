@@ -6,11 +6,13 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Never
 
 import tiktoken
 import torch
+from tqdm import tqdm
 
-from tinygpt2._files import atomic_write
+from tinygpt2._files import Utf8Reader, atomic_write
 from tinygpt2.callbacks import write_line
 from tinygpt2.checkpoint import RUN_PARTS, checkpoints, newest_checkpoint, read_history
 from tinygpt2.config import GPT2Config
@@ -30,7 +32,8 @@ from tinygpt2.samplers import (
     TopKSampler,
     TopPSampler,
 )
-from tinygpt2.tokenizer import TOKENIZER_FILE, CharTokenizer, Tokenizer, load_tokenizer
+from tinygpt2.token_file import tokenize_to_file
+from tinygpt2.tokenizer import TOKENIZER_FILE, CharTokenizer, Tokenizer, gpt2_tokenizer, load_tokenizer
 
 HISTORY_FILE = "history.json"
 PLOT_FILE = "losses.png"
@@ -135,6 +138,26 @@ def _all_tokens(text: str, tokenizer: Tokenizer, config: GPT2Config, batch_size:
         rest = tokens[whole:]
         inputs, targets = TokenDataset(rest, context_length=max(1, len(rest) - 1))[0]
         yield inputs.unsqueeze(0), targets.unsqueeze(0)
+
+
+def tokenize_command(options: argparse.Namespace) -> int:
+    """Writes the tokens of text files into one file."""
+    tokenizer = gpt2_tokenizer() if options.model is None else _load_tokenizer(Path(options.model))
+    sizes = [Path(file).stat().st_size for file in options.files]
+    with tqdm(total=sum(sizes), unit="B", unit_scale=True, disable=None, leave=False) as bar:
+        tokens = tokenize_to_file(_text_of(options.files, bar), options.out, tokenizer=tokenizer)
+    print(f"{tokens.path}: {len(tokens):,} tokens, {sum(sizes) / len(tokens):.2f} bytes of text a token")
+    return 0
+
+
+def _text_of(files: list[str], bar: "tqdm[Never]") -> Iterator[str]:
+    """Yields the text of files, with a line break between two, and moves a bar on."""
+    for i, file in enumerate(files):
+        if i:
+            yield "\n"
+        for piece in Utf8Reader(file):
+            yield piece
+            bar.update(len(piece.encode()))
 
 
 def plot_command(options: argparse.Namespace) -> int:

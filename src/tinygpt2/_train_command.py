@@ -25,6 +25,7 @@ from tinygpt2.data import Batch, make_dataloader, read_text, sample_text, split_
 from tinygpt2.device import choose_device
 from tinygpt2.history import TrainingHistory
 from tinygpt2.model import GPT2Model
+from tinygpt2.token_file import TokenFile, is_token_file
 from tinygpt2.tokenizer import (
     TOKENIZER_FILE,
     CharTokenizer,
@@ -62,18 +63,20 @@ def train_command(options: argparse.Namespace) -> int:
     """Trains, and leaves a run directory."""
     device = choose_device(options.device)
     directory = Path(options.out) if options.resume else _new_run_directory(options)
-    text = "\n".join(read_text(file) for file in options.files) if options.files else sample_text()
+    corpus = _corpus(options.files)
     torch.manual_seed(options.seed)
-    model, tokenizer = _model_and_tokenizer(options, text, directory)
-    train_loader, val_loader = _loaders(options, text, tokenizer, model.config.context_length)
-    prompt = options.sample_prompt or text.strip()[:PROMPT_CHARACTERS].strip()
+    model, tokenizer = _model_and_tokenizer(options, corpus, directory)
+    train_loader, val_loader = _loaders(options, corpus, tokenizer, model.config.context_length)
+    beginning = corpus if isinstance(corpus, str) else tokenizer.decode(corpus.tokens[:PROMPT_CHARACTERS].tolist())
+    prompt = options.sample_prompt or beginning.strip()[:PROMPT_CHARACTERS].strip()
     config = _training_config(options, prompt, len(train_loader), model.config.n_embd)
     directory.mkdir(parents=True, exist_ok=True)
     _save_options(options, config, prompt, directory)
     save_tokenizer(tokenizer, directory)
     if not options.quiet:
         write_line(
-            f"{model.num_parameters():,} parameters on {device.type}; {len(text):,} characters of text, in batches of "
+            f"{model.num_parameters():,} parameters on {device.type}; {len(corpus):,} "
+            f"{'characters of text' if isinstance(corpus, str) else 'tokens'}, in batches of "
             f"{options.batch_size} × {model.config.context_length} tokens; Ctrl-C stops and saves"
         )
     try:
@@ -152,15 +155,30 @@ def _new_run_directory(options: argparse.Namespace) -> Path:
     return directory
 
 
+def _corpus(files: list[str]) -> str | TokenFile:
+    """Returns the text of files, or the tokens that 'tinygpt2 tokenize' made of them."""
+    if not files:
+        return sample_text()
+    made = [file for file in files if is_token_file(file)]
+    if not made:
+        return "\n".join(map(read_text, files))
+    if len(files) > 1:
+        raise ValueError(f"{made[0]} is a file of tokens and cannot be joined with others; tokenize all texts into one")
+    return TokenFile(made[0])
+
+
 def _model_and_tokenizer(
-    options: argparse.Namespace, text: str, directory: Path
+    options: argparse.Namespace, corpus: str | TokenFile, directory: Path
 ) -> tuple[GPT2Model, tiktoken.Encoding | CharTokenizer]:
     """Returns a new model, or one of the shape of that to resume, and the tokenizer."""
     begun = options.resume and (directory / TOKENIZER_FILE).exists()
     if options.from_pretrained is not None:
         source = newest_checkpoint(directory) if begun and checkpoints(directory) else options.from_pretrained
         return GPT2Model.from_pretrained(source), load_tokenizer(directory if begun else source)
-    tokenizer = load_tokenizer(directory) if begun else TOKENIZERS[options.tokenizer](text)
+    if isinstance(corpus, TokenFile):
+        tokenizer: tiktoken.Encoding | CharTokenizer = gpt2_tokenizer()
+    else:
+        tokenizer = load_tokenizer(directory) if begun else TOKENIZERS[options.tokenizer](corpus)
     config = GPT2Config.preset(
         options.preset,
         vocab_size=tokenizer.n_vocab,
@@ -171,22 +189,35 @@ def _model_and_tokenizer(
 
 
 def _loaders(
-    options: argparse.Namespace, text: str, tokenizer: Tokenizer, context_length: int
+    options: argparse.Namespace, corpus: str | TokenFile, tokenizer: Tokenizer, context_length: int
 ) -> tuple[DataLoader[Batch], DataLoader[Batch]]:
     """Returns the batches to train on and those to validate on."""
-    train_text, val_text = split_text(text, options.train_ratio)
+    if isinstance(corpus, str):
+        encoder: Tokenizer | None = tokenizer
+        train_part: Any
+        val_part: Any
+        train_part, val_part = split_text(corpus, options.train_ratio)
+    else:
+        if corpus.n_vocab != tokenizer.n_vocab:
+            raise ValueError(
+                f"{corpus.path} has the tokens of a vocabulary of {corpus.n_vocab:,} and the model has "
+                f"{tokenizer.n_vocab:,}; make it with the model's tokenizer: tinygpt2 tokenize --model DIR"
+            )
+        encoder = None
+        cut = int(len(corpus) * options.train_ratio)
+        train_part, val_part = corpus.tokens[:cut], corpus.tokens[cut:]
     with naming("the training part of the text"):
         train_loader = make_dataloader(
-            train_text,
+            train_part,
             batch_size=options.batch_size,
             context_length=context_length,
             shuffle=True,
-            tokenizer=tokenizer,
+            tokenizer=encoder,
             seed=options.seed,
         )
     with naming(f"the validation part of the text (the last {1 - options.train_ratio:.0%}, see --train-ratio)"):
         val_loader = make_dataloader(
-            val_text, batch_size=options.batch_size, context_length=context_length, tokenizer=tokenizer
+            val_part, batch_size=options.batch_size, context_length=context_length, tokenizer=encoder
         )
     return train_loader, val_loader
 

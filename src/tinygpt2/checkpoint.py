@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import count
 from os import PathLike
 from pathlib import Path
 from typing import Any, TypeVar
@@ -420,7 +421,8 @@ class CheckpointSaver:
         except FileNotFoundError:
             return False
         for path in skipped:
-            path.replace(path.with_name(f"{path.name}.damaged"))
+            names = (f"{path.name}.damaged{f'-{i}' * (i > 1)}" for i in count(1))
+            path.rename(next(other for name in names if not (other := path.with_name(name)).exists()))
         self._saved = checkpoint.step, len(checkpoint.history.steps)
         return True
 

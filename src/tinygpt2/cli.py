@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn, TypeAlias
 
 from tinygpt2 import __version__
-from tinygpt2._commands import evaluate_command, generate_command, info_command, plot_command
+from tinygpt2._commands import evaluate_command, generate_command, info_command, plot_command, tokenize_command
 from tinygpt2._train_command import EVALUATIONS, EXIT_SIGNAL, TOKENIZERS, saved_options, train_command
 from tinygpt2.config import PRESETS
 from tinygpt2.training import NonFiniteLossError
@@ -125,6 +125,7 @@ def _parser(run: Mapping[str, object] | None = None) -> argparse.ArgumentParser:
     _add_train(commands).set_defaults(**(run or {}))
     _add_generate(commands)
     _add_evaluate(commands)
+    _add_tokenize(commands)
     _add_plot(commands)
     _add_info(commands)
     return parser
@@ -164,7 +165,7 @@ def _add_train(commands: Commands) -> argparse.ArgumentParser:
         "rises while the training loss falls, the model learns the text by heart: take more text, a smaller model, "
         "more dropout or fewer epochs.",
     )
-    parser.add_argument("files", metavar="FILE", nargs="*", help="UTF-8 text files; several are joined")
+    parser.add_argument("files", metavar="FILE", nargs="*", help="UTF-8 text files, joined; or one of tokens")
     _option(parser, "--out", metavar="DIR", help="run directory, new or empty (default: a new one in runs/)")
 
     shape = parser.add_argument_group("model")
@@ -359,6 +360,20 @@ def _add_evaluate(commands: Commands) -> None:
     parser.add_argument("files", metavar="FILE", nargs="+", help="UTF-8 text files")
     _option(parser, "--batch-size", type=_POSITIVE_INT, default=8, metavar="N", help="windows per batch")
     _add_device(parser)
+
+
+def _add_tokenize(commands: Commands) -> None:
+    parser = _add_command(
+        commands,
+        "tokenize",
+        tokenize_command,
+        "turn text files of any size into a file of tokens",
+        "It is made on every core, in little memory, and 'tinygpt2 train' reads it in place of the texts without "
+        "loading it.",
+    )
+    parser.add_argument("files", metavar="FILE", nargs="+", help="UTF-8 text files; several are joined")
+    _option(parser, "--out", metavar="FILE", required=True, help="file to write, for instance corpus.tokens")
+    _option(parser, "--model", metavar="DIR", help="take the tokenizer of this model (default: GPT-2's)")
 
 
 def _add_plot(commands: Commands) -> None:

@@ -4,7 +4,6 @@ import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from importlib.resources import files
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,7 +14,9 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.data import Sampler as IndexSampler
 from typing_extensions import override
 
+from tinygpt2._files import Utf8Reader
 from tinygpt2._validation import check_int, check_number
+from tinygpt2.token_file import TokenFile
 from tinygpt2.tokenizer import Tokenizer, gpt2_tokenizer
 
 TokenArray = npt.NDArray[np.integer[Any]]
@@ -54,17 +55,7 @@ def read_text(path: str | os.PathLike[str]) -> str:
         FileNotFoundError: If there is no such file; other ``OSError`` if it cannot be read.
         ValueError: If the file is not UTF-8, with the offset of the first byte that is not.
     """
-    content = Path(path).read_bytes()
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        offset = error.start + (3 if content.startswith(b"\xef\xbb\xbf") else 0)
-        raise ValueError(
-            f"{os.fspath(path)} is not UTF-8: byte 0x{content[offset]:02x} at offset {offset}; "
-            "save it as UTF-8 in your editor, or convert it: iconv -f GB18030 -t UTF-8 old.txt > new.txt "
-            "(with the encoding that it has after -f)"
-        ) from None
-    return text.replace("\r\n", "\n")
+    return "".join(Utf8Reader(path))
 
 
 def clean_text(text: str) -> str:
@@ -211,7 +202,7 @@ class EpochSampler(IndexSampler[int]):
 
 
 def make_dataloader(
-    source: "str | Sequence[int] | Tensor | np.ndarray",
+    source: "str | Sequence[int] | Tensor | np.ndarray | TokenFile",
     *,
     batch_size: int,
     context_length: int,
@@ -224,7 +215,8 @@ def make_dataloader(
     """Returns a PyTorch ``DataLoader`` of (inputs, targets), both (B, T) int64, the targets one token to the right.
 
     Args:
-        source: A text, or token ids in one dimension (a list, tensor or NumPy array, also a memory-mapped one).
+        source: A text, or token ids in one dimension: a list, tensor or NumPy array, also a memory-mapped one, or a
+            `TokenFile`.
         batch_size: Windows per batch, B.
         context_length: Tokens per window, T.
         stride: Distance between the beginnings of two windows; ``context_length`` by default.
@@ -252,6 +244,10 @@ def make_dataloader(
         tokenizer = tokenizer or gpt2_tokenizer()
         source = tokenizer.encode_ordinary(source)
     n_vocab = tokenizer.n_vocab if tokenizer is not None else None
+    if isinstance(source, TokenFile):
+        if n_vocab not in (None, source.n_vocab):
+            raise ValueError(f"{source.path} has ids of a vocabulary of {source.n_vocab}, the tokenizer has {n_vocab}")
+        source, n_vocab = source.tokens, None  # its ids were made by that tokenizer: no need to read all of it
     dataset = TokenDataset(source, context_length=context_length, stride=stride, n_vocab=n_vocab)
     if drop_last and len(dataset) < batch_size:
         raise ValueError(
@@ -336,6 +332,8 @@ def _as_token_array(tokens: "Sequence[int] | Tensor | TokenArray") -> TokenArray
 
 
 def _check_ids(tokens: TokenArray, n_vocab: int | None) -> None:
+    if n_vocab is None and tokens.dtype.kind == "u":
+        return  # a corpus may be larger than memory
     lowest, highest = int(tokens.min()), int(tokens.max())
     if lowest < 0:
         raise ValueError(f"token ids must be at least 0, got {lowest}")

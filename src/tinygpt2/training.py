@@ -150,7 +150,7 @@ def train(
         with ProgressBar() if progress else nullcontext() as bar, _saving_on_errors(state, saver):
             _Run(state, train_loader, val_loader, callbacks if bar is None else (bar, *callbacks), saver)()
         if state.interrupted:
-            where = f", saved in {checkpoint_dir}" if saver else ""
+            where = f", saved in {checkpoint_dir} to resume from" if saver else ""
             say(f"stopped after step {state.step} of {state.total_steps}{where}")
     return state.history
 

@@ -1,0 +1,223 @@
+"""Corpora larger than memory: text files become one file of token ids, which is read where it lies."""
+
+import hashlib
+import json
+import os
+import re
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tiktoken
+
+from tinygpt2._files import PathLike, Utf8Reader, atomic_write
+from tinygpt2.tokenizer import CharTokenizer, Tokenizer, gpt2_tokenizer
+
+_MAGIC = b"tinygpt2 tokens\n"
+_HEADER = 512  # bytes: the magic, then JSON, then spaces
+_PIECE = 1 << 20  # characters that a thread encodes at a time
+
+# Where a text can be cut so that its parts have the tokens of the whole: GPT-2's pattern never takes white space after
+# anything else, nor a sign after a letter, whatever comes before or behind. Letters and signs here are among those that
+# every version of Unicode has, so that Python and tiktoken agree on them.
+_CUT = re.compile(r"\S(?=[ \n])|[\u4e00-\u9fa5](?=[\uff0c\u3002\uff01\uff1f\uff1b\uff1a\u3001])")
+
+
+class TokenFile:
+    """A file of token ids, made by `tokenize_to_file` and read by memory mapping: a slice reads what it shows, no more.
+
+    `make_dataloader` takes one as it is, or a slice of its ``tokens``.
+
+    Attributes:
+        path: Where it is.
+        tokens: (N,) uint16, or uint32 where the vocabulary needs it; mapped into memory and not writable.
+        n_vocab: Size of the vocabulary of the tokenizer that made it.
+        sha256: Of the ids as they are in the file.
+
+    Args:
+        path: A file that `tokenize_to_file` wrote.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is not a file of tokens, or is cut off.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as directory:
+    ...     written = tokenize_to_file(["Hello, ", "world"], f"{directory}/hello.tokens")
+    ...     TokenFile(written.path).tokens.tolist()
+    [15496, 11, 995]
+    """
+
+    def __init__(self, path: PathLike) -> None:
+        self.path = Path(path)
+        with self.path.open("rb") as file:
+            header = file.read(_HEADER)
+        try:
+            content = _parse(header)
+            dtype, count = np.dtype(content["dtype"]), content["tokens"]
+            self.n_vocab: int = content["n_vocab"]
+            self.sha256: str = content["sha256"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"{self.path} is not a file of tokens ({error}); make one with tokenize_to_file or 'tinygpt2 tokenize'"
+            ) from error
+        expected, size = _HEADER + count * dtype.itemsize, self.path.stat().st_size
+        if size != expected:
+            raise ValueError(f"{self.path} is damaged: it should have {expected:,} bytes and has {size:,}")
+        self.tokens: npt.NDArray[np.integer[Any]] = np.memmap(
+            self.path, dtype=dtype, mode="r", offset=_HEADER, shape=(count,)
+        )
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def __repr__(self) -> str:
+        return f"TokenFile({os.fspath(self.path)!r}, {len(self):,} tokens)"
+
+    def verify(self) -> None:
+        """Reads all of it.
+
+        Raises:
+            ValueError: If it is not what was written.
+        """
+        digest = hashlib.sha256()
+        for begin in range(0, len(self.tokens), _PIECE):
+            digest.update(self.tokens[begin : begin + _PIECE].tobytes())
+        if digest.hexdigest() != self.sha256:
+            raise ValueError(f"{self.path} is damaged: its tokens do not have the SHA-256 in its header; make it again")
+
+
+def is_token_file(path: PathLike) -> bool:
+    """Returns whether a file begins like one that `tokenize_to_file` wrote."""
+    with Path(path).open("rb") as file:
+        return file.read(len(_MAGIC)) == _MAGIC
+
+
+def tokenize_to_file(
+    source: Iterable[str | os.PathLike[str]],
+    out: PathLike,
+    *,
+    tokenizer: Tokenizer | None = None,
+    threads: int | None = None,
+) -> TokenFile:
+    """Encodes texts into a file of token ids, a piece at a time on every core.
+
+    The ids are those of all the text in one. No more than a few megabytes of it are in memory, unless it has a stretch
+    without a space or line break as long as that. The file appears, whole, when all is done.
+
+    Args:
+        source: Texts (``str``), UTF-8 files (``pathlib.Path``), or both; they are joined as they are.
+        out: File to write; one that is there is replaced.
+        tokenizer: `gpt2_tokenizer` by default. GPT-2's, one trimmed from it and `CharTokenizer` use every core; another
+            one, of which it is not known where a text can be cut, encodes all text at once.
+        threads: How many to encode with; as many as there are cores by default.
+
+    Raises:
+        FileNotFoundError: If there is no such file; other ``OSError`` if one cannot be read or written.
+        ValueError: If a file is not UTF-8, or there is no text.
+
+    >>> import tempfile
+    >>> from tinygpt2 import make_dataloader, sample_text
+    >>> with tempfile.TemporaryDirectory() as directory:
+    ...     tokens = tokenize_to_file([sample_text()], f"{directory}/sample.tokens")
+    ...     loader = make_dataloader(tokens, batch_size=2, context_length=128)
+    >>> tokens.n_vocab, str(tokens.tokens.dtype)
+    (50257, 'uint16')
+    """
+    tokenizer = gpt2_tokenizer() if tokenizer is None else tokenizer
+    dtype = np.dtype(np.uint16 if tokenizer.n_vocab <= np.iinfo(np.uint16).max + 1 else np.uint32).newbyteorder("<")
+    pieces = _pieces(_characters([source] if isinstance(source, str | os.PathLike) else source), tokenizer)
+
+    def write(path: Path) -> None:
+        digest, count = hashlib.sha256(), 0
+        with path.open("wb") as file:
+            file.write(bytes(_HEADER))
+            for ids in _in_order(pieces, tokenizer, threads or os.cpu_count() or 1):
+                content = ids.astype(dtype).tobytes()
+                file.write(content)
+                digest.update(content)
+                count += len(ids)
+            if not count:
+                raise ValueError("there are no tokens to write: the text is empty")
+            header = {"dtype": dtype.str, "tokens": count, "n_vocab": tokenizer.n_vocab, "sha256": digest.hexdigest()}
+            file.seek(0)
+            file.write(_MAGIC + json.dumps(header).encode().ljust(_HEADER - len(_MAGIC)))
+
+    atomic_write(out, write)
+    return TokenFile(out)
+
+
+def _parse(header: bytes) -> dict[str, Any]:
+    if not header.startswith(_MAGIC):
+        raise ValueError("it begins otherwise")
+    content = json.loads(header[len(_MAGIC) :])
+    if content["dtype"] not in ("<u2", "<u4") or not isinstance(content["tokens"], int) or content["tokens"] < 1:
+        raise ValueError("its header makes no sense")
+    return dict(content)
+
+
+def _characters(source: Iterable[str | os.PathLike[str]]) -> Iterator[str]:
+    """Yields the text in pieces of any size."""
+    for item in source:
+        if isinstance(item, str):
+            yield item
+        else:
+            yield from Utf8Reader(item)
+
+
+def _pieces(text: Iterable[str], tokenizer: Tokenizer) -> Iterator[str]:
+    """Yields the text cut where that changes no token, in pieces of about a megabyte where it has such places."""
+    waiting, begin = "", 0
+    wanted = _PIECE
+    for part in text:
+        waiting, begin = waiting[begin:] + part, 0
+        while _can_be_cut(tokenizer) and len(waiting) - begin >= wanted:
+            end = begin + wanted
+            cut = end if isinstance(tokenizer, CharTokenizer) else _last_cut(waiting, begin, end)
+            if cut is None:
+                wanted *= 2
+            else:
+                yield waiting[begin:cut]
+                begin, wanted = cut, _PIECE
+    if begin < len(waiting):
+        yield waiting[begin:]
+
+
+def _can_be_cut(tokenizer: Tokenizer) -> bool:
+    if isinstance(tokenizer, tiktoken.Encoding):
+        return tokenizer._pat_str == gpt2_tokenizer()._pat_str  # noqa: SLF001 - tiktoken has no other way to ask
+    return isinstance(tokenizer, CharTokenizer)
+
+
+def _last_cut(text: str, begin: int, end: int) -> int | None:
+    """Returns the last place between two others at which ``text`` can be cut."""
+    for first in (max(begin, end - 1000), begin):
+        places = [match.end() for match in _CUT.finditer(text, first, end)]
+        if places:
+            return places[-1]
+    return None
+
+
+def _in_order(pieces: Iterator[str], tokenizer: Tokenizer, threads: int) -> Iterator[npt.NDArray[np.integer[Any]]]:
+    """Yields the ids of each piece, encoded ahead on several threads: tiktoken lets go of Python's lock."""
+
+    def encode(piece: str) -> npt.NDArray[np.integer[Any]]:
+        if isinstance(tokenizer, tiktoken.Encoding):
+            return tokenizer.encode_to_numpy(piece, disallowed_special=())
+        return np.asarray(tokenizer.encode_ordinary(piece), dtype=np.uint32)
+
+    waiting: deque[Future[npt.NDArray[np.integer[Any]]]] = deque()
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            for piece in pieces:
+                waiting.append(pool.submit(encode, piece))
+                if len(waiting) > 2 * threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
