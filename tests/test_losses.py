@@ -132,7 +132,9 @@ def test_head_and_loss_fused_are_head_then_loss(
         return [loss.detach(), leaves[0].grad, leaves[1].grad]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tinygpt2.losses, "_LOGITS_AT_ONCE_CPU", 1)  # so that 16 rows are one part, the last one ragged
+        patch.setattr(
+            tinygpt2.losses, "_logits_at_once", lambda _: 1
+        )  # so that 16 rows are one part, the last one ragged
         for got, expected in zip(losses_and_gradients(fused=True), losses_and_gradients(fused=False), strict=True):
             assert (got is None) == (expected is None)
             if got is not None:
@@ -141,7 +143,7 @@ def test_head_and_loss_fused_are_head_then_loss(
 
 @pytest.mark.parametrize("parts", [1, 2**22], ids=["in parts", "at once"])
 def test_fused_gradients_of_several_parts_are_right(monkeypatch: pytest.MonkeyPatch, parts: int) -> None:
-    monkeypatch.setattr(tinygpt2.losses, "_LOGITS_AT_ONCE_CPU", parts)
+    monkeypatch.setattr(tinygpt2.losses, "_logits_at_once", lambda _: parts)
     hidden = torch.randn(5, 13, 6, requires_grad=True)
     weight = torch.randn(61, 6, requires_grad=True)
     targets = torch.randint(61, (5, 13))

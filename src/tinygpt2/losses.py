@@ -9,6 +9,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from typing_extensions import override
 
+from tinygpt2._allocator import memory_is_kept
+
 IGNORE_INDEX = -100  # PyTorch's: a target that does not count
 
 
@@ -76,10 +78,18 @@ def summed_linear_cross_entropy(
     return loss
 
 
-# Logits held at once. On the CPU 16 MB: what is freed below 32 MB glibc hands out again, and what is larger the kernel
-# has to zero anew each time, which takes longer than the arithmetic saves.
+# Logits held at once: enough rows for fast products of matrices, little beside a model. On the CPU that is 64 MB in
+# fp32 where freed memory is kept. Elsewhere glibc hands out again what is below 32 MB, and the kernel has to zero anew
+# what is larger, which takes longer than the arithmetic saves.
+_LOGITS_AT_ONCE_CPU_KEPT = 2**24
 _LOGITS_AT_ONCE_CPU = 2**22
 _LOGITS_AT_ONCE_GPU = 2**26
+
+
+def _logits_at_once(device: torch.device) -> int:
+    if device.type != "cpu":
+        return _LOGITS_AT_ONCE_GPU
+    return _LOGITS_AT_ONCE_CPU_KEPT if memory_is_kept() else _LOGITS_AT_ONCE_CPU
 
 
 class _SummedLinearCrossEntropy(torch.autograd.Function):
@@ -90,9 +100,8 @@ class _SummedLinearCrossEntropy(torch.autograd.Function):
         dtype = torch.promote_types(hidden.dtype, torch.float32)
         loss = torch.zeros((), dtype=dtype, device=hidden.device)
         grad_hidden = torch.empty_like(hidden) if of_hidden else None
-        grad_weight = torch.zeros_like(weight, dtype=dtype) if of_weight else None
-        at_once = _LOGITS_AT_ONCE_CPU if hidden.device.type == "cpu" else _LOGITS_AT_ONCE_GPU
-        rows = max(16, at_once // len(weight))
+        grad_weight: Tensor | None = None
+        rows = max(16, _logits_at_once(hidden.device) // len(weight))
         with torch.autocast(hidden.device.type, enabled=False):
             for start in range(0, len(hidden), rows):
                 part = hidden[start : start + rows]  # (n, C)
@@ -102,7 +111,7 @@ class _SummedLinearCrossEntropy(torch.autograd.Function):
                 logits = (part @ weight.t()).to(dtype)  # (n, V)
                 normaliser = logits.logsumexp(dim=-1, keepdim=True)
                 loss += (normaliser - logits.gather(1, target)).where(counts, 0).sum()
-                if grad_hidden is None and grad_weight is None:
+                if not (of_hidden or of_weight):
                     continue
                 # The gradient of the logits: softmax, less 1 at the target, nothing where the target does not count.
                 gradient = logits.sub_(normaliser).exp_()
@@ -110,10 +119,14 @@ class _SummedLinearCrossEntropy(torch.autograd.Function):
                 gradient = gradient.mul_(counts).to(hidden.dtype)
                 if grad_hidden is not None:
                     grad_hidden[start : start + rows] = gradient @ weight
-                if grad_weight is not None and weight.dtype == dtype:
+                if of_weight and grad_weight is None:  # rather than zeros to add to
+                    grad_weight = (gradient.t() @ part).to(dtype)
+                elif grad_weight is not None and weight.dtype == dtype:
                     grad_weight.addmm_(gradient.t(), part)
                 elif grad_weight is not None:
                     grad_weight += gradient.t() @ part
+        if of_weight and grad_weight is None:
+            grad_weight = torch.zeros_like(weight, dtype=dtype)
         ctx.gradients = (grad_hidden, grad_weight)
         return loss
 

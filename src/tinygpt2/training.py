@@ -13,6 +13,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from tinygpt2._allocator import keep_memory
 from tinygpt2._signals import deferred_signals
 from tinygpt2._validation import check_int
 from tinygpt2.callbacks import Callback, Event, ProgressBar, TextSamples, TrainState, write_line
@@ -126,6 +127,8 @@ def train(
         callbacks = (TextSamples(config.sample_prompt, tokenizer, max_new_tokens=config.sample_tokens), *callbacks)
     say: Callable[[str], None] = write_line if progress else lambda _: None
 
+    if target_device.type == "cpu":
+        keep_memory()
     model.to(target_device)
     steps_per_epoch = math.ceil(len(train_loader) / config.gradient_accumulation_steps)
     state = TrainState(

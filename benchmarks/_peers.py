@@ -1,0 +1,176 @@
+"""The contestants: the same GPT-2 with the same weights, trained as each library's own users train it.
+
+Each is a function from the work to the loss before the first step, without dropout, and a function that makes one step.
+It is called in a process of its own, so that no contestant has the allocator, the threads or the patches of another.
+"""
+
+import importlib
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tinygpt2 import GPT2Config, GPT2Model, TrainingConfig, TrainState, evaluate, make_optimizer
+from tinygpt2._allocator import keep_memory
+from tinygpt2.training import _take_step
+
+Step = Callable[[], object]
+
+LEARNING_RATE, WEIGHT_DECAY, BETAS, MAX_GRAD_NORM = 4e-4, 0.1, (0.9, 0.95), 1.0
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is trained, the same for all."""
+
+    config: GPT2Config
+    batch_size: int
+    length: int
+    threads: int
+    nanogpt: str | None = None
+
+    def model(self) -> GPT2Model:
+        torch.manual_seed(0)
+        return GPT2Model(self.config)
+
+    def batch(self) -> tuple[Tensor, Tensor]:
+        generator = torch.Generator().manual_seed(1)
+        tokens = torch.randint(self.config.vocab_size, (self.batch_size, self.length + 1), generator=generator)
+        return tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()
+
+
+def tinygpt2(work: Work) -> tuple[float, Step]:
+    """The step of `train`, without its evaluations."""
+    model, batch = work.model(), work.batch()
+    config = TrainingConfig(
+        max_steps=10**9,
+        learning_rate=LEARNING_RATE,
+        weight_decay=WEIGHT_DECAY,
+        betas=BETAS,
+        max_grad_norm=MAX_GRAD_NORM,
+    )
+    keep_memory()  # as train does
+    loss = evaluate(model, [batch]).loss
+    state = TrainState(model, make_optimizer(model, config), config, total_steps=10**9, steps_per_epoch=1)
+    model.train()
+    return loss, lambda: _take_step(state, [batch])
+
+
+def transformers(work: Work) -> tuple[float, Step]:
+    """The loop of its documentation, "Fine-tune a pretrained model in native PyTorch", with clipping."""
+    from tempfile import TemporaryDirectory  # noqa: PLC0415
+
+    from transformers import GPT2LMHeadModel  # noqa: PLC0415
+
+    with TemporaryDirectory() as directory:
+        work.model().save_pretrained(directory)
+        model = GPT2LMHeadModel.from_pretrained(directory, attn_implementation="sdpa")
+    return _plain(model, lambda inputs: model(inputs).logits, work)
+
+
+def llms_from_scratch(work: Work) -> tuple[float, Step]:
+    """Chapters 4 and 5 of the book; its head is not tied to the embedding, so it has more parameters."""
+    GPTModel = importlib.import_module("llms_from_scratch.ch04").GPTModel  # noqa: N806
+    config = work.config
+    model = GPTModel({
+        "vocab_size": config.vocab_size, "context_length": config.context_length, "emb_dim": config.n_embd,
+        "n_heads": config.n_head, "n_layers": config.n_layer, "drop_rate": config.dropout, "qkv_bias": True,
+    })  # fmt: skip
+    ours = work.model().state_dict()
+    theirs = {"tok_emb.weight": ours["wte.weight"], "pos_emb.weight": ours["wpe.weight"]}
+    theirs |= {"out_head.weight": ours["wte.weight"]}
+    for norm, name in (("final_norm", "ln_f"), *((f"trf_blocks.{i}.norm{n}", f"h.{i}.ln_{n}")
+                       for i in range(config.n_layer) for n in (1, 2))):  # fmt: skip
+        theirs |= {f"{norm}.scale": ours[f"{name}.weight"], f"{norm}.shift": ours[f"{name}.bias"]}
+    layers = {"att.out_proj": "attn.c_proj", "ff.layers.0": "mlp.c_fc", "ff.layers.2": "mlp.c_proj"}
+    for i in range(config.n_layer):
+        for kind in ("weight", "bias"):
+            parts = ours[f"h.{i}.attn.c_attn.{kind}"].chunk(3)
+            theirs |= {
+                f"trf_blocks.{i}.att.W_{n}.{kind}": p for n, p in zip(("query", "key", "value"), parts, strict=True)
+            }
+            theirs |= {f"trf_blocks.{i}.{their}.{kind}": ours[f"h.{i}.{our}.{kind}"] for their, our in layers.items()}
+    missing = model.load_state_dict(theirs, strict=False)
+    assert not missing.unexpected_keys
+    assert all(name.endswith(".mask") for name in missing.missing_keys)
+    return _plain(model, model, work)
+
+
+def nanogpt(work: Work) -> tuple[float, Step]:
+    """The loop of train.py with its own optimizer groups, from a checkout."""
+    assert work.nanogpt is not None
+    sys.path.insert(0, work.nanogpt)
+    theirs = importlib.import_module("model")
+    config = work.config
+    model = theirs.GPT(theirs.GPTConfig(
+        block_size=config.context_length, vocab_size=config.vocab_size, n_layer=config.n_layer, n_head=config.n_head,
+        n_embd=config.n_embd, dropout=config.dropout, bias=True,
+    ))  # fmt: skip
+    ours = {f"transformer.{name}": weight for name, weight in work.model().state_dict().items()}
+    missing = model.load_state_dict(ours | {"lm_head.weight": ours["transformer.wte.weight"]}, strict=False)
+    assert not missing.unexpected_keys
+    optimizer = model.configure_optimizers(WEIGHT_DECAY, LEARNING_RATE, BETAS, "cpu")
+    inputs, targets = work.batch()
+
+    def loss() -> Any:  # noqa: ANN401
+        return model(inputs, targets)[1]
+
+    return _loss_without_dropout(model, loss), _step(model, optimizer, loss)
+
+
+CONTESTANTS: dict[str, Callable[[Work], tuple[float, Step]]] = {
+    "tinygpt2": tinygpt2,
+    "nanoGPT": nanogpt,
+    "transformers": transformers,
+    "LLMs-from-scratch": llms_from_scratch,
+}
+
+
+def present(work: Work) -> list[str]:
+    """Returns the contestants that are installed; others are named."""
+    modules = {"transformers": "transformers", "LLMs-from-scratch": "llms_from_scratch"}
+    there = []
+    for name in CONTESTANTS:
+        if name == "nanoGPT":
+            here = work.nanogpt is not None and Path(work.nanogpt, "model.py").exists()
+        else:
+            here = name not in modules or importlib.util.find_spec(modules[name]) is not None
+        if here:
+            there.append(name)
+        else:
+            print(f"{name} is not there", file=sys.stderr)
+    return there
+
+
+def _plain(model: nn.Module, logits: Callable[[Tensor], Tensor], work: Work) -> tuple[float, Step]:
+    """A training loop as tutorials write it."""
+    inputs, targets = work.batch()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY, betas=BETAS)
+
+    def loss() -> Tensor:
+        return F.cross_entropy(logits(inputs).flatten(0, 1), targets.flatten())
+
+    return _loss_without_dropout(model, loss), _step(model, optimizer, loss)
+
+
+def _loss_without_dropout(model: nn.Module, loss: Callable[[], Tensor]) -> float:
+    model.eval()
+    with torch.no_grad():
+        return loss().item()
+
+
+def _step(model: nn.Module, optimizer: torch.optim.Optimizer, loss: Callable[[], Tensor]) -> Step:
+    model.train()
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        loss().backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(model.parameters(), MAX_GRAD_NORM)
+        optimizer.step()
+
+    return step
