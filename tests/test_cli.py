@@ -28,6 +28,7 @@ from tinygpt2 import (
     text_to_tensor,
 )
 from tinygpt2 import training as tinygpt2_training
+from tinygpt2._train_command import _prompt
 from tinygpt2.cli import main
 
 TEXT = "The quick brown fox jumps over the lazy dog. " * 40
@@ -525,3 +526,17 @@ def test_tokens_of_another_tokenizer_are_one_line(
     fails_with_one_line(capsys, ["train", theirs, *tune], "vocabulary of 50,257 and the model has 30")
     assert main(["train", str(ours), *map(str, tune)]) == 0
     fails_with_one_line(capsys, ["tokenize", tmp_path / "none", "--out", tmp_path / "x"], "No such file")
+
+
+@pytest.mark.parametrize(
+    ("text", "prompt"),
+    [
+        ("A title\n\n" + "The first paragraph of a long text " * 3, "The first paragraph"),
+        ("\n\nshort", "short"),
+        ("人" * 70, "人" * 20),
+        ("Antidisestablishmentarianism " * 5, "Antidisestablishment"),
+        (" \n", " \n"),
+    ],
+)
+def test_the_samples_begin_with_the_first_words_of_a_paragraph(text: str, prompt: str) -> None:
+    assert _prompt(text) == prompt

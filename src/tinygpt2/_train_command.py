@@ -39,6 +39,7 @@ from tinygpt2.training import train
 
 OPTIONS_FILE = "options.json"
 
+PARAGRAPH_CHARACTERS = 60  # at least; a shorter line may be a title
 PROMPT_CHARACTERS = 20  # of the text, to continue after each epoch unless --sample-prompt says otherwise
 TOKENIZERS: dict[str, Callable[[str], tiktoken.Encoding | CharTokenizer]] = {
     "trimmed": lambda text: trim_vocabulary(gpt2_tokenizer(), text),
@@ -67,8 +68,10 @@ def train_command(options: argparse.Namespace) -> int:
     torch.manual_seed(options.seed)
     model, tokenizer = _model_and_tokenizer(options, corpus, directory)
     train_loader, val_loader = _loaders(options, corpus, tokenizer, model.config.context_length)
-    beginning = corpus if isinstance(corpus, str) else tokenizer.decode(corpus.tokens[:PROMPT_CHARACTERS].tolist())
-    prompt = options.sample_prompt or beginning.strip()[:PROMPT_CHARACTERS].strip()
+    beginning = (
+        corpus if isinstance(corpus, str) else tokenizer.decode(corpus.tokens[: 10 * PROMPT_CHARACTERS].tolist())
+    )
+    prompt = options.sample_prompt or _prompt(beginning)
     config = _training_config(options, prompt, len(train_loader), model.config.n_embd)
     directory.mkdir(parents=True, exist_ok=True)
     _save_options(options, config, prompt, directory)
@@ -153,6 +156,14 @@ def _new_run_directory(options: argparse.Namespace) -> Path:
         names = chain([name], (f"{name}-{i}" for i in count(2)))
         directory = next(path for path in (Path("runs", name) for name in names) if not path.exists())
     return directory
+
+
+def _prompt(text: str) -> str:
+    """Returns the first words of the first paragraph: a title is followed by nothing that a model could show."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()] or [text]
+    paragraph = next((line for line in lines if len(line) >= PARAGRAPH_CHARACTERS), lines[0])
+    words = paragraph[: PROMPT_CHARACTERS + 1]
+    return words.rpartition(" ")[0] or words[:PROMPT_CHARACTERS]
 
 
 def _corpus(files: list[str]) -> str | TokenFile:
