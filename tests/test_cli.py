@@ -457,12 +457,14 @@ def test_a_run_that_cannot_be_resumed_is_one_line(
 ) -> None:
     fails_with_one_line(capsys, ["train", "--resume"], "--resume needs --out DIR")
     fails_with_one_line(capsys, ["train", "--out", tmp_path, "--resume"], "has no options.json: no run")
+    before = (run_directory / "options.json").read_bytes()
     fails_with_one_line(
         capsys,
         ["train", "--out", run_directory, "--resume", "--batch-size", "2", "--epochs", "9", "--quiet"],
         "the training data's batch_size was 4 and is 2",
         "--allow-changes",
     )
+    assert (run_directory / "options.json").read_bytes() == before
     shutil.copytree(run_directory, tmp_path / "run")
     grown = tmp_path / "grown.txt"
     grown.write_text(text_file.read_text(encoding="utf-8") * 2, encoding="utf-8")
@@ -526,6 +528,8 @@ def test_tokens_of_another_tokenizer_are_one_line(
     fails_with_one_line(capsys, ["train", theirs, *tune], "vocabulary of 50,257 and the model has 30")
     assert main(["train", str(ours), *map(str, tune)]) == 0
     fails_with_one_line(capsys, ["tokenize", tmp_path / "none", "--out", tmp_path / "x"], "No such file")
+    nowhere = ["tokenize", text_file, "--out", tmp_path / "x", "--model", tmp_path / "none"]
+    fails_with_one_line(capsys, nowhere, "none: there is no such directory of a model")
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """What the commands do that look at a model. `tinygpt2.cli` parses their arguments and tells their failures."""
 
 import argparse
+import errno
 import re
 import sys
 from collections.abc import Iterator
@@ -58,8 +59,14 @@ def _with_model(directory: str) -> Path:
     return path
 
 
+def _load(directory: Path, device: torch.device) -> tuple[GPT2Model, tiktoken.Encoding | CharTokenizer]:
+    return GPT2Model.from_pretrained(directory).to(device), _load_tokenizer(directory)
+
+
 def _load_tokenizer(path: Path) -> tiktoken.Encoding | CharTokenizer:
     """Returns the tokenizer of a model, which for a checkpoint is in the run directory around it."""
+    if not path.is_dir():
+        raise FileNotFoundError(errno.ENOENT, "there is no such directory of a model", str(path))
     of_run = re.fullmatch(RUN_PARTS, path.resolve().name) and not (path / TOKENIZER_FILE).exists()
     return load_tokenizer(path.resolve().parent if of_run else path)
 
@@ -68,6 +75,12 @@ def _history(path: Path) -> TrainingHistory | None:
     if (path / HISTORY_FILE).exists():
         return TrainingHistory.load(path / HISTORY_FILE)
     return read_history(path)
+
+
+def lowest_validation_loss(history: TrainingHistory) -> tuple[float, int] | None:
+    """Returns the loss and the first step that had it, where there was validation data."""
+    measured = zip(history.val_losses, history.steps, strict=True)
+    return min(((loss, step) for loss, step in measured if loss is not None), default=None)
 
 
 def plot_history(history: TrainingHistory, path: Path) -> None:
@@ -79,8 +92,7 @@ def plot_history(history: TrainingHistory, path: Path) -> None:
 def generate_command(options: argparse.Namespace) -> int:
     """Writes a prompt and its continuation as it comes."""
     device = choose_device(options.device)
-    directory = _with_model(options.model)
-    model, tokenizer = GPT2Model.from_pretrained(directory).to(device), _load_tokenizer(directory)
+    model, tokenizer = _load(_with_model(options.model), device)
     prompt = sys.stdin.buffer.read().decode("utf-8") if options.prompt == "-" else options.prompt
     generator = torch.Generator(device)
     if options.seed is None:
@@ -116,8 +128,7 @@ def _sampler(options: argparse.Namespace) -> Sampler:
 def evaluate_command(options: argparse.Namespace) -> int:
     """Writes the loss and perplexity on each file."""
     device = choose_device(options.device)
-    directory = _with_model(options.model)
-    model, tokenizer = GPT2Model.from_pretrained(directory).to(device), _load_tokenizer(directory)
+    model, tokenizer = _load(_with_model(options.model), device)
     for file in options.files:
         with naming(file):
             result = evaluate(model, _all_tokens(read_text(file), tokenizer, model.config, options.batch_size))
@@ -175,8 +186,8 @@ def plot_command(options: argparse.Namespace) -> int:
 def info_command(options: argparse.Namespace) -> int:
     """Writes what a run directory holds."""
     directory = _with_model(options.directory)
-    model = GPT2Model.from_pretrained(directory)
-    config, tokenizer = model.config, _load_tokenizer(directory)
+    model, tokenizer = _load(directory, torch.device("cpu"))
+    config = model.config
     kind = "characters" if isinstance(tokenizer, CharTokenizer) else f"byte pairs ({tokenizer.name})"
     rows = {
         "parameters": f"{model.num_parameters():,}",
@@ -191,12 +202,10 @@ def info_command(options: argparse.Namespace) -> int:
             f"{history.steps[-1]:,} steps, {history.epochs[-1]:.2f} epochs, {history.tokens_seen[-1]:,} tokens"
         )
         rows["train loss"] = f"{history.train_losses[-1]:.4f} nats per token (at first {history.train_losses[0]:.4f})"
-        measured = [
-            (loss, step) for loss, step in zip(history.val_losses, history.steps, strict=True) if loss is not None
-        ]
-        if measured:
-            best, step = min(measured)
-            rows["validation loss"] = f"{measured[-1][0]:.4f} nats per token (lowest {best:.4f}, at step {step})"
+        if best := lowest_validation_loss(history):
+            rows["validation loss"] = (
+                f"{history.val_losses[-1]:.4f} nats per token (lowest {best[0]:.4f}, at step {best[1]})"
+            )
     width = max(map(len, rows))
     for name, value in rows.items():
         print(f"{name:{width}}  {value}")

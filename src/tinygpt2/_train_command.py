@@ -16,9 +16,9 @@ import tiktoken
 import torch
 from torch.utils.data import DataLoader
 
-from tinygpt2._commands import HISTORY_FILE, PLOT_FILE, naming, plot_history
+from tinygpt2._commands import HISTORY_FILE, PLOT_FILE, lowest_validation_loss, naming, plot_history
 from tinygpt2._files import read_json, write_text
-from tinygpt2.callbacks import EarlyStopping, write_line
+from tinygpt2.callbacks import EarlyStopping, TrainState, write_line
 from tinygpt2.checkpoint import BEST, checkpoints, newest_checkpoint
 from tinygpt2.config import GPT2Config, TrainingConfig
 from tinygpt2.data import Batch, make_dataloader, read_text, sample_text, split_text
@@ -74,8 +74,12 @@ def train_command(options: argparse.Namespace) -> int:
     prompt = options.sample_prompt or _prompt(beginning)
     config = _training_config(options, prompt, len(train_loader), model.config.n_embd)
     directory.mkdir(parents=True, exist_ok=True)
-    _save_options(options, config, prompt, directory)
-    save_tokenizer(tokenizer, directory)
+
+    def note_the_run(state: TrainState) -> None:
+        if state.event == "start":  # a run that may not be resumed with these options has been refused by then
+            _save_options(options, config, prompt, directory)
+            save_tokenizer(tokenizer, directory)
+
     if not options.quiet:
         write_line(
             f"{model.num_parameters():,} parameters on {device.type}; {len(corpus):,} "
@@ -89,7 +93,7 @@ def train_command(options: argparse.Namespace) -> int:
                 train_loader,
                 val_loader,
                 config,
-                callbacks=[] if options.early_stopping is None else [EarlyStopping(options.early_stopping)],
+                callbacks=[note_the_run, *([EarlyStopping(options.early_stopping)] if options.early_stopping else [])],
                 tokenizer=tokenizer,
                 device=device,
                 checkpoint_dir=directory,
@@ -109,9 +113,9 @@ def train_command(options: argparse.Namespace) -> int:
     plotted = _plot_if_possible(directory, history)
     if not options.quiet:
         print(f"saved in {directory}: the model, {HISTORY_FILE}{f', {PLOT_FILE}' if plotted else ''}")
-        best = min(range(len(history.steps)), key=lambda i: history.val_losses[i] or math.inf)
-        if best < len(history.steps) - 1:
-            print(f"in {directory / BEST}: the model with the lowest validation loss, after step {history.steps[best]}")
+        best = lowest_validation_loss(history)
+        if best is not None and best[1] < history.steps[-1]:
+            print(f"in {directory / BEST}: the model with the lowest validation loss, after step {best[1]}")
         print(f"try:  tinygpt2 generate --model {directory} {shlex.quote(prompt)}")
     return 0
 

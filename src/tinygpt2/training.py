@@ -321,12 +321,12 @@ def _take_step(state: TrainState, micro_batches: Sequence[Batch]) -> None:
         total += loss.detach()
     gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
     norm = torch.nn.utils.get_total_norm(gradients)
-    _check_finite(state, step, rate, float(total), float(norm))
+    loss_value, norm_value = float(total), float(norm)
+    _check_finite(state, step, rate, loss_value, norm_value)
     if config.max_grad_norm is not None:
         torch.nn.utils.clip_grads_with_norm_(model.parameters(), config.max_grad_norm, norm)
     for group in optimizer.param_groups:
         group["lr"] = rate
-    loss_value, norm_value = float(total), float(norm)
     tokens = sum(inputs.numel() for inputs, _ in micro_batches)
     with _updating(state):
         optimizer.step()
