@@ -14,7 +14,7 @@ PACKAGE = Path(tinygpt2.__file__).parent
 
 # The one list of layers; docs/architecture.md tells it in words.
 LAYERS = [
-    {"_allocator", "_validation", "_files", "_safetensors", "_signals"},
+    {"_cpu", "_dropout", "_validation", "_files", "_safetensors", "_signals"},
     {"manifest", "config", "tokenizer", "losses", "samplers"},
     {"cache", "device", "optimizer", "huggingface", "plotting", "token_file"},
     {"data", "model", "history"},

@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from tinygpt2 import GPT2Config, GPT2Model, cross_entropy_loss
+from tinygpt2 import GPT2Config, GPT2Model, KVCache, cross_entropy_loss
 from tinygpt2.model import evaluation_mode
 
 TINY = GPT2Config(vocab_size=61, context_length=16, n_layer=2, n_head=3, n_embd=24)
@@ -360,6 +360,26 @@ def test_dropout_acts_on_embeddings_attention_and_both_branches() -> None:
         model.eval()
         place.training = True
         assert not torch.equal(model(tokens), model(tokens))
+
+
+@pytest.mark.parametrize("n", [2, 3, 16])
+@pytest.mark.parametrize("cached", [False, True])
+def test_attention_on_few_positions_is_that_on_many(n: int, *, cached: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a CPU the two have code of their own: the same logits and gradients come out."""
+    model = randomise(GPT2Model(TINY)).eval()
+    tokens = random_tokens(0, 2, n)
+
+    def logits_and_gradients() -> list[Tensor]:
+        logits = model(tokens, KVCache(TINY, 2) if cached else None)
+        if cached:
+            return [logits.detach()]
+        return [logits.detach(), *torch.autograd.grad(logits.logsumexp(-1).sum(), model.parameters())]
+
+    few = logits_and_gradients()
+    monkeypatch.setattr("tinygpt2.model._causal_attention", None)
+    monkeypatch.setattr("tinygpt2.model.LONG", 1)
+    for actual, expected in zip(few, logits_and_gradients(), strict=True):
+        torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-6 * expected.abs().max().item())
 
 
 def test_evaluation_mode_gives_every_module_its_mode_back() -> None:

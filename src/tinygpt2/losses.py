@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from typing_extensions import override
 
-from tinygpt2._allocator import memory_is_kept
+from tinygpt2._cpu import memory_is_kept
 
 IGNORE_INDEX = -100  # PyTorch's: a target that does not count
 
@@ -44,9 +44,9 @@ def summed_cross_entropy(logits: Tensor, targets: Tensor, *, ignore_index: int =
 
 
 def summed_linear_cross_entropy(
-    hidden: Tensor, weight: Tensor, targets: Tensor, *, ignore_index: int = IGNORE_INDEX
+    hidden: Tensor, weight: Tensor, targets: Tensor, *, ignore_index: int = IGNORE_INDEX, scale: float = 1.0
 ) -> Tensor:
-    """Returns ``summed_cross_entropy(hidden @ weight.T, targets)`` without ever holding all the logits.
+    """Returns ``scale * summed_cross_entropy(hidden @ weight.T, targets)`` without ever holding all the logits.
 
     GPT-2's logits are the largest tensor of a training step by far: (B, T, 50257), twice with their gradient. Here they
     are made, used and overwritten a few rows at a time, and both gradients are ready when the loss is.
@@ -56,6 +56,7 @@ def summed_linear_cross_entropy(
         weight: (V, C), of the head.
         targets: (...), int64.
         ignore_index: A target that does not count.
+        scale: Multiplied with the loss; here it costs nothing, and afterwards a pass over the weight's gradient.
 
     Returns:
         A scalar in at least float32, differentiable once in ``hidden`` and ``weight``.
@@ -74,7 +75,7 @@ def summed_linear_cross_entropy(
         dtype = torch.get_autocast_dtype(device)
         hidden, weight = hidden.to(dtype), weight.to(dtype)
     flat = hidden.reshape(-1, hidden.shape[-1])
-    loss: Tensor = _SummedLinearCrossEntropy.apply(flat, weight, targets.reshape(-1), ignore_index)  # type: ignore[no-untyped-call]
+    loss: Tensor = _SummedLinearCrossEntropy.apply(flat, weight, targets.reshape(-1), ignore_index, scale)  # type: ignore[no-untyped-call]
     return loss
 
 
@@ -95,7 +96,9 @@ def _logits_at_once(device: torch.device) -> int:
 class _SummedLinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     @override
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, ignore_index: int) -> Tensor:
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, ignore_index: int, scale: float
+    ) -> Tensor:
         of_hidden, of_weight = ctx.needs_input_grad[:2]
         dtype = torch.promote_types(hidden.dtype, torch.float32)
         loss = torch.zeros((), dtype=dtype, device=hidden.device)
@@ -109,14 +112,16 @@ class _SummedLinearCrossEntropy(torch.autograd.Function):
                 counts = target != ignore_index
                 target = target.where(counts, 0)
                 logits = (part @ weight.t()).to(dtype)  # (n, V)
-                normaliser = logits.logsumexp(dim=-1, keepdim=True)
-                loss += (normaliser - logits.gather(1, target)).where(counts, 0).sum()
+                largest = logits.amax(dim=-1, keepdim=True)
+                at_target = logits.gather(1, target)
+                exponentials = logits.sub_(largest).exp_()
+                total = exponentials.sum(dim=-1, keepdim=True)
+                loss += (largest + total.log() - at_target).where(counts, 0).sum()
                 if not (of_hidden or of_weight):
                     continue
                 # The gradient of the logits: softmax, less 1 at the target, nothing where the target does not count.
-                gradient = logits.sub_(normaliser).exp_()
-                gradient.scatter_add_(1, target, gradient.new_full((), -1).expand_as(target))
-                gradient = gradient.mul_(counts).to(hidden.dtype)
+                factor = counts.to(dtype) * scale
+                gradient = exponentials.mul_(factor / total).scatter_add_(1, target, -factor).to(hidden.dtype)
                 if grad_hidden is not None:
                     grad_hidden[start : start + rows] = gradient @ weight
                 if of_weight and grad_weight is None:  # rather than zeros to add to
@@ -128,7 +133,7 @@ class _SummedLinearCrossEntropy(torch.autograd.Function):
         if of_weight and grad_weight is None:
             grad_weight = torch.zeros_like(weight, dtype=dtype)
         ctx.gradients = (grad_hidden, grad_weight)
-        return loss
+        return loss * scale
 
     @staticmethod
     @once_differentiable
@@ -137,11 +142,9 @@ class _SummedLinearCrossEntropy(torch.autograd.Function):
             raise RuntimeError("this loss can be differentiated only once; compute it again")
         grad_hidden, grad_weight = ctx.gradients
         ctx.gradients = None  # they are scaled in place, so that there is no second time
-        return (
-            *(None if gradient is None else gradient.mul_(grad) for gradient in (grad_hidden, grad_weight)),
-            None,
-            None,
-        )
+        if grad.device.type != "cpu" or grad != 1:  # elsewhere the question would wait for the device
+            grad_hidden, grad_weight = (None if g is None else g.mul_(grad) for g in (grad_hidden, grad_weight))
+        return grad_hidden, grad_weight, None, None, None
 
 
 def _check_shapes(scores: Tensor, targets: Tensor) -> None:

@@ -13,7 +13,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from tinygpt2._allocator import keep_memory
+from tinygpt2._cpu import fast_products, keep_memory
 from tinygpt2._signals import deferred_signals
 from tinygpt2._validation import check_int
 from tinygpt2.callbacks import Callback, Event, ProgressBar, TextSamples, TrainState, write_line
@@ -139,7 +139,12 @@ def train(
         steps_per_epoch=steps_per_epoch,
     )
     notice = "\nstopping after this step; once more stops at once" if progress else None
-    with deferred_signals(state.interrupt, notice=notice), random_states_kept(target_device), training_mode(model):
+    with (
+        deferred_signals(state.interrupt, notice=notice),
+        random_states_kept(target_device),
+        training_mode(model),
+        fast_products(),
+    ):
         saver = None
         if checkpoint_dir is not None:
             data = _fingerprints(train_loader, val_loader, config.seed)
@@ -316,14 +321,14 @@ def _take_step(state: TrainState, micro_batches: Sequence[Batch]) -> None:
         check_tokens(inputs, model.config)
         seed_everywhere(model.device, mixed_seed(config.seed, step, i))
         with autocast(model.device, config.precision):
-            loss = _summed_loss(model, inputs.to(model.device), targets.to(model.device)) / count
+            loss = _summed_loss(model, inputs.to(model.device), targets.to(model.device), scale=1 / count)
         loss.backward()  # type: ignore[no-untyped-call]
         total += loss.detach()
     gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
     norm = torch.nn.utils.get_total_norm(gradients)
     loss_value, norm_value = float(total), float(norm)
     _check_finite(state, step, rate, loss_value, norm_value)
-    if config.max_grad_norm is not None:
+    if config.max_grad_norm is not None and norm_value > config.max_grad_norm:
         torch.nn.utils.clip_grads_with_norm_(model.parameters(), config.max_grad_norm, norm)
     for group in optimizer.param_groups:
         group["lr"] = rate
@@ -338,8 +343,9 @@ def _take_step(state: TrainState, micro_batches: Sequence[Batch]) -> None:
     state.training_tokens += tokens
 
 
-def _summed_loss(model: GPT2Model, inputs: Tensor, targets: Tensor) -> Tensor:
-    return summed_linear_cross_entropy(model.hidden_states(inputs), model.head_weight, targets)
+def _summed_loss(model: GPT2Model, inputs: Tensor, targets: Tensor, *, scale: float) -> Tensor:
+    hidden = model.hidden_states(inputs)
+    return summed_linear_cross_entropy(hidden, model.head_weight, targets, scale=scale)
 
 
 def _check_finite(state: TrainState, step: int, rate: float, loss: float, norm: float) -> None:

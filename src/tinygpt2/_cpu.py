@@ -1,0 +1,87 @@
+"""What PyTorch and the C library are told on a CPU, so that the arithmetic is what takes the time."""
+
+import ctypes
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+
+import torch
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -3, -4  # malloc.h
+_LARGEST = (1 << 31) - 1  # what an int holds
+
+_ZEN_5 = 26  # AMD's number of the family
+
+_state = {"kept": False}
+
+KEEP_MEMORY = "TINYGPT2_KEEP_MEMORY"
+ONEDNN = "TINYGPT2_ONEDNN"
+
+
+def keep_memory() -> bool:
+    """Makes glibc keep freed blocks of any size for the process; returns whether it was glibc, and was not told not to.
+
+    By default glibc gives each large block back to the system when it is freed and asks for it anew, and the kernel
+    zeroes its pages each time. A training step on the CPU frees and asks for the same large blocks again and again. The
+    setting holds for the whole process and cannot be read back; ``TINYGPT2_KEEP_MEMORY=0`` in the environment leaves
+    the allocator as it is.
+
+    Source: mallopt(3).
+    """
+    if not sys.platform.startswith("linux") or os.environ.get(KEEP_MEMORY) == "0":
+        return False
+    libc = ctypes.CDLL(None)
+    if not hasattr(libc, "gnu_get_libc_version"):  # another libc, musl for instance
+        return False
+    settings = ((_M_MMAP_THRESHOLD, _LARGEST), (_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, _LARGEST))
+    _state["kept"] = [libc.mallopt(name, value) for name, value in settings] == [1, 1, 1]
+    return _state["kept"]
+
+
+def memory_is_kept() -> bool:
+    """Returns whether `keep_memory` was called in this process and took effect."""
+    return _state["kept"]
+
+
+@contextmanager
+def fast_products() -> Iterator[None]:
+    """Lets oneDNN multiply fp32 matrices, for the duration, on processors where MKL uses half of the vector unit.
+
+    PyTorch multiplies by MKL, which on AMD's Zen 5 uses AVX2 only. oneDNN, which PyTorch ships too, uses AVX-512 and is
+    twice as fast. PyTorch asks it for fp32 products only where it may round to bf16, which oneDNN makes use of on
+    processors with Intel's matrix unit (AMX) and nowhere else: here the products stay fp32, as a test checks.
+    ``TINYGPT2_ONEDNN=0`` in the environment leaves the products to MKL, and so does a precision you have chosen yourself.
+
+    Source: PyTorch's "Numerical accuracy", oneDNN's "Primitive attributes: floating-point math mode".
+    """
+    matmul = torch.backends.mkldnn.matmul
+    before = matmul.fp32_precision
+    if before != "none" or os.environ.get(ONEDNN) == "0" or not _mkl_is_slow(Path("/proc/cpuinfo")):
+        yield
+        return
+    matmul.fp32_precision = "bf16"
+    try:
+        yield
+    finally:
+        matmul.fp32_precision = before
+
+
+@cache
+def _mkl_is_slow(cpuinfo: Path) -> bool:
+    """Returns whether the processor is AMD's, of Zen 5 or later, with AVX-512 and without AMX."""
+    try:
+        first = cpuinfo.read_text(encoding="utf-8").split("\n\n")[0]
+    except OSError:  # not Linux
+        return False
+    facts = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in first.splitlines())}
+    flags = facts.get("flags", "").split()
+    return (
+        facts.get("vendor_id") == "AuthenticAMD"
+        and int(facts.get("cpu family", 0)) >= _ZEN_5
+        and "avx512f" in flags
+        and not any(flag.startswith("amx") for flag in flags)
+        and torch.backends.mkldnn.is_available()
+    )
