@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -444,8 +445,8 @@ def interrupted_at(step: int) -> Callable[..., None]:
     """Returns a step of training in which Ctrl-C is pressed."""
     real = tinygpt2_training._take_step
 
-    def take_step(state: TrainState, batches: object) -> None:
-        real(state, batches)  # type: ignore[arg-type]
+    def take_step(state: TrainState, *arguments: Any) -> None:
+        real(state, *arguments)
         if state.step == step:
             signal.raise_signal(signal.SIGINT)
 

@@ -38,6 +38,7 @@ TRAINING_FIELDS: list[tuple[str, list[Any], list[Any]]] = [
     ("max_grad_norm", ["1"], [0, -1, NAN, INF]),
     ("gradient_accumulation_steps", [2.0, None], [0]),
     ("precision", [], ["fp16", "", None]),
+    ("compile", [1, None, "no"], []),
     ("eval_every", [0.5], [0]),
     ("eval_batches", ["5"], [0]),
     ("sample_prompt", [5, b"at"], []),

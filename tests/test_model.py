@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from tinygpt2 import GPT2Config, GPT2Model, KVCache, cross_entropy_loss
-from tinygpt2.model import evaluation_mode
+from tinygpt2.model import evaluation_mode, linear
 
 TINY = GPT2Config(vocab_size=61, context_length=16, n_layer=2, n_head=3, n_embd=24)
 PUBLISHED = {
@@ -362,6 +362,22 @@ def test_dropout_acts_on_embeddings_attention_and_both_branches() -> None:
         assert not torch.equal(model(tokens), model(tokens))
 
 
+@pytest.mark.parametrize("height", [63, 128, 192, 1001])
+@pytest.mark.parametrize("shape", [(24,), (1, 24), (1, 1, 24), (2, 24), (1, 0, 24)])
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("biased", [False, True])
+def test_a_row_times_a_matrix_on_all_cores_is_the_product(
+    height: int, shape: tuple[int, ...], threads: int, *, biased: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    x, weight = torch.randn(shape), torch.randn(height, 24)
+    bias = torch.randn(height) if biased else None
+    with torch.no_grad():
+        out = linear(x, weight, bias)
+    torch.testing.assert_close(out, nn.functional.linear(x, weight, bias))
+    assert linear(x, weight.requires_grad_(), bias).requires_grad
+
+
 @pytest.mark.parametrize("n", [2, 3, 16])
 @pytest.mark.parametrize("cached", [False, True])
 def test_attention_on_few_positions_is_that_on_many(n: int, *, cached: bool, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -373,7 +389,7 @@ def test_attention_on_few_positions_is_that_on_many(n: int, *, cached: bool, mon
         logits = model(tokens, KVCache(TINY, 2) if cached else None)
         if cached:
             return [logits.detach()]
-        return [logits.detach(), *torch.autograd.grad(logits.logsumexp(-1).sum(), model.parameters())]
+        return [logits.detach(), *torch.autograd.grad(logits.logsumexp(-1).sum(), list(model.parameters()))]
 
     few = logits_and_gradients()
     monkeypatch.setattr("tinygpt2.model._causal_attention", None)

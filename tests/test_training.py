@@ -1,8 +1,10 @@
 """The training loop, held against the plainest PyTorch."""
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Never
 
 import pytest
 import torch
@@ -22,7 +24,7 @@ from tinygpt2 import (
     train,
 )
 from tinygpt2.data import Batch
-from tinygpt2.device import choose_device
+from tinygpt2.device import choose_device, compiled
 
 TOKENS = torch.arange(400).mul(7).remainder(61)
 
@@ -324,6 +326,46 @@ def test_bf16_trains_close_to_fp32_and_leaves_the_weights_in_fp32() -> None:
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
     assert rough.train_losses != exact.train_losses
     assert rough.train_losses == pytest.approx(exact.train_losses, rel=0.02)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:The .grad attribute")  # PyTorch's own
+def test_a_compiled_run_is_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    # All that torch.compile does but for making code of the result, which would take a compiler and a minute.
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
+    loader = make_dataloader(TOKENS[:250], batch_size=4, context_length=16)
+    assert len(loader.dataset) % 4  # type: ignore[arg-type] # a short last batch: another shape
+    config = TrainingConfig(epochs=2, learning_rate=1e-2)
+    for precision in ("fp32", "bf16"):
+        models = fresh_model(), fresh_model()
+        plain = quick(models[0], loader, replace(config, precision=precision))
+        compiled = quick(models[1], loader, replace(config, precision=precision, compile=True))
+        assert compiled.train_losses == pytest.approx(plain.train_losses, rel=1e-5 if precision == "fp32" else 1e-2)
+        if precision == "fp32":
+            torch.testing.assert_close(weights(models[1]), weights(models[0]), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_without_a_compiler_the_run_goes_on_with_a_warning(*, late: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> Never:
+        raise RuntimeError("\nno working C++ compiler\nand much else")
+
+    monkeypatch.setattr(torch, "compile", (lambda _: fails) if late else fails)
+    loader = make_dataloader(TOKENS, batch_size=4, context_length=16)
+    models = fresh_model(0.1), fresh_model(0.1)
+    with pytest.warns(RuntimeWarning, match="not compiled.*no working C.. compiler$") as caught:
+        quick(models[1], loader, TrainingConfig(compile=True))
+    assert len(caught) == 1
+    quick(models[0], loader, TrainingConfig())
+    assert torch.equal(weights(models[1]), weights(models[0]))
+
+
+def test_an_error_of_a_compiled_function_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails() -> Never:
+        raise KeyError("mine")
+
+    monkeypatch.setattr(torch, "compile", lambda function: function)
+    with pytest.raises(KeyError, match="mine"):
+        compiled(fails)()
 
 
 def test_a_batch_may_have_any_length_up_to_the_context() -> None:

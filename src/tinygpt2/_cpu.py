@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -53,11 +54,12 @@ def fast_products() -> Iterator[None]:
     PyTorch multiplies by MKL, which on AMD's Zen 5 uses AVX2 only. oneDNN, which PyTorch ships too, uses AVX-512 and is
     twice as fast. PyTorch asks it for fp32 products only where it may round to bf16, which oneDNN makes use of on
     processors with Intel's matrix unit (AMX) and nowhere else: here the products stay fp32, as a test checks.
-    ``TINYGPT2_ONEDNN=0`` in the environment leaves the products to MKL, and so does a precision you have chosen yourself.
+    ``TINYGPT2_ONEDNN=0`` in the environment leaves the products to MKL, and so does a precision that the user has set.
 
     Source: PyTorch's "Numerical accuracy", oneDNN's "Primitive attributes: floating-point math mode".
     """
-    matmul = torch.backends.mkldnn.matmul
+    mkldnn: Any = torch.backends.mkldnn  # whose settings have no types
+    matmul = mkldnn.matmul
     before = matmul.fp32_precision
     if before != "none" or os.environ.get(ONEDNN) == "0" or not _mkl_is_slow(Path("/proc/cpuinfo")):
         yield
@@ -83,5 +85,5 @@ def _mkl_is_slow(cpuinfo: Path) -> bool:
         and int(facts.get("cpu family", 0)) >= _ZEN_5
         and "avx512f" in flags
         and not any(flag.startswith("amx") for flag in flags)
-        and torch.backends.mkldnn.is_available()
+        and bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
     )

@@ -28,8 +28,8 @@ def dropout(x: Tensor, p: float) -> Tensor:
     kept = round((1 - p) * _LEVELS)
     if kept == _LEVELS:
         return x
-    # PyTorch's bernoulli_ draws a number of the Mersenne Twister for each element, and outside Intel's processors on one
-    # thread. One draw here serves four elements, and what remains uses vectors and all threads.
+    # PyTorch's bernoulli_ draws a number of the Mersenne Twister for each element, on one thread but for Intel's
+    # processors. One draw here serves four elements, and what remains uses vectors and all threads.
     draws = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
     levels = draws.view(torch.int16)[: x.numel()].view(x.shape)
     mask = torch.lt(levels, max(kept, 1) - _LEVELS // 2, out=torch.empty(x.shape, dtype=x.dtype))

@@ -249,6 +249,7 @@ def _training_config(options: argparse.Namespace, prompt: str, batches_per_epoch
         weight_decay=options.weight_decay,
         gradient_accumulation_steps=options.accumulate,
         precision=options.precision,
+        compile=options.compile,
         eval_every=options.eval_every or math.ceil(steps / EVALUATIONS),
         eval_batches=options.eval_batches,
         sample_prompt=None if options.quiet else prompt,

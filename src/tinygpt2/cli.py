@@ -245,6 +245,7 @@ def _add_train(commands: Commands) -> argparse.ArgumentParser:
         default="auto",
         help="auto is bf16 on a GPU that has it",
     )
+    optimisation.add_argument("--compile", action="store_true", help="compile the model, which pays on a GPU")
     _option(
         optimisation,
         "--seed",

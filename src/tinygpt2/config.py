@@ -119,6 +119,8 @@ class TrainingConfig:
         gradient_accumulation_steps: Batches (micro-batches) per step. The result is that of one batch as large as all.
         precision: ``"fp32"``; ``"bf16"`` for autocast to bfloat16, weights staying as they are; ``"auto"`` for bf16 on
             a CUDA GPU that supports it and fp32 elsewhere.
+        compile: Whether to compile the forward and backward pass with `torch.compile`, which takes a minute or less.
+            Where that fails, for want of a C++ compiler for instance, a warning is given and the run goes on without.
         eval_every: Steps between evaluations; ``None`` evaluates once an epoch. The untrained and the final model are
             always evaluated.
         eval_batches: Batches of each loader that an evaluation reads; ``None`` reads all.
@@ -146,6 +148,7 @@ class TrainingConfig:
     max_grad_norm: float | None = 1.0
     gradient_accumulation_steps: int = 1
     precision: Precision = "auto"
+    compile: bool = False
     eval_every: int | None = None
     eval_batches: int | None = None
     sample_prompt: str | None = None
@@ -167,6 +170,7 @@ class TrainingConfig:
         if self.max_grad_norm is not None:
             check_number("max_grad_norm", self.max_grad_norm, above_minimum=True)
         check_bool("decay_all_parameters", self.decay_all_parameters)
+        check_bool("compile", self.compile)
         if not isinstance(self.sample_prompt, str | None):
             raise TypeError(f"sample_prompt must be a text or None, got {self.sample_prompt!r}")
         if len(self.betas) != 2:

@@ -1,7 +1,10 @@
 """Where a model trains, in which precision, and from which random numbers."""
 
-from collections.abc import Iterator, Mapping
+import functools
+import warnings
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
@@ -37,6 +40,41 @@ def autocast(device: torch.device, precision: Precision) -> torch.autocast:
     """Returns the context in which a forward pass has this precision on this device; weights stay as they are."""
     bf16 = precision == "bf16" or (precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported())
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16)
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def compiled(function: Callable[P, R]) -> Callable[P, R]:
+    """Returns `torch.compile(function)`, which becomes ``function`` itself, with a warning, where compiling fails.
+
+    Compiling happens at the first calls, and where it fails there is no saying how: no C++ compiler, no Triton, a
+    version of Python that is too new. If the function itself fails, its error is raised.
+    """
+    attempts: list[Callable[P, R]] = []
+
+    def give_up(error: Exception) -> None:
+        attempts.clear()
+        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        warnings.warn(f"not compiled, and slower for it: {reason}", RuntimeWarning, stacklevel=4)
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        if attempts:
+            try:
+                return attempts[0](*args, **kwargs)
+            except Exception as error:  # noqa: BLE001 - a compiler may fail in any way
+                result = function(*args, **kwargs)  # or fails itself, and that is the error to tell
+                give_up(error)
+                return result
+        return function(*args, **kwargs)
+
+    try:
+        attempts.append(torch.compile(function))
+    except RuntimeError as error:
+        give_up(error)
+    return call
 
 
 def seed_everywhere(device: torch.device, seed: int) -> None:

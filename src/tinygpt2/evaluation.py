@@ -8,6 +8,7 @@ from itertools import islice
 import torch
 from torch import Tensor, nn
 
+from tinygpt2._cpu import fast_products
 from tinygpt2._validation import check_int
 from tinygpt2.data import Batch
 from tinygpt2.losses import IGNORE_INDEX, perplexity, summed_cross_entropy, summed_linear_cross_entropy
@@ -53,7 +54,7 @@ def evaluate(model: nn.Module, loader: Iterable[Batch], *, max_batches: int | No
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     losses: list[Tensor] = []
     counts: list[Tensor] = []
-    with torch.no_grad(), evaluation_mode(model):
+    with torch.no_grad(), evaluation_mode(model), fast_products():
         for inputs, targets in islice(loader, max_batches):
             losses.append(_summed_loss(model, inputs.to(device), targets.to(device)))
             counts.append((targets != IGNORE_INDEX).sum())

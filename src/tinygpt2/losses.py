@@ -96,9 +96,7 @@ def _logits_at_once(device: torch.device) -> int:
 class _SummedLinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     @override
-    def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, ignore_index: int, scale: float
-    ) -> Tensor:
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, ignore_index: int, scale: float) -> Tensor:
         of_hidden, of_weight = ctx.needs_input_grad[:2]
         dtype = torch.promote_types(hidden.dtype, torch.float32)
         loss = torch.zeros((), dtype=dtype, device=hidden.device)

@@ -20,7 +20,7 @@ from tinygpt2.callbacks import Callback, Event, ProgressBar, TextSamples, TrainS
 from tinygpt2.checkpoint import CheckpointSaver, checkpoints
 from tinygpt2.config import TrainingConfig
 from tinygpt2.data import Batch, Loader, fingerprint, mixed_seed
-from tinygpt2.device import autocast, choose_device, random_states_kept, seed_everywhere
+from tinygpt2.device import autocast, choose_device, compiled, random_states_kept, seed_everywhere
 from tinygpt2.evaluation import evaluate
 from tinygpt2.history import TrainingHistory
 from tinygpt2.losses import IGNORE_INDEX, summed_linear_cross_entropy
@@ -202,6 +202,9 @@ class _Run:
     callbacks: Sequence[Callback]
     saver: CheckpointSaver | None
 
+    def __post_init__(self) -> None:
+        self.summed_loss = compiled(_summed_loss) if self.state.config.compile else _summed_loss
+
     def __call__(self) -> None:
         """Trains until the last step, or until a callback or a signal stops it."""
         state = self.state
@@ -225,7 +228,7 @@ class _Run:
         """Makes the steps that are left of an epoch."""
         state = self.state
         for micro_batches in _groups(self.train_loader, state):
-            _take_step(state, micro_batches)
+            _take_step(state, micro_batches, self.summed_loss)
             self.emit("step")
             if state.interrupted:
                 break
@@ -305,7 +308,15 @@ def _begin_pass(loader: Loader, epoch: int, seed: int) -> None:
         sampler.set_epoch(epoch)
 
 
-def _take_step(state: TrainState, micro_batches: Sequence[Batch]) -> None:
+def _summed_loss(model: GPT2Model, inputs: Tensor, targets: Tensor, scale: float) -> Tensor:
+    return summed_linear_cross_entropy(model.hidden_states(inputs), model.head_weight, targets, scale=scale)
+
+
+def _take_step(
+    state: TrainState,
+    micro_batches: Sequence[Batch],
+    summed_loss: Callable[[GPT2Model, Tensor, Tensor, float], Tensor] = _summed_loss,
+) -> None:
     """Updates the weights once, or raises and leaves them alone."""
     began = time.perf_counter()
     config, model, optimizer = state.config, state.model, state.optimizer
@@ -321,7 +332,7 @@ def _take_step(state: TrainState, micro_batches: Sequence[Batch]) -> None:
         check_tokens(inputs, model.config)
         seed_everywhere(model.device, mixed_seed(config.seed, step, i))
         with autocast(model.device, config.precision):
-            loss = _summed_loss(model, inputs.to(model.device), targets.to(model.device), scale=1 / count)
+            loss = summed_loss(model, inputs.to(model.device), targets.to(model.device), 1 / count)
         loss.backward()  # type: ignore[no-untyped-call]
         total += loss.detach()
     gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
@@ -341,11 +352,6 @@ def _take_step(state: TrainState, micro_batches: Sequence[Batch]) -> None:
     state.training_seconds += time.perf_counter() - began
     state.training_steps += 1
     state.training_tokens += tokens
-
-
-def _summed_loss(model: GPT2Model, inputs: Tensor, targets: Tensor, *, scale: float) -> Tensor:
-    hidden = model.hidden_states(inputs)
-    return summed_linear_cross_entropy(hidden, model.head_weight, targets, scale=scale)
 
 
 def _check_finite(state: TrainState, step: int, rate: float, loss: float, norm: float) -> None:

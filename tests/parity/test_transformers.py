@@ -108,7 +108,7 @@ def test_logits_are_as_near_in_bfloat16_as_its_rounding(width: int) -> None:
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("width", WIDTHS)
 def test_dropout_is_the_same_in_training(attention: str, width: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same seed drops the same numbers with PyTorch's dropout, since the same things are dropped in the same order."""
+    """With PyTorch's dropout a seed drops the same numbers, since the same things are dropped in the same order."""
     for module in ("_dropout", "model"):  # ours, for a CPU, takes other random numbers
         monkeypatch.setattr(f"tinygpt2.{module}.dropout", torch.nn.functional.dropout)
     model = theirs(attention=attention).train()
