@@ -1,7 +1,7 @@
-"""The contestants: the same GPT-2 with the same weights, trained as each library's own users train it.
+"""The contestants: the same GPT-2 with the same weights, used as each library's own users use it.
 
-Each is a function from the work to the loss before the first step, without dropout, and a function that makes one step.
-It is called in a process of its own, so that no contestant has the allocator, the threads or the patches of another.
+Each is a function from the work to an answer that is the same for all, and a function that makes one step: of training,
+where the answer is the loss before it, without dropout; or of generation, where it is the tokens.
 """
 
 import importlib
@@ -15,24 +15,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tinygpt2 import GPT2Config, GPT2Model, TrainingConfig, TrainState, evaluate, make_optimizer
+from _measure import Step
+from tinygpt2 import GPT2Config, GPT2Model, TrainingConfig, TrainState, evaluate, generate, make_optimizer
 from tinygpt2._cpu import fast_products, keep_memory
 from tinygpt2.training import _take_step
-
-Step = Callable[[], object]
 
 LEARNING_RATE, WEIGHT_DECAY, BETAS, MAX_GRAD_NORM = 4e-4, 0.1, (0.9, 0.95), 1.0
 
 
 @dataclass(frozen=True)
 class Work:
-    """What is trained, the same for all."""
+    """What is trained, or generates, the same for all."""
 
     config: GPT2Config
     batch_size: int
     length: int
-    threads: int
     nanogpt: str | None = None
+    dtype: torch.dtype = torch.float32
 
     def model(self) -> GPT2Model:
         torch.manual_seed(0)
@@ -66,15 +65,19 @@ def tinygpt2(work: Work) -> tuple[float, Step]:
     return loss, step
 
 
-def transformers(work: Work) -> tuple[float, Step]:
-    """The loop of its documentation, "Fine-tune a pretrained model in native PyTorch", with clipping."""
+def _transformers_model(work: Work) -> Any:  # noqa: ANN401
     from tempfile import TemporaryDirectory  # noqa: PLC0415
 
     from transformers import GPT2LMHeadModel  # noqa: PLC0415
 
     with TemporaryDirectory() as directory:
         work.model().save_pretrained(directory)
-        model = GPT2LMHeadModel.from_pretrained(directory, attn_implementation="sdpa")
+        return GPT2LMHeadModel.from_pretrained(directory, attn_implementation="sdpa", dtype=work.dtype)
+
+
+def transformers(work: Work) -> tuple[float, Step]:
+    """The loop of its documentation, "Fine-tune a pretrained model in native PyTorch", with clipping."""
+    model = _transformers_model(work)
     return _plain(model, lambda inputs: model(inputs).logits, work)
 
 
@@ -106,8 +109,7 @@ def llms_from_scratch(work: Work) -> tuple[float, Step]:
     return _plain(model, model, work)
 
 
-def nanogpt(work: Work) -> tuple[float, Step]:
-    """The loop of train.py with its own optimizer groups, from a checkout."""
+def _nanogpt_model(work: Work) -> Any:  # noqa: ANN401
     assert work.nanogpt is not None
     sys.path.insert(0, work.nanogpt)
     theirs = importlib.import_module("model")
@@ -119,6 +121,12 @@ def nanogpt(work: Work) -> tuple[float, Step]:
     ours = {f"transformer.{name}": weight for name, weight in work.model().state_dict().items()}
     missing = model.load_state_dict(ours | {"lm_head.weight": ours["transformer.wte.weight"]}, strict=False)
     assert not missing.unexpected_keys
+    return model.to(work.dtype)
+
+
+def nanogpt(work: Work) -> tuple[float, Step]:
+    """The loop of train.py with its own optimizer groups, from a checkout."""
+    model = _nanogpt_model(work)
     optimizer = model.configure_optimizers(WEIGHT_DECAY, LEARNING_RATE, BETAS, "cpu")
     inputs, targets = work.batch()
 
@@ -128,7 +136,7 @@ def nanogpt(work: Work) -> tuple[float, Step]:
     return _loss_without_dropout(model, loss), _step(model, optimizer, loss)
 
 
-CONTESTANTS: dict[str, Callable[[Work], tuple[float, Step]]] = {
+TRAINING: dict[str, Callable[[Work], tuple[Any, Step]]] = {
     "tinygpt2": tinygpt2,
     "nanoGPT": nanogpt,
     "transformers": transformers,
@@ -136,17 +144,64 @@ CONTESTANTS: dict[str, Callable[[Work], tuple[float, Step]]] = {
 }
 
 
-def present(work: Work) -> list[str]:
+def _prompts(work: Work) -> Tensor:
+    return work.batch()[0][:, :8]
+
+
+def tinygpt2_generates(work: Work) -> tuple[Any, Step]:
+    model = work.model().to(work.dtype)
+
+    def step() -> Tensor:
+        return generate(model, _prompts(work), max_new_tokens=work.length)
+
+    return step().tolist(), step
+
+
+def transformers_generates(work: Work) -> tuple[Any, Step]:
+    """Its generate, greedy, with its own cache."""
+    model = _transformers_model(work).eval()
+    prompts = _prompts(work)
+    mask = torch.ones_like(prompts)
+    n = work.length
+
+    def step() -> Any:  # noqa: ANN401
+        return model.generate(
+            prompts, attention_mask=mask, max_new_tokens=n, min_new_tokens=n, do_sample=False, pad_token_id=0
+        )
+
+    return step().tolist(), step
+
+
+def nanogpt_generates(work: Work) -> tuple[Any, Step]:
+    """Its generate with top_k=1, which is greedy; it has no cache."""
+    model = _nanogpt_model(work).eval()
+
+    def step() -> Any:  # noqa: ANN401
+        return model.generate(_prompts(work), work.length, top_k=1)
+
+    return step().tolist(), step
+
+
+GENERATION: dict[str, Callable[[Work], tuple[Any, Step]]] = {
+    "tinygpt2": tinygpt2_generates,
+    "transformers": transformers_generates,
+    "nanoGPT": nanogpt_generates,
+}
+
+
+def present(
+    contestants: dict[str, Callable[[Work], tuple[Any, Step]]], work: Work
+) -> dict[str, Callable[[Work], tuple[Any, Step]]]:
     """Returns the contestants that are installed; others are named."""
     modules = {"transformers": "transformers", "LLMs-from-scratch": "llms_from_scratch"}
-    there = []
-    for name in CONTESTANTS:
+    there = {}
+    for name, contestant in contestants.items():
         if name == "nanoGPT":
             here = work.nanogpt is not None and Path(work.nanogpt, "model.py").exists()
         else:
             here = name not in modules or importlib.util.find_spec(modules[name]) is not None
         if here:
-            there.append(name)
+            there[name] = contestant
         else:
             print(f"{name} is not there", file=sys.stderr)
     return there

@@ -31,6 +31,7 @@ from tinygpt2 import (
 from tinygpt2 import training as tinygpt2_training
 from tinygpt2._train_command import _prompt
 from tinygpt2.cli import main
+from tinygpt2.data import Batch
 
 TEXT = "The quick brown fox jumps over the lazy dog. " * 40
 CHINESE = "天地玄黃，宇宙洪荒。日月盈昃，辰宿列張。" * 40
@@ -445,8 +446,8 @@ def interrupted_at(step: int) -> Callable[..., None]:
     """Returns a step of training in which Ctrl-C is pressed."""
     real = tinygpt2_training._take_step
 
-    def take_step(state: TrainState, *arguments: Any) -> None:
-        real(state, *arguments)
+    def take_step(state: TrainState, batches: Sequence[Batch], loss: Any) -> None:  # noqa: ANN401
+        real(state, batches, loss)
         if state.step == step:
             signal.raise_signal(signal.SIGINT)
 
