@@ -3,11 +3,12 @@
 python benchmarks/import_time.py
 """
 
+import json
 import statistics
 import subprocess
 import sys
 
-from _measure import interleaved
+from _measure import facts, interleaved
 
 ROUNDS = 10
 
@@ -24,6 +25,8 @@ def main() -> None:
     differences = [ours - torch for ours, torch in zip(seconds["tinygpt2"], seconds["torch"], strict=True)]
     for name, runs in seconds.items():
         print(f"{name:10} median {statistics.median(runs):.3f} s, {min(runs):.3f} to {max(runs):.3f}")
+    found = {"seconds": seconds, "more_than_torch": statistics.median(differences), **facts()}
+    print(json.dumps(found))
     print(f"difference median {statistics.median(differences):.3f} s, {min(differences):.3f} to {max(differences):.3f}")
 
 

@@ -62,7 +62,9 @@ def main() -> None:
     for name, used in memory.items():
         share = "" if name == "tinygpt2" else f"   {memory['tinygpt2'] / used:.2f}"
         print(f"{name:24}{before[name] / 1e9:12.2f}{used / 1e9:12.2f}{share}")
-    print(f"\n{json.dumps({'title': title, 'memory': memory, 'before': before, **vars(options), **facts()})}")
+    shares = {name: memory["tinygpt2"] / used for name, used in memory.items() if name != "tinygpt2"}
+    found = {"title": title, "memory": memory, "before": before, "memory_share": shares}
+    print(f"\n{json.dumps({**found, **vars(options), **facts()})}")
 
 
 if __name__ == "__main__":

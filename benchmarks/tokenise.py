@@ -10,7 +10,6 @@ import argparse
 import hashlib
 import multiprocessing
 import resource
-import statistics
 import tempfile
 import time
 from collections.abc import Callable
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from _measure import report
 from tinygpt2 import gpt2_tokenizer, tokenize_to_file
 
 if TYPE_CHECKING:
@@ -72,12 +72,18 @@ def main() -> None:
                 memory[name] = max(memory[name], used)
         hashes = [hashlib.sha256(Path(place, name).read_bytes()[skip:]).hexdigest()
                   for name, skip in (("tinygpt2", HEADER), ("tiktoken", 0))]  # fmt: skip
-    print(f"{size / 1e6:.0f} MB; the tokens are {'the same' if len(set(hashes)) == 1 else 'NOT the same'}")
-    for name, values in seconds.items():
-        rate = size / 1e6 / statistics.median(values)
-        print(f"{name}: {rate:.1f} MB/s (median of {len(values)}), {memory[name] / 1e6:.0f} MB of memory at most")
-    ratios = [slow / fast for slow, fast in zip(seconds["tiktoken"], seconds["tinygpt2"], strict=True)]
-    print(f"ratio {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
+    same = len(set(hashes)) == 1
+    report(
+        f"tokenising {size / 1e6:.0f} MB; the same tokens: {same}",
+        seconds,
+        per_run=size / 1e6,
+        unit="MB/s",
+        memory=memory,
+        **(vars(options) | {"text": options.text.name}),
+    )
+    assert same
+    for name, used in memory.items():
+        print(f"{name}: {used / 1e6:.0f} MB of memory at most")
 
 
 if __name__ == "__main__":
