@@ -85,10 +85,10 @@ def main() -> None:
         for name, points in lines.items():
             axis.plot(list(points), list(points.values()), marker="o", label=name)
         axis.set(xlabel=label, ylabel="tokens/s", xscale="log", yscale="log")
-        if label != "parameters":
-            ticks = list(next(iter(lines.values())))
-            axis.set_xticks(ticks, [str(tick) for tick in ticks])
-            axis.minorticks_off()
+        ticks = list(next(iter(lines.values())))
+        names = [f"{n / 1e6:.0f}M" if n > 10**6 else str(n) for n in ticks]
+        axis.set_xticks(ticks, names, rotation=30 if label == "parameters" else 0)
+        axis.xaxis.set_minor_formatter("")
         axis.grid(alpha=0.3)
         axis.legend(frameon=False)
     figure.savefig(options.out)

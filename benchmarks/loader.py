@@ -62,7 +62,7 @@ def main() -> None:
             **vars(options),
         )
     for name, share in shares.items():
-        print(f"{name}: {share:.2%} of a step of {of_a_step:.3f} s")
+        print(f"{name}: {share:.3%} of a step of {of_a_step:.3f} s")
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ class Row:
         if "memory_share" in found:
             return ", ".join(f"{share:.2f} x {name}" for name, share in found["memory_share"].items())
         if "share_of_a_step" in found:
-            return ", ".join(f"{share:.2%} {name}" for name, share in found["share_of_a_step"].items())
+            return ", ".join(f"{share:.3%} {name}" for name, share in found["share_of_a_step"].items())
         if "more_than_torch" in found:
             return f"{found['more_than_torch']:.3f} s"
         rows = found["results"]

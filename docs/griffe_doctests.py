@@ -1,7 +1,7 @@
 """Shows each ``>>>`` example of a docstring as code, where Markdown would see three nested quotations.
 
 A Griffe extension, which mkdocs.yml names; it is not part of the site.
-"""  # noqa: INP001 - loaded from its path
+"""
 
 import re
 

@@ -1,0 +1,196 @@
+"""Runs the tutorial, and writes what it printed, its figures and its notebooks.
+
+    python docs/build.py            # four minutes; the pages are the source, in English and in Chinese
+
+In a page, a block of Python is followed by a block with the title "Prints", which holds what the code printed. Where
+the title is "Prints, for instance", another machine may print other digits. The chapters run in order, in one
+directory; the Chinese ones have the same code.
+"""
+
+import ast
+import hashlib
+import io
+import json
+import os
+import re
+import sys
+import tempfile
+import textwrap
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+
+DOCS = Path(__file__).parent
+CHAPTERS = ("index", "targets", "untrained", "loss", "training", "decoding", "larger", "overfitting")
+LANGUAGES = {"en": DOCS / "tutorial", "zh": DOCS / "zh" / "tutorial"}
+NOTEBOOK = "train-gpt2.ipynb"
+
+FENCE = re.compile(r"^(?P<indent> *)```(?P<info>[^\n`]*)\n(?P<content>.*?)^(?P=indent)```$", re.MULTILINE | re.DOTALL)
+NOT_RUN = re.compile(r"<!-- not run: .+ -->\s*\Z")
+PRINTS = ('text title="Prints"', 'text title="Prints, for instance"')
+PRINTS_ZH = {'text title="输出"': PRINTS[0], 'text title="输出（示例）"': PRINTS[1]}
+FIGURE = re.compile(r'^figure\.savefig\("([\w-]+\.svg)"\)$', re.MULTILINE)
+IMAGE = re.compile(r"^!\[[^\]]*\]\(([^)]+)\)\n", re.MULTILINE)
+
+
+@dataclass
+class Block:
+    """A block of Python in a page."""
+
+    code: str
+    line: int
+    runs: bool
+    prints: str | None = None
+    exactly: bool = True
+
+    def compiled(self, page: Path) -> object:
+        """Returns the code with so many empty lines before it that a traceback shows the page's line."""
+        return compile("\n" * self.line + self.code, str(page), "exec")
+
+    @property
+    def figures(self) -> list[str]:
+        """Names of the files that it saves."""
+        return FIGURE.findall(self.code)
+
+
+def python_blocks(page: Path) -> list[Block]:
+    """Returns the blocks of a page in order, each with what it prints where the page says so."""
+    text = page.read_text(encoding="utf-8")
+    blocks: list[Block] = []
+    for fence in FENCE.finditer(text):
+        content = textwrap.dedent(fence["content"])
+        info = PRINTS_ZH.get(fence["info"], fence["info"])
+        if info in PRINTS:
+            blocks[-1].prints, blocks[-1].exactly = content, info == PRINTS[0]
+        elif info.split(" ")[0] == "python":
+            before = text[: fence.start()]
+            blocks.append(Block(content, line=before.count("\n") + 1, runs=not NOT_RUN.search(before)))
+    return blocks
+
+
+def chapters(language: str) -> list[Path]:
+    """Returns the pages of the tutorial in order."""
+    return [LANGUAGES[language] / f"{name}.md" for name in CHAPTERS]
+
+
+def outputs(page: Path, blocks: Sequence[Block]) -> Iterator[tuple[Block, str]]:
+    """Runs the blocks of a page in the current directory and yields each with what it printed."""
+    namespace: dict[str, object] = {"__name__": "__main__"}
+    for block in blocks:
+        if block.runs:
+            with redirect_stdout(io.StringIO()) as printed:
+                exec(block.compiled(page), namespace)  # type: ignore[arg-type] # noqa: S102 - our own documentation
+            yield block, printed.getvalue()
+
+
+def with_outputs(text: str, printed: Sequence[str]) -> str:
+    """Returns a page whose blocks with the title "Prints" hold what the blocks before them printed."""
+    waiting = iter(printed)
+    last = ""
+
+    def fill(fence: re.Match[str]) -> str:
+        nonlocal last
+        info = PRINTS_ZH.get(fence["info"], fence["info"])
+        if info.split(" ")[0] == "python":
+            if not NOT_RUN.search(text[: fence.start()]):
+                last = next(waiting)
+            return fence[0]
+        if info in PRINTS:
+            return f"{fence['indent']}```{fence['info']}\n{textwrap.indent(last, fence['indent'])}{fence['indent']}```"
+        return fence[0]
+
+    return FENCE.sub(fill, text)
+
+
+def same_code(one: Block, other: Block) -> bool:
+    """Returns whether two blocks differ in comments alone."""
+    return ast.dump(ast.parse(one.code)) == ast.dump(ast.parse(other.code))
+
+
+def notebook(language: str) -> str:
+    """Returns the tutorial as a notebook with the outputs and figures that its pages have."""
+    cells = [cell for page in chapters(language) for cell in _cells(page) if cell["source"]]
+    for number, cell in enumerate(cells):
+        cell["id"] = hashlib.sha256(f"{number}{cell['source']}".encode()).hexdigest()[:8]
+    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    content = {"cells": cells, "metadata": {"kernelspec": kernel}, "nbformat": 4, "nbformat_minor": 5}
+    return json.dumps(content, ensure_ascii=False, indent=1) + "\n"
+
+
+Cell = dict[str, object]
+
+
+def _cells(page: Path) -> Iterator[Cell]:
+    text = page.read_text(encoding="utf-8")
+    blocks = iter(python_blocks(page))
+    place = 0
+    for fence in FENCE.finditer(text):
+        info = PRINTS_ZH.get(fence["info"], fence["info"])
+        if info in PRINTS or info.split(" ")[0] == "python":
+            yield _markdown(text[place : fence.start()])
+            place = fence.end()
+            if info not in PRINTS:
+                yield _code(next(blocks))
+    yield _markdown(text[place:])
+
+
+def _code(block: Block) -> Cell:
+    if not block.runs:
+        return _markdown(f"```python\n{block.code}```")
+    shown: list[Cell] = []
+    if block.prints:
+        shown.append({"name": "stdout", "output_type": "stream", "text": block.prints.splitlines(keepends=True)})
+    for name in block.figures:
+        svg = (LANGUAGES["en"] / name).read_text(encoding="utf-8").splitlines(keepends=True)
+        shown.append({"data": {"image/svg+xml": svg}, "metadata": {}, "output_type": "display_data"})
+    source = FIGURE.sub("figure", block.code).rstrip("\n").splitlines(keepends=True)
+    return {"cell_type": "code", "execution_count": None, "metadata": {}, "outputs": shown, "source": source}
+
+
+def _markdown(text: str) -> Cell:
+    return {"cell_type": "markdown", "metadata": {}, "source": _prose(text).splitlines(keepends=True)}
+
+
+def _prose(text: str) -> str:
+    """Returns Markdown for a notebook: without the images, which its outputs are, and without links into the site."""
+    text = re.sub(r"<!-- not run: .+ -->", "", IMAGE.sub("", text))
+    return re.sub(r"\[([^\]]+)\]\((?!https?:)[^)]+\)", r"\1", text).strip()
+
+
+@contextmanager
+def _inside(directory: str) -> Iterator[None]:
+    before = Path.cwd()
+    os.chdir(directory)
+    try:
+        yield
+    finally:
+        os.chdir(before)
+
+
+def main() -> None:
+    """Runs the chapters and writes what came of it."""
+    import matplotlib as mpl  # noqa: PLC0415
+
+    mpl.rcParams["svg.hashsalt"] = "tinygpt2"  # the same figure is the same file
+    with tempfile.TemporaryDirectory() as place, _inside(place):
+        for names in zip(*(chapters(language) for language in LANGUAGES), strict=True):
+            page = names[0]
+            sys.stderr.write(f"{page.name}\n")
+            blocks = python_blocks(page)
+            printed = [output for _, output in outputs(page, blocks)]
+            for name in (name for block in blocks for name in block.figures):
+                figure = Path(name).read_text(encoding="utf-8")
+                figure = re.sub(r"<dc:date>.*?</dc:date>", "", figure, flags=re.DOTALL)
+                (page.parent / name).write_text(figure, encoding="utf-8")
+            for translation in names:
+                if translation.exists():
+                    text = translation.read_text(encoding="utf-8")
+                    translation.write_text(with_outputs(text, printed), encoding="utf-8")
+    for language, directory in LANGUAGES.items():
+        if directory.exists():
+            (directory / NOTEBOOK).write_text(notebook(language), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
