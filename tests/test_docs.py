@@ -12,7 +12,7 @@ import nbformat
 import pytest
 
 import tinygpt2
-from build import CHAPTERS, FENCE, LANGUAGES, NOTEBOOK, chapters, notebook, outputs, python_blocks, same_code
+from build import CHAPTERS, FENCE, LANGUAGES, NOTEBOOK, chapters, few_steps, notebook, outputs, python_blocks, same_code
 from tinygpt2.cli import main
 
 ROOT = Path(__file__).parent.parent
@@ -41,7 +41,7 @@ def test_the_tutorial_runs_and_prints_what_it_says(tmp_path: Path, monkeypatch: 
     for page in chapters("en"):
         blocks = python_blocks(page)
         for block in blocks:
-            block.code = re.sub(r"\bepochs=\d+", "max_steps=3", block.code)
+            block.code = few_steps(block.code)
         for block, printed in outputs(page, blocks):
             if block.prints is None:
                 assert not printed, f"{page}:{block.line} prints something that the page does not show"
@@ -130,3 +130,9 @@ def layers_on_the_page() -> Iterator[tuple[int, set[str]]]:
     page = (DOCS / "architecture.md").read_text(encoding="utf-8")
     for number, modules in re.findall(r"^\| (\d+) \| ([^|]+) \|", page, re.MULTILINE):
         yield int(number), set(re.findall(r"`(\w+)`", modules))
+
+
+def test_the_list_for_language_models_links_pages_that_are_there() -> None:
+    links = re.findall(r"\]\(([^)]+)\)", (DOCS / "llms.txt").read_text(encoding="utf-8"))
+    assert links
+    assert [link for link in links if not (DOCS / link).exists()] == []
