@@ -43,6 +43,12 @@ class Work:
         return tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()
 
 
+def num_parameters(config: GPT2Config) -> int:
+    """Returns how many parameters a model has, without making it."""
+    with torch.device("meta"):
+        return GPT2Model(config).num_parameters()
+
+
 def tinygpt2(work: Work) -> tuple[float, Step]:
     """The step of `train`, without its evaluations."""
     model, batch = work.model(), work.batch()

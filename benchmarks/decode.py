@@ -14,8 +14,8 @@ import argparse
 import torch
 
 from _measure import in_turns, medians, report
-from _peers import GENERATION, Work, present
-from tinygpt2 import GPT2Config, GPT2Model
+from _peers import GENERATION, Work, num_parameters, present
+from tinygpt2 import GPT2Config
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -37,8 +37,7 @@ def main() -> None:
     same = {name: tokens == turns.answers["tinygpt2"] for name, tokens in turns.answers.items()}
     assert options.dtype != "fp32" or all(same.values()), same
 
-    with torch.device("meta"):
-        parameters = GPT2Model(config).num_parameters()
+    parameters = num_parameters(config)
     machine = medians(turns.machine)
     positions = config.context_length * config.n_embd
     read = (parameters - positions) * work.dtype.itemsize

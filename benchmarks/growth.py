@@ -19,8 +19,8 @@ mpl.use("svg")
 import matplotlib.pyplot as plt
 
 from _measure import Step, facts, in_turns, medians
-from _peers import Work, tinygpt2, tinygpt2_generates
-from tinygpt2 import GPT2Config, GPT2Model
+from _peers import Work, num_parameters, tinygpt2, tinygpt2_generates
+from tinygpt2 import GPT2Config
 
 PRESETS = ("gpt2-nano", "gpt2-micro", "gpt2-mini", "gpt2")
 CONTEXTS = (64, 128, 256, 512, 1024)
@@ -47,10 +47,7 @@ def shape(preset: str = "gpt2-mini", length: int = 128) -> GPT2Config:
 
 def measure(most: int) -> dict[str, dict[str, Points]]:
     """Returns the tokens/s of each line of each panel."""
-    sizes = {}
-    for preset in PRESETS:
-        with torch.device("meta"):
-            sizes[preset] = GPT2Model(shape(preset)).num_parameters()
+    sizes = {preset: num_parameters(shape(preset)) for preset in PRESETS}
     threads = {n: n for n in range(1, most + 1)}
     long = shape(length=1024)
     return {

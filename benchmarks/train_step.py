@@ -15,8 +15,8 @@ import statistics
 import torch
 
 from _measure import in_turns, medians, report
-from _peers import TRAINING, Work, present
-from tinygpt2 import GPT2Config, GPT2Model
+from _peers import TRAINING, Work, num_parameters, present
+from tinygpt2 import GPT2Config
 
 SMALL = {"vocab_size": 65, "context_length": 64, "n_layer": 4, "n_head": 4, "n_embd": 128}
 
@@ -57,8 +57,7 @@ def main() -> None:
     assert worst < 1e-4, turns.answers
 
     tokens = work.batch_size * work.length
-    with torch.device("meta"):
-        parameters = GPT2Model(config).num_parameters()
+    parameters = num_parameters(config)
     machine = medians(turns.machine)
     done = operations(work) / statistics.median(turns.seconds["tinygpt2"])
     report(

@@ -55,13 +55,18 @@ class Block:
         return FIGURE.findall(self.code)
 
 
+def _info(fence: re.Match[str]) -> str:
+    """Returns what a block is, in English."""
+    return PRINTS_ZH.get(fence["info"], fence["info"])
+
+
 def python_blocks(page: Path) -> list[Block]:
     """Returns the blocks of a page in order, each with what it prints where the page says so."""
     text = page.read_text(encoding="utf-8")
     blocks: list[Block] = []
     for fence in FENCE.finditer(text):
         content = textwrap.dedent(fence["content"])
-        info = PRINTS_ZH.get(fence["info"], fence["info"])
+        info = _info(fence)
         if info in PRINTS:
             blocks[-1].prints, blocks[-1].exactly = content, info == PRINTS[0]
         elif info.split(" ")[0] == "python":
@@ -92,7 +97,7 @@ def with_outputs(text: str, printed: Sequence[str]) -> str:
 
     def fill(fence: re.Match[str]) -> str:
         nonlocal last
-        info = PRINTS_ZH.get(fence["info"], fence["info"])
+        info = _info(fence)
         if info.split(" ")[0] == "python":
             if not NOT_RUN.search(text[: fence.start()]):
                 last = next(waiting)
@@ -127,7 +132,7 @@ def _cells(page: Path) -> Iterator[Cell]:
     blocks = iter(python_blocks(page))
     place = 0
     for fence in FENCE.finditer(text):
-        info = PRINTS_ZH.get(fence["info"], fence["info"])
+        info = _info(fence)
         if info in PRINTS or info.split(" ")[0] == "python":
             yield _markdown(text[place : fence.start()])
             place = fence.end()
@@ -204,12 +209,10 @@ def main() -> None:
                 figure = re.sub(r"<dc:date>.*?</dc:date>", "", figure, flags=re.DOTALL)
                 (page.parent / name).write_text(figure, encoding="utf-8")
             for translation in names:
-                if translation.exists():
-                    text = translation.read_text(encoding="utf-8")
-                    translation.write_text(with_outputs(text, printed), encoding="utf-8")
+                text = translation.read_text(encoding="utf-8")
+                translation.write_text(with_outputs(text, printed), encoding="utf-8")
     for language, directory in LANGUAGES.items():
-        if directory.exists():
-            (directory / NOTEBOOK).write_text(notebook(language), encoding="utf-8")
+        (directory / NOTEBOOK).write_text(notebook(language), encoding="utf-8")
 
 
 if __name__ == "__main__":
