@@ -1,11 +1,12 @@
-"""Runs the tutorial, and writes what it printed, its figures and its notebooks.
+"""Runs the code in the pages, and writes what it printed and drew into them; makes notebooks and the layers' figure.
 
-    python docs/build.py            # four minutes; the pages are the source, in English and in Chinese
-    python docs/build.py --execute  # runs the notebook as Jupyter does, with three steps instead of epochs
+    python docs/build.py                    # all pages, in English and in Chinese; five minutes
+    python docs/build.py guide/evaluate.md  # this page and its translation
+    python docs/build.py --execute          # runs the notebook as Jupyter does, with three steps instead of epochs
 
 In a page, a block of Python is followed by a block with the title "Prints", which holds what the code printed. Where
-the title is "Prints, for instance", another machine may print other digits. The chapters run in order, in one
-directory; the Chinese ones have the same code.
+the title is "Prints, for instance", another machine may print other digits. The tutorial's chapters run in order, in
+one directory; every other page runs by itself. Chinese pages have the same code as the English ones.
 """
 
 import ast
@@ -23,9 +24,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 DOCS = Path(__file__).parent
-CHAPTERS = ("index", "targets", "untrained", "loss", "training", "decoding", "larger", "overfitting")
-LANGUAGES = {"en": DOCS / "tutorial", "zh": DOCS / "zh" / "tutorial"}
-NOTEBOOK = "train-gpt2.ipynb"
+CHAPTERS = tuple(
+    f"tutorial/{name}.md"
+    for name in ("index", "targets", "untrained", "loss", "training", "decoding", "larger", "overfitting")
+)
+LANGUAGES = {"en": DOCS, "zh": DOCS / "zh"}
+NOTEBOOK = "tutorial/train-gpt2.ipynb"
 
 FENCE = re.compile(r"^(?P<indent> *)```(?P<info>[^\n`]*)\n(?P<content>.*?)^(?P=indent)```$", re.MULTILINE | re.DOTALL)
 NOT_RUN = re.compile(r"<!-- not run: .+ -->\s*\Z")
@@ -77,7 +81,7 @@ def python_blocks(page: Path) -> list[Block]:
 
 def chapters(language: str) -> list[Path]:
     """Returns the pages of the tutorial in order."""
-    return [LANGUAGES[language] / f"{name}.md" for name in CHAPTERS]
+    return [LANGUAGES[language] / name for name in CHAPTERS]
 
 
 def outputs(page: Path, blocks: Sequence[Block]) -> Iterator[tuple[Block, str]]:
@@ -148,7 +152,7 @@ def _code(block: Block) -> Cell:
     if block.prints:
         shown.append({"name": "stdout", "output_type": "stream", "text": block.prints.splitlines(keepends=True)})
     for name in block.figures:
-        svg = (LANGUAGES["en"] / name).read_text(encoding="utf-8").splitlines(keepends=True)
+        svg = (DOCS / "tutorial" / name).read_text(encoding="utf-8").splitlines(keepends=True)
         shown.append({"data": {"image/svg+xml": svg}, "metadata": {}, "output_type": "display_data"})
     source = FIGURE.sub("figure", block.code).rstrip("\n").splitlines(keepends=True)
     return {"cell_type": "code", "execution_count": None, "metadata": {}, "outputs": shown, "source": source}
@@ -190,28 +194,68 @@ def few_steps(code: str) -> str:
     return re.sub(r"\bepochs=\d+", "max_steps=3", code)
 
 
+def pages() -> list[str]:
+    """Returns the names of the English pages that show what code prints, chapters of the tutorial in their order."""
+    others = [path.relative_to(DOCS).as_posix() for path in sorted(DOCS.rglob("*.md"))]
+    names = [*CHAPTERS, *(name for name in others if name not in CHAPTERS and not name.startswith("zh/"))]
+    return [name for name in names if any(block.prints is not None for block in python_blocks(DOCS / name))]
+
+
+def build(name: str) -> None:
+    """Runs a page in the current directory, and writes into it and its translation what came of it."""
+    page = DOCS / name
+    blocks = python_blocks(page)
+    printed = [output for _, output in outputs(page, blocks)]
+    for translation in (directory / name for directory in LANGUAGES.values()):
+        text = translation.read_text(encoding="utf-8")
+        translation.write_text(with_outputs(text, printed), encoding="utf-8")
+        for figure in (figure for block in blocks for figure in block.figures):
+            drawn = Path(figure).read_text(encoding="utf-8")
+            drawn = re.sub(r"<dc:date>.*?</dc:date>", "", drawn, flags=re.DOTALL)
+            (translation.parent / figure).write_text(drawn, encoding="utf-8")
+
+
+def layers_on_the_page(page: Path) -> dict[int, set[str]]:
+    """Returns the modules of each layer, as the table in the page on the architecture has them."""
+    rows = re.findall(r"^\| (\d+) \| ([^|]+) \|", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {int(number): set(re.findall(r"`(\w+)`", modules)) for number, modules in rows}
+
+
+def layers_figure() -> str:
+    """Returns the layers of the package as an SVG, the highest at the top, private modules in grey."""
+    layers = layers_on_the_page(DOCS / "architecture.md")
+    height, drawn = 46, []
+    for number, modules in layers.items():
+        top, left = (len(layers) - 1 - number) * height, 40.0
+        drawn.append(f'<rect x="0" y="{top}" width="720" height="{height - 6}" rx="4" fill="#c5cae9"/>')
+        drawn.append(f'<text x="18" y="{top + 25}">{number}</text>')
+        for name in sorted(modules, key=lambda name: name.lstrip("_")):
+            width = 8.4 * len(name) + 16
+            colour = "#e0e0e0" if name.startswith("_") else "#ffffff"
+            drawn.append(f'<rect x="{left:g}" y="{top + 7}" width="{width:g}" height="26" rx="4" fill="{colour}"/>')
+            drawn.append(f'<text x="{left + width / 2:g}" y="{top + 25}">{name}</text>')
+            left += width + 8
+    style = 'font-family="monospace" font-size="14" text-anchor="middle" fill="#1a237e"'
+    size = f'viewBox="0 0 720 {len(layers) * height - 6}"'
+    return f'<svg xmlns="http://www.w3.org/2000/svg" {size} {style}>\n' + "\n".join(drawn) + "\n</svg>\n"
+
+
 def main() -> None:
-    """Runs the chapters and writes what came of it, or runs the notebook."""
+    """Runs all pages or those that are named, or the notebook."""
     if sys.argv[1:] == ["--execute"]:
         execute("en")  # the Chinese one has the same code
         return
     import matplotlib as mpl  # noqa: PLC0415
 
     mpl.rcParams["svg.hashsalt"] = "tinygpt2"  # the same figure is the same file
-    with tempfile.TemporaryDirectory() as place, _inside(place):
-        for names in zip(*(chapters(language) for language in LANGUAGES), strict=True):
-            page = names[0]
-            sys.stderr.write(f"{page.name}\n")
-            blocks = python_blocks(page)
-            printed = [output for _, output in outputs(page, blocks)]
-            for name in (name for block in blocks for name in block.figures):
-                figure = Path(name).read_text(encoding="utf-8")
-                figure = re.sub(r"<dc:date>.*?</dc:date>", "", figure, flags=re.DOTALL)
-                (page.parent / name).write_text(figure, encoding="utf-8")
-            for translation in names:
-                text = translation.read_text(encoding="utf-8")
-                translation.write_text(with_outputs(text, printed), encoding="utf-8")
+    names = sys.argv[1:] or pages()
+    with tempfile.TemporaryDirectory() as tutorial:
+        for name in names:
+            sys.stderr.write(f"{name}\n")
+            with tempfile.TemporaryDirectory() as place, _inside(tutorial if name in CHAPTERS else place):
+                build(name)
     for language, directory in LANGUAGES.items():
+        (directory / "layers.svg").write_text(layers_figure(), encoding="utf-8")
         (directory / NOTEBOOK).write_text(notebook(language), encoding="utf-8")
 
 

@@ -1,0 +1,43 @@
+"""Builds the site: the English pages in en/, the Chinese ones in zh/, and a first page that chooses between them.
+
+    python docs/make_site.py site                             # a directory that a web server can serve
+    python docs/make_site.py site https://example.org/docs/   # with its address the language switch stays on the page
+
+To see a language while you write, use ``mkdocs serve`` or ``mkdocs serve -f mkdocs.zh.yml``.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+CONFIGURATIONS = {"en": "mkdocs.yml", "zh": "mkdocs.zh.yml"}
+
+# Without JavaScript the reader gets English, and the language switch.
+FIRST_PAGE = """<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<title>tinygpt2</title>
+<script>location.replace(navigator.language.startsWith("zh") ? "zh/" : "en/")</script>
+<noscript><meta http-equiv="refresh" content="0; url=en/"></noscript>
+<a href="en/">English</a> <a href="zh/" lang="zh">中文</a>
+</html>
+"""
+
+
+def make_site(directory: Path, address: str = "") -> None:
+    """Builds the site into a directory; any warning is an error."""
+    for language, configuration in CONFIGURATIONS.items():
+        command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "-f", configuration]
+        environment = os.environ | {"SITE_URL": f"{address}{language}/" if address else "", "NO_MKDOCS_2_WARNING": "1"}
+        subprocess.run([*command, "-d", str(directory.resolve() / language)], cwd=ROOT, env=environment, check=True)
+    (directory / "index.html").write_text(FIRST_PAGE, encoding="utf-8")
+    shutil.copy(ROOT / "docs" / "llms.txt", directory)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) not in (2, 3):
+        sys.exit(__doc__)
+    make_site(Path(sys.argv[1]), *sys.argv[2:])
