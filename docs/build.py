@@ -2,7 +2,7 @@
 
     python docs/build.py                    # all pages, in English and in Chinese; five minutes
     python docs/build.py guide/evaluate.md  # this page and its translation
-    python docs/build.py --execute          # runs the notebook as Jupyter does, with three steps instead of epochs
+    python docs/build.py --execute          # runs the notebooks as Jupyter does, with three steps instead of epochs
 
 In a page, a block of Python is followed by a block with the title "Prints", which holds what the code printed. Where
 the title is "Prints, for instance", another machine may print other digits. The tutorial's chapters run in order, in
@@ -241,9 +241,10 @@ def layers_figure() -> str:
 
 
 def main() -> None:
-    """Runs all pages or those that are named, or the notebook."""
+    """Runs all pages or those that are named, or the notebooks."""
     if sys.argv[1:] == ["--execute"]:
-        execute("en")  # the Chinese one has the same code
+        for language in LANGUAGES:
+            execute(language)
         return
     import matplotlib as mpl  # noqa: PLC0415
 

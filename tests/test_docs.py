@@ -4,6 +4,7 @@ A block that cannot run offline has ``<!-- not run: why -->`` on the line before
 """
 
 import ast
+import inspect
 import re
 from pathlib import Path
 
@@ -125,6 +126,15 @@ def test_the_notebook_is_that_of_the_pages(language: str) -> None:
     nbformat.validate(nbformat.reads(written, as_version=4))  # type: ignore[no-untyped-call]
 
 
+def test_code_fits_the_width_of_a_page() -> None:
+    shown = [
+        line for page in [*PAGES, *chapters("en")] for block in python_blocks(page) for line in block.code.splitlines()
+    ]
+    for module in (ROOT / "src/tinygpt2").glob("*.py"):
+        shown += re.findall(r"^ *((?:>>>|\.\.\.) .*)$", module.read_text(encoding="utf-8"), re.MULTILINE)
+    assert [line for line in shown if len(line) > 80] == []
+
+
 def test_the_site_begins_with_the_readmes_code() -> None:
     assert [block.code for block in python_blocks(DOCS / "index.md")] == [block.code for block in python_blocks(README)]
 
@@ -132,6 +142,14 @@ def test_the_site_begins_with_the_readmes_code() -> None:
 def test_the_reference_has_every_public_name_once() -> None:
     documented = [name for page in REFERENCE.glob("*.md") for name in members(page)]
     assert sorted(documented) == list(tinygpt2.__all__)
+
+
+@pytest.mark.parametrize("name", tinygpt2.__all__)
+def test_every_public_name_has_an_example(name: str) -> None:
+    documented = getattr(tinygpt2, name)
+    members = vars(documented).items() if isinstance(documented, type) else ()
+    docstrings = [documented, *(value for member, value in members if not member.startswith("_"))]
+    assert any(">>> " in (inspect.getdoc(value) or "") for value in docstrings)
 
 
 def test_the_overview_links_every_public_name_to_its_page() -> None:
@@ -171,6 +189,12 @@ def test_the_architecture_shows_the_layers_that_are_enforced() -> None:
     for directory in LANGUAGES.values():
         assert layers_on_the_page(directory / "architecture.md") == dict(enumerate(enforced))
         assert (directory / "layers.svg").read_text(encoding="utf-8") == layers_figure(), "run python docs/build.py"
+
+
+@pytest.mark.parametrize("page", ["CITATION.cff", "docs/cite.md", "docs/zh/cite.md"])
+def test_the_citation_names_this_version(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    assert re.findall(r"^ *version *[:=] *\{?([\d.]+)", text, re.MULTILINE) == [tinygpt2.__version__]
 
 
 def test_the_list_for_language_models_links_pages_that_are_there() -> None:

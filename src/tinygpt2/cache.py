@@ -31,7 +31,10 @@ class KVCache:
         ValueError: If the capacity is beyond the context length, or ``padding`` is not (B,) counts.
 
     >>> from tinygpt2 import GPT2Model
-    >>> model = GPT2Model(GPT2Config(vocab_size=9, context_length=8, n_layer=2, n_head=2, n_embd=4)).eval()
+    >>> shape = GPT2Config(
+    ...     vocab_size=9, context_length=8, n_layer=2, n_head=2, n_embd=4
+    ... )
+    >>> model = GPT2Model(shape).eval()
     >>> cache = KVCache(model.config, batch_size=1)
     >>> tokens = torch.tensor([[3, 1, 4, 1, 5]])
     >>> _ = model(tokens[:, :3], cache)

@@ -114,7 +114,23 @@ class TrainState:
 
 
 class Callback(Protocol):
-    """Anything that can be called with the training state."""
+    """Anything that can be called with the training state.
+
+    >>> from tinygpt2 import GPT2Config, make_dataloader, train
+    >>> shape = GPT2Config(
+    ...     vocab_size=4, context_length=8, n_layer=1, n_head=2, n_embd=32
+    ... )
+    >>> loader = make_dataloader([0, 1, 2, 3] * 50, batch_size=4, context_length=8)
+    >>> def write_the_steps(state: TrainState) -> None:
+    ...     if state.event == "end":
+    ...         print(state.step, "of", state.total_steps)
+    >>> callbacks: list[Callback] = [write_the_steps]
+    >>> _ = train(
+    ...     GPT2Model(shape), loader, callbacks=callbacks, device="cpu",
+    ...     progress=False,
+    ... )
+    6 of 6
+    """
 
     def __call__(self, state: TrainState, /) -> object:
         """Looks at the state after an event; what it returns does not matter."""
@@ -124,7 +140,18 @@ class Callback(Protocol):
 class ProgressBar:
     """Shows on stderr how training goes: a bar on a terminal, plain lines elsewhere.
 
-    `train` adds one unless ``progress=False``.
+    `train` adds one unless ``progress=False``. The same by hand:
+
+    >>> from tinygpt2 import GPT2Config, make_dataloader, train
+    >>> shape = GPT2Config(
+    ...     vocab_size=4, context_length=8, n_layer=1, n_head=2, n_embd=32
+    ... )
+    >>> loader = make_dataloader([0, 1, 2, 3] * 50, batch_size=4, context_length=8)
+    >>> with ProgressBar() as bar:
+    ...     history = train(
+    ...         GPT2Model(shape), loader, callbacks=[bar], device="cpu",
+    ...         progress=False,
+    ...     )
     """
 
     def __init__(self) -> None:
@@ -265,6 +292,20 @@ class TensorBoardLogger:
 
     Args:
         directory: Where the event files go; look at them with ``tensorboard --logdir DIRECTORY``.
+
+    >>> import os, tempfile
+    >>> from tinygpt2 import GPT2Config, make_dataloader, train
+    >>> shape = GPT2Config(
+    ...     vocab_size=4, context_length=8, n_layer=1, n_head=2, n_embd=32
+    ... )
+    >>> loader = make_dataloader([0, 1, 2, 3] * 50, batch_size=4, context_length=8)
+    >>> with tempfile.TemporaryDirectory() as directory:
+    ...     history = train(
+    ...         GPT2Model(shape), loader, device="cpu", progress=False,
+    ...         callbacks=[TensorBoardLogger(directory)],
+    ...     )
+    ...     print(len(os.listdir(directory)), "file of events")
+    1 file of events
     """
 
     def __init__(self, directory: str | os.PathLike[str]) -> None:

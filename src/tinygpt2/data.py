@@ -54,6 +54,13 @@ def read_text(path: str | os.PathLike[str]) -> str:
     Raises:
         FileNotFoundError: If there is no such file; other ``OSError`` if it cannot be read.
         ValueError: If the file is not UTF-8, with the offset of the first byte that is not.
+
+    >>> import pathlib, tempfile
+    >>> with tempfile.TemporaryDirectory() as directory:
+    ...     path = pathlib.Path(directory, "from-windows.txt")
+    ...     _ = path.write_bytes(b"\xef\xbb\xbfone\r\ntwo\r\n")
+    ...     read_text(path)
+    'one\ntwo\n'
     """
     return "".join(Utf8Reader(path))
 
@@ -270,7 +277,8 @@ def fingerprint(loader: Loader) -> dict[str, Any]:
 
     Of a loader that `make_dataloader` did not make, it reads the first batch.
 
-    >>> fingerprint(make_dataloader(range(9), batch_size=2, context_length=4))["tokens"]
+    >>> loader = make_dataloader(range(9), batch_size=2, context_length=4)
+    >>> fingerprint(loader)["tokens"]
     9
     """
     if isinstance(loader, DataLoader) and isinstance(loader.dataset, TokenDataset):

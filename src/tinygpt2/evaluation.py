@@ -23,6 +23,10 @@ class Evaluation:
         loss: Mean cross-entropy, nats per token.
         perplexity: exp(loss).
         tokens: How many targets it is the mean of.
+
+    >>> result = Evaluation(loss=2.0, perplexity=math.exp(2.0), tokens=1000)
+    >>> f"{result.loss / math.log(2):.2f} bits per token"
+    '2.89 bits per token'
     """
 
     loss: float
@@ -45,8 +49,12 @@ def evaluate(model: nn.Module, loader: Iterable[Batch], *, max_batches: int | No
         ValueError: If the loader has no batch, or no target that counts.
 
     >>> from tinygpt2 import GPT2Config, GPT2Model, make_dataloader
-    >>> model = GPT2Model(GPT2Config(vocab_size=100, context_length=16, n_layer=1, n_head=2, n_embd=32))
-    >>> evaluate(model, make_dataloader(range(100), batch_size=4, context_length=16)).tokens
+    >>> shape = GPT2Config(
+    ...     vocab_size=100, context_length=16, n_layer=1, n_head=2, n_embd=32
+    ... )
+    >>> model = GPT2Model(shape)
+    >>> loader = make_dataloader(range(100), batch_size=4, context_length=16)
+    >>> evaluate(model, loader).tokens
     96
     """
     if max_batches is not None:

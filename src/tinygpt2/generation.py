@@ -48,7 +48,10 @@ def generate(
             logits that are not finite.
 
     >>> from tinygpt2 import GPT2Config
-    >>> model = GPT2Model(GPT2Config(vocab_size=100, context_length=16, n_layer=1, n_head=2, n_embd=32))
+    >>> shape = GPT2Config(
+    ...     vocab_size=100, context_length=16, n_layer=1, n_head=2, n_embd=32
+    ... )
+    >>> model = GPT2Model(shape)
     >>> generate(model, torch.tensor([[1, 2, 3]]), max_new_tokens=20).shape
     torch.Size([1, 23])
     """
@@ -70,8 +73,12 @@ def stream(
     Arguments and errors are those of `generate`; they are checked at the call, before the first token is asked for.
 
     >>> from tinygpt2 import GPT2Config
-    >>> model = GPT2Model(GPT2Config(vocab_size=100, context_length=16, n_layer=1, n_head=2, n_embd=32))
-    >>> [ids.shape for ids in stream(model, torch.tensor([[1], [2]]), max_new_tokens=3)]
+    >>> shape = GPT2Config(
+    ...     vocab_size=100, context_length=16, n_layer=1, n_head=2, n_embd=32
+    ... )
+    >>> model = GPT2Model(shape)
+    >>> prompts = torch.tensor([[1], [2]])
+    >>> [ids.shape for ids in stream(model, prompts, max_new_tokens=3)]
     [torch.Size([2]), torch.Size([2]), torch.Size([2])]
     """
     padding = torch.zeros(tokens.shape[:1], dtype=torch.int64)
@@ -132,8 +139,13 @@ def generate_text(
 
     >>> from tinygpt2 import CharTokenizer, GPT2Config
     >>> tokenizer = CharTokenizer.from_text("abc ")
-    >>> model = GPT2Model(GPT2Config(vocab_size=tokenizer.n_vocab, context_length=8, n_layer=1, n_head=2, n_embd=32))
-    >>> generate_text(model, tokenizer, "a cab", max_new_tokens=10).startswith("a cab")
+    >>> shape = GPT2Config(
+    ...     vocab_size=tokenizer.n_vocab, context_length=8,
+    ...     n_layer=1, n_head=2, n_embd=32
+    ... )
+    >>> model = GPT2Model(shape)
+    >>> text = generate_text(model, tokenizer, "a cab", max_new_tokens=10)
+    >>> text.startswith("a cab")
     True
     """
     prompts = [prompt] if isinstance(prompt, str) else prompt
@@ -174,9 +186,14 @@ def stream_text(
 
     >>> from tinygpt2 import CharTokenizer, GPT2Config
     >>> tokenizer = CharTokenizer.from_text("abc ")
-    >>> model = GPT2Model(GPT2Config(vocab_size=tokenizer.n_vocab, context_length=8, n_layer=1, n_head=2, n_embd=32))
+    >>> shape = GPT2Config(
+    ...     vocab_size=tokenizer.n_vocab, context_length=8,
+    ...     n_layer=1, n_head=2, n_embd=32
+    ... )
+    >>> model = GPT2Model(shape)
     >>> pieces = list(stream_text(model, tokenizer, "a cab", max_new_tokens=10))
-    >>> "a cab" + "".join(pieces) == generate_text(model, tokenizer, "a cab", max_new_tokens=10)
+    >>> text = generate_text(model, tokenizer, "a cab", max_new_tokens=10)
+    >>> "a cab" + "".join(pieces) == text
     True
     """
     tokens, padding = _encode([prompt], tokenizer)

@@ -26,7 +26,10 @@ class TrainingHistory:
         learning_rates: Rate of the last step before; 0.0 before the first.
 
     >>> history = TrainingHistory()
-    >>> history.append(step=0, epoch=0.0, tokens_seen=0, train_loss=10.8, val_loss=10.8, learning_rate=0.0)
+    >>> history.append(
+    ...     step=0, epoch=0.0, tokens_seen=0,
+    ...     train_loss=10.8, val_loss=10.8, learning_rate=0.0,
+    ... )
     >>> history.train_losses
     [10.8]
     """

@@ -30,7 +30,9 @@ def cross_entropy_loss(logits: Tensor, targets: Tensor, *, ignore_index: int = I
 
     An untrained model gives each of the V tokens about the same probability, so its loss is close to ln V:
 
-    >>> round(cross_entropy_loss(torch.zeros(2, 3, 50257), torch.tensor([[1, 2, 3], [4, 5, 6]])).item(), 4)
+    >>> logits = torch.zeros(2, 3, 50257)
+    >>> targets = torch.tensor([[1, 2, 3], [4, 5, 6]])
+    >>> round(cross_entropy_loss(logits, targets).item(), 4)
     10.8249
     """
     flat_logits, flat_targets = _flatten(logits, targets)
@@ -64,7 +66,8 @@ def summed_linear_cross_entropy(
     Raises:
         ValueError: If the shapes do not fit.
 
-    >>> hidden, weight, targets = torch.randn(2, 3, 8), torch.randn(50, 8), torch.randint(50, (2, 3))
+    >>> hidden, weight = torch.randn(2, 3, 8), torch.randn(50, 8)
+    >>> targets = torch.randint(50, (2, 3))
     >>> plain = summed_cross_entropy(hidden @ weight.T, targets)
     >>> torch.allclose(summed_linear_cross_entropy(hidden, weight, targets), plain)
     True

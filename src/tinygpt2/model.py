@@ -148,7 +148,10 @@ class GPT2Model(nn.Module):
     Args:
         config: Its shape.
 
-    >>> model = GPT2Model(GPT2Config(vocab_size=100, context_length=16, n_layer=2, n_head=2, n_embd=32))
+    >>> shape = GPT2Config(
+    ...     vocab_size=100, context_length=16, n_layer=2, n_head=2, n_embd=32
+    ... )
+    >>> model = GPT2Model(shape)
     >>> model(torch.tensor([[1, 2, 3]])).shape
     torch.Size([1, 3, 100])
     >>> model
@@ -289,7 +292,10 @@ class GPT2Model(nn.Module):
             OSError: If it cannot be written; files that were there are unharmed.
 
         >>> import tempfile
-        >>> model = GPT2Model(GPT2Config(vocab_size=100, context_length=16, n_layer=1, n_head=2, n_embd=32))
+        >>> shape = GPT2Config(
+        ...     vocab_size=100, context_length=16, n_layer=1, n_head=2, n_embd=32
+        ... )
+        >>> model = GPT2Model(shape)
         >>> with tempfile.TemporaryDirectory() as directory:
         ...     model.save_pretrained(directory)
         ...     GPT2Model.from_pretrained(directory).config == model.config

@@ -21,8 +21,10 @@ def make_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Adam
     Raises:
         ValueError: If the model has nothing to train.
 
-    >>> optimizer = make_optimizer(nn.Linear(3, 2), TrainingConfig(weight_decay=0.1))
-    >>> [(group["weight_decay"], len(group["params"])) for group in optimizer.param_groups]
+    >>> config = TrainingConfig(weight_decay=0.1)
+    >>> optimizer = make_optimizer(nn.Linear(3, 2), config)
+    >>> groups = optimizer.param_groups
+    >>> [(group["weight_decay"], len(group["params"])) for group in groups]
     [(0.1, 1), (0.0, 1)]
     """
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -54,7 +56,10 @@ def learning_rate_at(step: int, total_steps: int, config: TrainingConfig) -> flo
         total_steps: The last step.
         config: Its ``learning_rate``, ``min_learning_rate``, ``schedule`` and ``warmup_steps`` are read.
 
-    >>> config = TrainingConfig(learning_rate=1.0, schedule="cosine", warmup_steps=2, min_learning_rate=0.0)
+    >>> config = TrainingConfig(
+    ...     learning_rate=1.0, schedule="cosine", warmup_steps=2,
+    ...     min_learning_rate=0.0,
+    ... )
     >>> [round(learning_rate_at(step, 6, config), 3) for step in range(1, 7)]
     [0.5, 1.0, 0.854, 0.5, 0.146, 0.0]
     """

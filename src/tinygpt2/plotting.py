@@ -32,7 +32,11 @@ def plot_losses(history: "TrainingHistory") -> "Figure":
         ValueError: If the history is empty.
 
     >>> from tinygpt2 import TrainingHistory
-    >>> history = TrainingHistory([0, 10], [0.0, 1.0], [0, 2560], [10.8, 7.1], [10.8, 7.4], [0.0, 4e-4])
+    >>> history = TrainingHistory(
+    ...     steps=[0, 10], epochs=[0.0, 1.0], tokens_seen=[0, 2560],
+    ...     train_losses=[10.8, 7.1], val_losses=[10.8, 7.4],
+    ...     learning_rates=[0.0, 4e-4],
+    ... )
     >>> plot_losses(history).axes[0].get_xlabel()
     'Epochs'
     """
@@ -76,7 +80,9 @@ def plot_temperatures(
         ImportError: If matplotlib is not installed.
         ValueError: If the shapes do not fit or a temperature is not greater than 0.
 
-    >>> plot_temperatures(torch.tensor([0.0, 2.0, 1.0]), labels=["every", "effort", "moves"]).axes[0].get_ylabel()
+    >>> logits = torch.tensor([0.0, 2.0, 1.0])
+    >>> figure = plot_temperatures(logits, labels=["every", "effort", "moves"])
+    >>> figure.axes[0].get_ylabel()
     'Probability'
     """
     labels = _token_labels(logits, labels)
@@ -112,7 +118,8 @@ def plot_token_frequencies(
         ValueError: If the shapes do not fit or a number is out of range.
 
     >>> from tinygpt2 import GreedySampler
-    >>> figure = plot_token_frequencies(GreedySampler(), torch.tensor([0.0, 2.0, 1.0]))
+    >>> logits = torch.tensor([0.0, 2.0, 1.0])
+    >>> figure = plot_token_frequencies(GreedySampler(), logits)
     >>> [int(bar.get_height()) for bar in figure.axes[0].patches]
     [0, 100, 0]
     """

@@ -47,7 +47,8 @@ class TokenFile:
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as directory:
-    ...     written = tokenize_to_file(["Hello, ", "world"], f"{directory}/hello.tokens")
+    ...     path = f"{directory}/hello.tokens"
+    ...     written = tokenize_to_file(["Hello, ", "world"], path)
     ...     TokenFile(written.path).tokens.tolist()
     [15496, 11, 995]
     """

@@ -40,6 +40,21 @@ class NonFiniteLossError(ArithmeticError):
     Attributes:
         step: The step that failed; the model holds the weights after the one before.
         history: The evaluations until then.
+
+    >>> from tinygpt2 import GPT2Config, make_dataloader
+    >>> shape = GPT2Config(
+    ...     vocab_size=4, context_length=8, n_layer=1, n_head=2, n_embd=32
+    ... )
+    >>> loader = make_dataloader([0, 1, 2, 3] * 50, batch_size=4, context_length=8)
+    >>> config = TrainingConfig(learning_rate=1e30, max_grad_norm=None)
+    >>> try:
+    ...     train(
+    ...         GPT2Model(shape), loader, config=config, device="cpu",
+    ...         progress=False,
+    ...     )
+    ... except NonFiniteLossError as error:
+    ...     print("stopped at step", error.step)
+    stopped at step 2
     """
 
     def __init__(self, message: str, *, step: int, history: TrainingHistory) -> None:
@@ -110,9 +125,18 @@ def train(
             for.
 
     >>> from tinygpt2 import GPT2Config, make_dataloader
-    >>> model = GPT2Model(GPT2Config(vocab_size=4, context_length=8, n_layer=1, n_head=2, n_embd=32, dropout=0.0))
-    >>> loader = make_dataloader([0, 1, 2, 3] * 50, batch_size=4, context_length=8, shuffle=True)
-    >>> history = train(model, loader, config=TrainingConfig(learning_rate=1e-2), device="cpu", progress=False)
+    >>> shape = GPT2Config(
+    ...     vocab_size=4, context_length=8, n_layer=1, n_head=2, n_embd=32,
+    ...     dropout=0.0,
+    ... )
+    >>> model = GPT2Model(shape)
+    >>> loader = make_dataloader(
+    ...     [0, 1, 2, 3] * 50, batch_size=4, context_length=8, shuffle=True
+    ... )
+    >>> config = TrainingConfig(learning_rate=1e-2)
+    >>> history = train(
+    ...     model, loader, config=config, device="cpu", progress=False
+    ... )
     >>> history.train_losses[-1] < history.train_losses[0]
     True
     """
