@@ -227,7 +227,7 @@ def layers_figure() -> str:
     height, drawn = 46, []
     for number, modules in layers.items():
         top, left = (len(layers) - 1 - number) * height, 40.0
-        drawn.append(f'<rect x="0" y="{top}" width="720" height="{height - 6}" rx="4" fill="#c5cae9"/>')
+        drawn.append(f'<rect x="0" y="{top}" width="600" height="{height - 6}" rx="4" fill="#c5cae9"/>')
         drawn.append(f'<text x="18" y="{top + 25}">{number}</text>')
         for name in sorted(modules, key=lambda name: name.lstrip("_")):
             width = 8.4 * len(name) + 16
@@ -236,7 +236,7 @@ def layers_figure() -> str:
             drawn.append(f'<text x="{left + width / 2:g}" y="{top + 25}">{name}</text>')
             left += width + 8
     style = 'font-family="monospace" font-size="14" text-anchor="middle" fill="#1a237e"'
-    size = f'viewBox="0 0 720 {len(layers) * height - 6}"'
+    size = f'viewBox="0 0 600 {len(layers) * height - 6}"'
     return f'<svg xmlns="http://www.w3.org/2000/svg" {size} {style}>\n' + "\n".join(drawn) + "\n</svg>\n"
 
 

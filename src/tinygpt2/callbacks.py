@@ -1,6 +1,6 @@
 """What looks on while a model trains: the progress bar, text samples, TensorBoard, and anything of yours.
 
-A callback is a function of the training state. It is called at each event, which ``state.event`` names::
+A callback is a function of the training state. It is called at each event, which ``state.event`` names:
 
     def stop_when_good(state: TrainState) -> None:
         if state.event == "evaluation" and state.history.train_losses[-1] < 3:
@@ -81,8 +81,8 @@ class TrainState:
     training_steps: int = 0
     training_tokens: int = 0
     interrupted: bool = False
-    _stopping: bool = False
-    _between_steps: bool = True
+    _stopping: bool = field(default=False, init=False, repr=False)
+    _between_steps: bool = field(default=True, init=False, repr=False)
 
     @property
     def epoch(self) -> int:
@@ -226,7 +226,7 @@ class TextSamples:
     tokenizer: Tokenizer
     max_new_tokens: int = 50
     sampler: Sampler = _GREEDY
-    _last_step: int = -1
+    _last_step: int = field(default=-1, init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.tokenizer.encode_ordinary(self.prompt)  # an error, if there is one, before training and not after an epoch
