@@ -12,7 +12,7 @@ import nbformat
 import pytest
 
 import tinygpt2
-from build import (
+from run_pages import (
     CHAPTERS,
     FENCE,
     LANGUAGES,
@@ -122,7 +122,7 @@ def headings(page: Path) -> list[str]:
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_the_notebook_is_that_of_the_pages(language: str) -> None:
     written = (LANGUAGES[language] / NOTEBOOK).read_text(encoding="utf-8")
-    assert written == notebook(language), "run python docs/build.py"
+    assert written == notebook(language), "run python docs/tools/run_pages.py"
     nbformat.validate(nbformat.reads(written, as_version=4))  # type: ignore[no-untyped-call]
 
 
@@ -188,7 +188,9 @@ def test_the_architecture_shows_the_layers_that_are_enforced() -> None:
     )
     for directory in LANGUAGES.values():
         assert layers_on_the_page(directory / "architecture.md") == dict(enumerate(enforced))
-        assert (directory / "layers.svg").read_text(encoding="utf-8") == layers_figure(), "run python docs/build.py"
+        assert (directory / "layers.svg").read_text(encoding="utf-8") == layers_figure(), (
+            "run python docs/tools/run_pages.py"
+        )
 
 
 @pytest.mark.parametrize("page", ["CITATION.cff", "docs/cite.md", "docs/zh/cite.md"])

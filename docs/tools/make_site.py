@@ -1,7 +1,9 @@
 """Builds the site: the English pages in en/, the Chinese ones in zh/, and a first page that chooses between them.
 
-    python docs/make_site.py site                             # a directory that a web server can serve
-    python docs/make_site.py site https://example.org/docs/   # with its address the language switch stays on the page
+    python docs/tools/make_site.py site                            # a directory that a web server can serve
+    python docs/tools/make_site.py site https://example.org/docs/  # with its address, too
+
+With the address the language switch stays on the page.
 
 To see a language while you write, use ``mkdocs serve`` or ``mkdocs serve -f mkdocs.zh.yml``.
 """
@@ -12,7 +14,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 CONFIGURATIONS = {"en": "mkdocs.yml", "zh": "mkdocs.zh.yml"}
 
 # Without JavaScript the reader gets English, and the language switch.

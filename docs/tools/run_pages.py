@@ -1,8 +1,8 @@
 """Runs the code in the pages, and writes what it printed and drew into them; makes notebooks and the layers' figure.
 
-    python docs/build.py                    # all pages, in English and in Chinese; five minutes
-    python docs/build.py guide/evaluate.md  # this page and its translation
-    python docs/build.py --execute          # runs the notebooks as Jupyter does, with three steps instead of epochs
+    python docs/tools/run_pages.py                    # all pages, in English and in Chinese; five minutes
+    python docs/tools/run_pages.py guide/evaluate.md  # this page and its translation
+    python docs/tools/run_pages.py --execute          # runs the notebooks as Jupyter does, with few steps
 
 In a page, a block of Python is followed by a block with the title "Prints", which holds what the code printed. Where
 the title is "Prints, for instance", another machine may print other digits. The tutorial's chapters run in order, in
@@ -23,7 +23,7 @@ from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
-DOCS = Path(__file__).parent
+DOCS = Path(__file__).parent.parent
 CHAPTERS = tuple(
     f"tutorial/{name}.md"
     for name in ("index", "targets", "untrained", "loss", "training", "decoding", "larger", "overfitting")
