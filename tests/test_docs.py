@@ -3,6 +3,7 @@
 A block that cannot run offline has ``<!-- not run: why -->`` on the line before it. It is compiled all the same.
 """
 
+import argparse
 import ast
 import inspect
 import re
@@ -27,7 +28,7 @@ from run_pages import (
     python_blocks,
     same_code,
 )
-from tinygpt2.cli import main
+from tinygpt2.cli import _parser, main
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -80,12 +81,9 @@ def test_the_tutorial_runs_and_prints_what_it_says(tmp_path: Path, monkeypatch: 
             assert f"]({figure})" in page.read_text(encoding="utf-8")
 
 
-def test_every_page_is_there_in_chinese_but_for_the_reference_and_what_is_for_developers() -> None:
-    assert [
-        name
-        for name in ENGLISH
-        if not name.startswith("reference/") and name not in ("changelog.md", "contributing.md")
-    ] == CHINESE
+def test_every_page_is_there_in_chinese_but_for_docstrings_and_what_is_for_developers() -> None:
+    docstrings = {name for name in ENGLISH if "\n::: " in f"\n{(DOCS / name).read_text(encoding='utf-8')}"}
+    assert set(CHINESE) == set(ENGLISH) - docstrings - {"changelog.md", "contributing.md"}
 
 
 @pytest.mark.parametrize("name", CHINESE)
@@ -104,7 +102,7 @@ UNITS = {"": 1, "万": 10**4, "million": 10**6, "亿": 10**8}
 def numbers_in_tables(page: Path) -> list[list[float]]:
     """Returns for each row its numbers, sorted, since the languages may have them in another order."""
     rows = re.findall(r"^\|.*\|$", FENCE.sub("", page.read_text(encoding="utf-8")), re.MULTILINE)
-    number = re.compile(r"(\d[\d.,]*\d|\d) ?(万|million|亿|)")
+    number = re.compile(r"(?<![A-Za-z])(\d[\d.,]*\d|\d) ?(万|million|亿|)")
     return [sorted(float(n.replace(",", "")) * UNITS[unit] for n, unit in number.findall(row)) for row in rows]
 
 
@@ -158,6 +156,19 @@ def test_the_overview_links_every_public_name_to_its_page() -> None:
     assert sorted(links) == sorted(there)
 
 
+def test_the_chinese_overview_has_the_names_of_the_english_one() -> None:
+    english = re.findall(
+        r"^\| \[`\w+`\]\[tinygpt2\.(\w+)\.(\w+)\]", (REFERENCE / "index.md").read_text("utf-8"), re.MULTILINE
+    )
+    chinese = re.findall(
+        r"^\| \[`\w+`\]\(\.\./\.\./en/reference/(\w+)/#tinygpt2\.\w+\.(\w+)\)",
+        (DOCS / "zh/reference/index.md").read_text("utf-8"),
+        re.MULTILINE,
+    )
+    assert english
+    assert english == chinese
+
+
 def members(page: Path) -> list[str]:
     """Returns the names that a page of the reference shows."""
     text = page.read_text(encoding="utf-8")
@@ -177,6 +188,32 @@ def test_the_reference_shows_the_help_of_each_command(
     shown = FENCE.search(section)
     assert shown is not None
     assert shown["content"].split() == capsys.readouterr().out.split()  # Python's versions differ in line breaks
+
+
+def commands() -> dict[str, argparse.ArgumentParser]:
+    parser = _parser()
+    (subparsers,) = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
+    return {"tinygpt2": parser} | {f"tinygpt2 {name}": command for name, command in subparsers.choices.items()}
+
+
+@pytest.mark.parametrize("command", commands())
+def test_the_chinese_reference_explains_each_argument_with_its_numbers(command: str) -> None:
+    page = (DOCS / "zh/reference/command-line.md").read_text(encoding="utf-8")
+    section = page.partition(f"\n## {command}\n")[2].partition("\n## ")[0]
+    explained = dict(re.findall(r"^- (`.+?`)：(.+)$", section, re.MULTILINE))
+    expected = {}
+    for action in commands()[command]._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            continue
+        names = action.option_strings or [str(action.metavar)]
+        value = f" {action.metavar}" if action.option_strings and action.metavar else ""
+        expected["，".join(f"`{name}{value}`" for name in names)] = numbers(str(action.help) % vars(action))
+    assert {names: numbers(text) for names, text in explained.items()} == expected
+
+
+def numbers(text: str) -> list[str]:
+    """Returns the numbers in a text, sorted, but for those within a word such as ``gpt2``."""
+    return sorted(re.findall(r"(?<![\w:-])\d[\d.,]*\d|(?<![\w:-])\d", text, re.ASCII))
 
 
 def test_the_architecture_shows_the_layers_that_are_enforced() -> None:

@@ -94,6 +94,12 @@ def test_every_link_leads_somewhere_and_nothing_is_loaded_from_elsewhere(site: t
     assert broken == []
 
 
+def test_the_list_for_language_models_leads_to_pages(site: tuple[Path, str]) -> None:
+    links = re.findall(r"\]\(([^)]+)\)", (site[0] / "llms.txt").read_text(encoding="utf-8"))
+    assert len(links) > 20
+    assert [link for link in links if not (site[0] / link / "index.html").is_file()] == []
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Chrome]:
     """Yields a headless Chromium or Chrome."""

@@ -9,6 +9,7 @@ To see a language while you write, use ``mkdocs serve`` or ``mkdocs serve -f mkd
 """
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -36,7 +37,19 @@ def make_site(directory: Path, address: str = "") -> None:
         environment = os.environ | {"SITE_URL": f"{address}{language}/" if address else "", "NO_MKDOCS_2_WARNING": "1"}
         subprocess.run([*command, "-d", str(directory.resolve() / language)], cwd=ROOT, env=environment, check=True)
     (directory / "index.html").write_text(FIRST_PAGE, encoding="utf-8")
-    shutil.copy(ROOT / "docs" / "llms.txt", directory)
+    (directory / "llms.txt").write_text(list_for_language_models(), encoding="utf-8")
+    if address:  # without it the page's own links lead nowhere from the top
+        shutil.copy(directory / "en/404.html", directory)
+
+
+def list_for_language_models() -> str:
+    """Returns ``docs/llms.txt`` with links to the pages of the site in place of their sources."""
+
+    def link(source: re.Match[str]) -> str:
+        page = Path(source[1] if source[1].startswith("zh/") else f"en/{source[1]}")
+        return f"]({(page.parent if page.stem == 'index' else page.with_suffix('')).as_posix()}/)"
+
+    return re.sub(r"\]\(([^)]+\.md)\)", link, (ROOT / "docs/llms.txt").read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":
