@@ -96,13 +96,15 @@ def test_a_chinese_page_has_the_code_outputs_sections_and_tables_of_the_english_
     assert numbers_in_tables(english) == numbers_in_tables(chinese)
 
 
+LINK_TARGET = re.compile(r"\]\([^)]*\)|\]\[[^\]]*\]")  # another one in each language
 UNITS = {"": 1, "万": 10**4, "million": 10**6, "亿": 10**8}
 
 
 def numbers_in_tables(page: Path) -> list[list[float]]:
     """Returns for each row its numbers, sorted, since the languages may have them in another order."""
-    rows = re.findall(r"^\|.*\|$", FENCE.sub("", page.read_text(encoding="utf-8")), re.MULTILINE)
-    number = re.compile(r"(?<![A-Za-z])(\d[\d.,]*\d|\d) ?(万|million|亿|)")
+    text = LINK_TARGET.sub("]", FENCE.sub("", page.read_text(encoding="utf-8")))
+    rows = re.findall(r"^\|.*\|$", text, re.MULTILINE)
+    number = re.compile(r"(\d[\d.,]*\d|\d) ?(万|million|亿|)")
     return [sorted(float(n.replace(",", "")) * UNITS[unit] for n, unit in number.findall(row)) for row in rows]
 
 
@@ -151,22 +153,19 @@ def test_every_public_name_has_an_example(name: str) -> None:
 
 
 def test_the_overview_links_every_public_name_to_its_page() -> None:
-    links = re.findall(r"\[`(\w+)`\]\[tinygpt2\.(\w+)\.(\w+)\]", (REFERENCE / "index.md").read_text(encoding="utf-8"))
     there = [(name, page.stem, name) for page in REFERENCE.glob("*.md") for name in members(page)]
-    assert sorted(links) == sorted(there)
+    assert sorted(overview_links("en")) == sorted(there)
 
 
 def test_the_chinese_overview_has_the_names_of_the_english_one() -> None:
-    english = re.findall(
-        r"^\| \[`\w+`\]\[tinygpt2\.(\w+)\.(\w+)\]", (REFERENCE / "index.md").read_text("utf-8"), re.MULTILINE
-    )
-    chinese = re.findall(
-        r"^\| \[`\w+`\]\(\.\./\.\./en/reference/(\w+)/#tinygpt2\.\w+\.(\w+)\)",
-        (DOCS / "zh/reference/index.md").read_text("utf-8"),
-        re.MULTILINE,
-    )
-    assert english
-    assert english == chinese
+    assert overview_links("zh") == overview_links("en")
+
+
+def overview_links(language: str) -> list[tuple[str, str, str]]:
+    """Returns each linked name in the overview of the reference, with the module and the name that it leads to."""
+    target = {"en": r"\[tinygpt2\.(\w+)\.(\w+)\]", "zh": r"\(\.\./\.\./en/reference/(\w+)/#tinygpt2\.\w+\.(\w+)\)"}
+    text = (LANGUAGES[language] / "reference/index.md").read_text(encoding="utf-8")
+    return re.findall(r"\[`(\w+)`\]" + target[language], text)
 
 
 def members(page: Path) -> list[str]:

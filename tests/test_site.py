@@ -28,7 +28,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.wait import WebDriverWait
 
-from make_site import make_site
+from make_site import ROOT, make_site
 
 pytestmark = pytest.mark.enable_socket
 
@@ -95,9 +95,9 @@ def test_every_link_leads_somewhere_and_nothing_is_loaded_from_elsewhere(site: t
 
 
 def test_the_list_for_language_models_leads_to_pages(site: tuple[Path, str]) -> None:
-    sources = Path(__file__).parent.parent / "docs/llms.txt"
     there, links = (
-        re.findall(r"\]\(([^)]+)\)", path.read_text(encoding="utf-8")) for path in (sources, site[0] / "llms.txt")
+        re.findall(r"\]\(([^)]+)\)", (directory / "llms.txt").read_text(encoding="utf-8"))
+        for directory in (ROOT / "docs", site[0])
     )
     assert len(links) == len(there) > 0
     assert [link for link in links if not (site[0] / link / "index.html").is_file()] == []
