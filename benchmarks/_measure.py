@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import torch
 
 import tinygpt2
-from tinygpt2._cpu import fast_products
+from tinygpt2._internal.cpu import fast_products
 
 Step = Callable[[], object]
 Work = TypeVar("Work")

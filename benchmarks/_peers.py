@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from _measure import Step
 from tinygpt2 import GPT2Config, GPT2Model, TrainingConfig, TrainState, evaluate, generate, make_optimizer
-from tinygpt2._cpu import fast_products, keep_memory
-from tinygpt2.training import _take_step
+from tinygpt2._internal.cpu import fast_products, keep_memory
+from tinygpt2.training.train import _take_step
 
 LEARNING_RATE, WEIGHT_DECAY, BETAS, MAX_GRAD_NORM = 4e-4, 0.1, (0.9, 0.95), 1.0
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from tinygpt2 import GPT2Config, GPT2Model, TrainingConfig, TrainState, make_dataloader, sample_text, train
-from tinygpt2.checkpoint import CheckpointSaver
+from tinygpt2.training.checkpoints.saver import CheckpointSaver
 
 
 def main() -> None:

@@ -19,7 +19,7 @@ from tinygpt2 import (
     make_dataloader,
     train,
 )
-from tinygpt2.data import Batch
+from tinygpt2.data.loader import Batch
 
 TOKENIZER = CharTokenizer("abcdefgh")
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-import tinygpt2._files
+import tinygpt2._internal.files
 from tinygpt2 import (
     Callback,
     CheckpointError,
@@ -32,7 +32,7 @@ from tinygpt2 import (
     newest_checkpoint,
     train,
 )
-from tinygpt2.data import Batch, Loader
+from tinygpt2.data.loader import Batch, Loader
 
 TOKENS = torch.arange(500).mul(7).remainder(61)
 SHAPE = GPT2Config(vocab_size=61, context_length=8, n_layer=1, n_head=2, n_embd=16, dropout=0.3)
@@ -274,8 +274,8 @@ def test_the_newest_are_kept_and_the_best_beside_them(tmp_path: Path) -> None:
 def test_by_default_saving_takes_about_a_hundredth_of_the_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a clock that goes on by a second a step and two a save: 400 steps have time for two saves, and the ends."""
     now = [0.0]
-    monkeypatch.setattr("tinygpt2.checkpoint.time.perf_counter", lambda: now[0])
-    real = tinygpt2.checkpoint.write_checkpoint
+    monkeypatch.setattr("tinygpt2.training.checkpoints.saver.time.perf_counter", lambda: now[0])
+    real = tinygpt2.training.checkpoints.saver.write_checkpoint
     saved: list[int] = []
 
     def write(path: Path, state: TrainState, data: Any) -> None:  # noqa: ANN401
@@ -286,7 +286,7 @@ def test_by_default_saving_takes_about_a_hundredth_of_the_time(tmp_path: Path, m
     def tick(state: TrainState) -> None:
         now[0] += state.event == "step"
 
-    monkeypatch.setattr("tinygpt2.checkpoint.write_checkpoint", write)
+    monkeypatch.setattr("tinygpt2.training.checkpoints.saver.write_checkpoint", write)
     run(tmp_path, replace(CONFIG, max_steps=400, eval_batches=1, eval_every=1000), callbacks=[tick])
     assert saved == [0, 199, 298, 397, 400]
 
@@ -492,14 +492,14 @@ def test_the_second_signal_ends_at_once_and_leaves_nothing_half_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It comes while the checkpoint that the first asked for is being written."""
-    real = tinygpt2._files.write_file
+    real = tinygpt2._internal.files.write_file
 
     def interrupted(path: Path, chunks: Any) -> Any:  # noqa: ANN401
         if ".checkpoint-5." in str(path) and path.name == "training.json":
             signal.raise_signal(signal.SIGINT)
         return real(path, chunks)
 
-    monkeypatch.setattr("tinygpt2.checkpoint.write_file", interrupted)
+    monkeypatch.setattr("tinygpt2.training.checkpoints.saver.write_file", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, callbacks=[lambda state: signal.raise_signal(signal.SIGINT) if state.step == 5 else None])
     assert names(tmp_path) == ["best", "checkpoint-0"]

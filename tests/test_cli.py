@@ -29,9 +29,9 @@ from tinygpt2 import (
     text_to_tensor,
 )
 from tinygpt2 import training as tinygpt2_training
-from tinygpt2._train_command import _prompt
-from tinygpt2.cli import main
-from tinygpt2.data import Batch
+from tinygpt2.cli.main import main
+from tinygpt2.cli.train import _prompt
+from tinygpt2.data.loader import Batch
 
 TEXT = "The quick brown fox jumps over the lazy dog. " * 40
 CHINESE = "天地玄黃，宇宙洪荒。日月盈昃，辰宿列張。" * 40
@@ -420,7 +420,7 @@ def test_a_resumed_run_is_the_run_that_was_not_stopped(
     monkeypatch.chdir(text_file.parent)
     part = ["train", text_file.name, "--out", str(stopped), *options]
     with monkeypatch.context() as patch:
-        patch.setattr("tinygpt2.training._take_step", interrupted_at(7))
+        patch.setattr("tinygpt2.training.train._take_step", interrupted_at(7))
         assert main(part) == 130
     assert f"to go on:  tinygpt2 train --out {stopped} --resume" in capsys.readouterr().err
     assert newest_checkpoint(stopped).name == "checkpoint-7"
@@ -483,7 +483,7 @@ def test_a_fine_tuned_run_resumes_without_the_model_that_it_began_with(
     options = [str(text_file), "--from-pretrained", str(base), "--epochs", "1", "--device", "cpu", "--quiet"]
     assert main(["train", "--out", str(whole), *options]) == 0
     with monkeypatch.context() as patch:
-        patch.setattr("tinygpt2.training._take_step", interrupted_at(3))
+        patch.setattr("tinygpt2.training.train._take_step", interrupted_at(3))
         assert main(["train", "--out", str(stopped), *options]) == 130
     shutil.rmtree(base)
     assert main(["train", "--out", str(stopped), "--resume", "--quiet"]) == 0

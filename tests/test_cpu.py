@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from tinygpt2._cpu import _mkl_is_slow, fast_products
+from tinygpt2._internal.cpu import _mkl_is_slow, fast_products
 
 LARGE = 64 << 20
 
@@ -82,7 +82,7 @@ def precision() -> object:
 @pytest.fixture
 def slow_mkl(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TINYGPT2_ONEDNN", raising=False)
-    monkeypatch.setattr("tinygpt2._cpu._mkl_is_slow", lambda _: True)
+    monkeypatch.setattr("tinygpt2._internal.cpu._mkl_is_slow", lambda _: True)
 
 
 @pytest.mark.usefixtures("slow_mkl")

@@ -28,7 +28,7 @@ from run_pages import (
     python_blocks,
     same_code,
 )
-from tinygpt2.cli import _parser, main
+from tinygpt2.cli.main import _parser, main
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"

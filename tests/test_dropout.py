@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinygpt2._dropout import Dropout, dropout
+from tinygpt2.kernels.dropout import Dropout, dropout
 
 SHAPES = st.lists(st.integers(0, 5), max_size=4).map(tuple)
 

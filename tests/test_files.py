@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import tinygpt2._files
-from tinygpt2._files import Utf8Reader, atomic_write, write_text
+import tinygpt2._internal.files
+from tinygpt2._internal.files import Utf8Reader, atomic_write, write_text
 
 
 def names(directory: Path) -> list[str]:
@@ -140,7 +140,7 @@ def test_a_file_is_read_in_pieces_as_in_one(tmp_path_factory: pytest.TempPathFac
     path = tmp_path_factory.mktemp("pieces") / "file"
     path.write_bytes(text.encode())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tinygpt2._files, "_PIECE", piece)
+        patch.setattr(tinygpt2._internal.files, "_PIECE", piece)
         read = "".join(Utf8Reader(path))
     assert read == text.removeprefix("\ufeff").replace("\r\n", "\n")
 
@@ -152,6 +152,6 @@ def test_the_offset_of_a_wrong_byte_is_the_files(
     path = tmp_path_factory.mktemp("pieces") / "file"
     path.write_bytes(before.encode() + b"\xff and more")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tinygpt2._files, "_PIECE", piece)
+        patch.setattr(tinygpt2._internal.files, "_PIECE", piece)
         with pytest.raises(ValueError, match=rf"byte 0xff at offset {len(before.encode())};"):
             list(Utf8Reader(path))

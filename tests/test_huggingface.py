@@ -14,10 +14,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-import tinygpt2.huggingface
+import tinygpt2.formats.huggingface
 from tinygpt2 import GPT2Config, GPT2Model
-from tinygpt2._files import atomic_write
-from tinygpt2.huggingface import config_from_huggingface, config_to_huggingface
+from tinygpt2._internal.files import atomic_write
+from tinygpt2.formats.huggingface import config_from_huggingface, config_to_huggingface
 
 TINY = GPT2Config(vocab_size=61, context_length=16, n_layer=2, n_head=3, n_embd=24)
 VARIANTS = [  # tied or not, with the bias of queries, keys and values or not
@@ -166,7 +166,7 @@ def test_saving_that_fails_leaves_the_old_files_whole(saved: Path, file: str, mo
         atomic_write(path, full_disk)
 
     fake = write_file if file == "model.safetensors" else write_text
-    monkeypatch.setattr(tinygpt2.huggingface, fake.__name__, fake)
+    monkeypatch.setattr(tinygpt2.formats.huggingface, fake.__name__, fake)
     same_shape = random_model()
     with pytest.raises(OSError, match="no space left"):
         same_shape.save_pretrained(saved)

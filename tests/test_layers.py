@@ -12,28 +12,49 @@ import tinygpt2
 
 PACKAGE = Path(tinygpt2.__file__).parent
 
-# The one list of layers; docs/architecture.md tells it in words.
+# The one list of layers, from the lowest: a package imports only from those in earlier lines. docs/architecture.md
+# tells it in words.
 LAYERS = [
-    {"_cpu", "_dropout", "_validation", "_files", "_safetensors", "_signals"},
-    {"manifest", "config", "tokenizer", "losses", "samplers"},
-    {"cache", "device", "optimizer", "huggingface", "plotting", "token_file"},
-    {"data", "model", "history"},
+    {"errors"},
+    {"_internal"},
+    {"config"},
+    {"kernels", "formats"},
+    {"losses", "text"},
+    {"data", "model"},
     {"generation", "evaluation"},
-    {"callbacks"},
-    {"checkpoint"},
+    {"plotting"},
+    {"run"},
     {"training"},
-    {"_commands"},
-    {"_train_command"},
     {"cli"},
     {"__main__"},
 ]
-LAYER_OF = {module: number for number, modules in enumerate(LAYERS) for module in modules}
+LAYER_OF = {package: number for number, packages in enumerate(LAYERS) for package in packages}
 
-MODULES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__init__")
+# Inside a package a file imports only from those before it. Its ``__init__.py`` imports nothing.
+FILES = {
+    "_internal": ["checks", "files", "signals", "console", "devices", "random", "cpu"],
+    "kernels": ["switch", "linear", "dropout", "attention", "cross_entropy"],
+    "formats": ["safetensors", "manifest", "huggingface"],
+    "text": ["reading", "tokenizers", "vocabulary", "storage"],
+    "data": ["token_file", "windows", "order", "loader"],
+    "model": ["checks", "modes", "cache", "gpt2", "objective"],
+    "generation": ["samplers", "decoding", "text"],
+    "run": ["directory", "lock"],
+    "training": ["history", "schedules", "optimizers", "state", "step", "callbacks", "checkpoints", "loop", "train"],
+    "training.callbacks": ["base", "progress", "samples", "stopping", "loggers"],
+    "training.checkpoints": ["format", "restore", "saver"],
+    "cli": ["options", "common", "generate", "evaluate", "tokenize", "plot", "info", "train", "main"],
+}
+
+MODULES = sorted(
+    ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+    for path in PACKAGE.rglob("*.py")
+    if path != PACKAGE / "__init__.py"
+)
 
 
 def parse(module: str) -> ast.Module:
-    return ast.parse((PACKAGE / f"{module}.py").read_text(encoding="utf-8"))
+    return ast.parse((PACKAGE / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8"))
 
 
 def imported_at_run_time(node: ast.AST) -> Iterator[str]:
@@ -48,16 +69,45 @@ def imported_at_run_time(node: ast.AST) -> Iterator[str]:
         yield from imported_at_run_time(child)
 
 
-def test_every_module_has_a_layer() -> None:
-    assert sorted(LAYER_OF) == MODULES
+def ours(module: str) -> list[str]:
+    """Returns the modules of the package that a module imports at run time."""
+    return [name.removeprefix("tinygpt2.") for name in imported_at_run_time(parse(module)) if is_ours(name)]
+
+
+def is_ours(name: str) -> bool:
+    return name == "tinygpt2" or name.startswith("tinygpt2.")
+
+
+def place(module: str, package: str) -> int:
+    """Returns where a file, or a package in it, stands in the list of a package's files."""
+    return FILES[package].index(module.removeprefix(f"{package}.").split(".")[0])
+
+
+def test_every_module_has_a_place() -> None:
+    assert {module.split(".")[0] for module in MODULES} <= LAYER_OF.keys()
+    for module in MODULES:
+        package, _, file = module.rpartition(".")
+        if package and file != "__init__":
+            assert file in FILES[package], module
 
 
 @pytest.mark.parametrize("module", MODULES)
 def test_a_module_imports_only_from_lower_layers(module: str) -> None:
-    names = imported_at_run_time(parse(module))
-    ours = [name.removeprefix("tinygpt2.") for name in names if name.startswith("tinygpt2.")]
-    too_high = [name for name in ours if LAYER_OF[name] >= LAYER_OF[module]]
-    assert not too_high
+    for name in ours(module):
+        assert name != "tinygpt2" or module.startswith(("cli", "__main__")), "nobody imports the package's root"
+        there, here = name.split(".")[0], module.split(".")[0]
+        if there == here:
+            package = here
+            if module.rpartition(".")[0] == name.rpartition(".")[0]:
+                package = module.rpartition(".")[0]
+            assert place(name, package) < place(module, package), f"{module} imports {name}"
+        elif name != "tinygpt2":
+            assert LAYER_OF[there] < LAYER_OF[here], f"{module} imports {name}"
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if module.endswith("__init__")])
+def test_a_package_has_no_names_of_its_own(module: str) -> None:
+    assert not ours(module)
 
 
 @pytest.mark.parametrize("module", MODULES)

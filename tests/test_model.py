@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from tinygpt2 import GPT2Config, GPT2Model, KVCache, cross_entropy_loss
-from tinygpt2.model import evaluation_mode, linear
+from tinygpt2.model.gpt2 import evaluation_mode, linear
 
 TINY = GPT2Config(vocab_size=61, context_length=16, n_layer=2, n_head=3, n_embd=24)
 PUBLISHED = {
@@ -392,8 +392,8 @@ def test_attention_on_few_positions_is_that_on_many(n: int, *, cached: bool, mon
         return [logits.detach(), *torch.autograd.grad(logits.logsumexp(-1).sum(), list(model.parameters()))]
 
     few = logits_and_gradients()
-    monkeypatch.setattr("tinygpt2.model._causal_attention", None)
-    monkeypatch.setattr("tinygpt2.model.LONG", 1)
+    monkeypatch.setattr("tinygpt2.model.gpt2._causal_attention", None)
+    monkeypatch.setattr("tinygpt2.model.gpt2.LONG", 1)
     for actual, expected in zip(few, logits_and_gradients(), strict=True):
         torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-6 * expected.abs().max().item())
 

@@ -8,7 +8,7 @@ import tiktoken
 from hypothesis import given
 from hypothesis import strategies as st
 
-import tinygpt2.token_file
+import tinygpt2.data.token_file
 from tinygpt2 import (
     CharTokenizer,
     TokenFile,
@@ -26,7 +26,7 @@ SIGNS = " \n\t\r\u3000\u00a0\u2009'`.,;0-9aestlmAZé你好，。！？：、；�
 
 @pytest.fixture
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tinygpt2.token_file, "_PIECE", 5)
+    monkeypatch.setattr(tinygpt2.data.token_file, "_PIECE", 5)
 
 
 @given(
@@ -40,7 +40,7 @@ def test_the_tokens_are_those_of_the_whole_text(
     if not text:
         return
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tinygpt2.token_file, "_PIECE", piece)
+        patch.setattr(tinygpt2.data.token_file, "_PIECE", piece)
         file = tokenize_to_file(parts, tmp_path_factory.mktemp("tokens") / "out", threads=2)
     assert file.tokens.tolist() == gpt2_tokenizer().encode_ordinary(text)
 
@@ -49,7 +49,7 @@ def test_the_tokens_are_those_of_the_whole_text(
 def test_a_text_can_be_cut_at_every_place_that_is_taken_for_one(text: str) -> None:
     tokenizer = gpt2_tokenizer()
     whole = tokenizer.encode_ordinary(text)
-    for match in tinygpt2.token_file._CUT.finditer(text):
+    for match in tinygpt2.data.token_file._CUT.finditer(text):
         first, second = text[: match.end()], text[match.end() :]
         assert tokenizer.encode_ordinary(first) + tokenizer.encode_ordinary(second) == whole
 

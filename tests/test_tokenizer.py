@@ -21,7 +21,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import tinygpt2.tokenizer
+import tinygpt2.text.tokenizers
 from tinygpt2 import (
     CharTokenizer,
     Tokenizer,
@@ -177,7 +177,7 @@ def test_a_damaged_vocabulary_is_noticed(tmp_path: Path, monkeypatch: pytest.Mon
     (tmp_path / "assets").mkdir()
     asset = tmp_path / "assets" / "gpt2_merges.bpe"
     asset.write_bytes({"flip": flipped, "truncate": whole[:-1], "empty": b""}[damage])
-    monkeypatch.setattr(tinygpt2.tokenizer, "files", lambda _: tmp_path)
+    monkeypatch.setattr(tinygpt2.text.tokenizers, "files", lambda _: tmp_path)
     with pytest.raises(RuntimeError, match=r"damaged.*SHA-256.*reinstall"):
         gpt2_tokenizer.__wrapped__()
     asset.write_bytes(whole)

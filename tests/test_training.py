@@ -23,8 +23,8 @@ from tinygpt2 import (
     make_dataloader,
     train,
 )
-from tinygpt2.data import Batch
-from tinygpt2.device import choose_device, compiled
+from tinygpt2._internal.devices import choose_device, compiled
+from tinygpt2.data.loader import Batch
 
 TOKENS = torch.arange(400).mul(7).remainder(61)
 

@@ -1,19 +1,12 @@
 """Train a GPT-2 from scratch on your own text, and generate with it."""
 
-from tinygpt2.cache import KVCache
-from tinygpt2.callbacks import Callback, EarlyStopping, ProgressBar, TensorBoardLogger, TextSamples, TrainState
-from tinygpt2.checkpoint import newest_checkpoint
 from tinygpt2.config import GPT2Config, TrainingConfig
-from tinygpt2.data import TokenDataset, clean_text, make_dataloader, read_text, sample_text, split_text
+from tinygpt2.data.loader import TokenDataset, clean_text, make_dataloader, read_text, sample_text, split_text
+from tinygpt2.data.token_file import TokenFile, tokenize_to_file
 from tinygpt2.evaluation import Evaluation, evaluate
-from tinygpt2.generation import generate, generate_text, stream, stream_text
-from tinygpt2.history import TrainingHistory
-from tinygpt2.losses import cross_entropy_loss, perplexity
-from tinygpt2.manifest import CheckpointError
-from tinygpt2.model import GPT2Model
-from tinygpt2.optimizer import learning_rate_at, make_optimizer
-from tinygpt2.plotting import plot_losses, plot_temperatures, plot_token_frequencies
-from tinygpt2.samplers import (
+from tinygpt2.formats.manifest import CheckpointError
+from tinygpt2.generation.decoding import generate, generate_text, stream, stream_text
+from tinygpt2.generation.samplers import (
     GreedySampler,
     MinPSampler,
     MultinomialSampler,
@@ -22,8 +15,11 @@ from tinygpt2.samplers import (
     TopKSampler,
     TopPSampler,
 )
-from tinygpt2.token_file import TokenFile, tokenize_to_file
-from tinygpt2.tokenizer import (
+from tinygpt2.losses import cross_entropy_loss, perplexity
+from tinygpt2.model.cache import KVCache
+from tinygpt2.model.gpt2 import GPT2Model
+from tinygpt2.plotting import plot_losses, plot_temperatures, plot_token_frequencies
+from tinygpt2.text.tokenizers import (
     CharTokenizer,
     Tokenizer,
     gpt2_tokenizer,
@@ -33,7 +29,18 @@ from tinygpt2.tokenizer import (
     text_to_tensor,
     trim_vocabulary,
 )
-from tinygpt2.training import NonFiniteLossError, train
+from tinygpt2.training.callbacks.base import (
+    Callback,
+    EarlyStopping,
+    ProgressBar,
+    TensorBoardLogger,
+    TextSamples,
+    TrainState,
+)
+from tinygpt2.training.checkpoints.saver import newest_checkpoint
+from tinygpt2.training.history import TrainingHistory
+from tinygpt2.training.optimizers import learning_rate_at, make_optimizer
+from tinygpt2.training.train import NonFiniteLossError, train
 
 __version__ = "0.1.0"
 

@@ -2,6 +2,6 @@
 
 import sys
 
-from tinygpt2.cli import main
+from tinygpt2.cli.main import main
 
 sys.exit(main())

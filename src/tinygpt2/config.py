@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
-from tinygpt2._validation import check_bool, check_choice, check_int, check_number
+from tinygpt2._internal.checks import check_bool, check_choice, check_int, check_number
 
 Precision = Literal["auto", "fp32", "bf16"]
 Schedule = Literal["constant", "cosine"]

@@ -8,11 +8,11 @@ from itertools import islice
 import torch
 from torch import Tensor, nn
 
-from tinygpt2._cpu import fast_products
-from tinygpt2._validation import check_int
-from tinygpt2.data import Batch
+from tinygpt2._internal.checks import check_int
+from tinygpt2._internal.cpu import fast_products
+from tinygpt2.data.loader import Batch
 from tinygpt2.losses import IGNORE_INDEX, perplexity, summed_cross_entropy, summed_linear_cross_entropy
-from tinygpt2.model import GPT2Model, evaluation_mode
+from tinygpt2.model.gpt2 import GPT2Model, evaluation_mode
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from typing_extensions import override
 
-from tinygpt2._cpu import memory_is_kept
+from tinygpt2._internal.cpu import memory_is_kept
 
 IGNORE_INDEX = -100  # PyTorch's: a target that does not count
 

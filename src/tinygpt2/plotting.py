@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from tinygpt2._validation import check_int, check_number
-from tinygpt2.samplers import Sampler
+from tinygpt2._internal.checks import check_int, check_number
+from tinygpt2.generation.samplers import Sampler
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from tinygpt2.history import TrainingHistory
+    from tinygpt2.training.history import TrainingHistory
 
 
 def plot_losses(history: "TrainingHistory") -> "Figure":

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tinygpt2 import GPT2Config, GPT2Model, cross_entropy_loss, generate
-from tinygpt2.huggingface import state_from_huggingface
+from tinygpt2.formats.huggingface import state_from_huggingface
 
 transformers = pytest.importorskip("transformers")
 

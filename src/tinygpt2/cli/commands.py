@@ -1,4 +1,4 @@
-"""What the commands do that look at a model. `tinygpt2.cli` parses their arguments and tells their failures."""
+"""What the commands do that look at a model. `tinygpt2.cli.main` parses their arguments and tells their failures."""
 
 import argparse
 import errno
@@ -13,18 +13,15 @@ import tiktoken
 import torch
 from tqdm import tqdm
 
-from tinygpt2._files import Utf8Reader, atomic_write
-from tinygpt2.callbacks import write_line
-from tinygpt2.checkpoint import RUN_PARTS, checkpoints, newest_checkpoint, read_history
+from tinygpt2._internal.devices import choose_device
+from tinygpt2._internal.files import Utf8Reader, atomic_write
 from tinygpt2.config import GPT2Config
-from tinygpt2.data import Batch, TokenDataset, make_dataloader, read_text
-from tinygpt2.device import choose_device
+from tinygpt2.data.loader import Batch, TokenDataset, make_dataloader, read_text
+from tinygpt2.data.token_file import tokenize_to_file
 from tinygpt2.evaluation import evaluate
-from tinygpt2.generation import stream_text
-from tinygpt2.history import TrainingHistory
-from tinygpt2.huggingface import CONFIG_FILE
-from tinygpt2.model import GPT2Model
-from tinygpt2.samplers import (
+from tinygpt2.formats.huggingface import CONFIG_FILE
+from tinygpt2.generation.decoding import stream_text
+from tinygpt2.generation.samplers import (
     GreedySampler,
     MinPSampler,
     MultinomialSampler,
@@ -33,8 +30,11 @@ from tinygpt2.samplers import (
     TopKSampler,
     TopPSampler,
 )
-from tinygpt2.token_file import tokenize_to_file
-from tinygpt2.tokenizer import TOKENIZER_FILE, CharTokenizer, Tokenizer, gpt2_tokenizer, load_tokenizer
+from tinygpt2.model.gpt2 import GPT2Model
+from tinygpt2.text.tokenizers import TOKENIZER_FILE, CharTokenizer, Tokenizer, gpt2_tokenizer, load_tokenizer
+from tinygpt2.training.callbacks.base import write_line
+from tinygpt2.training.checkpoints.saver import RUN_PARTS, checkpoints, newest_checkpoint, read_history
+from tinygpt2.training.history import TrainingHistory
 
 HISTORY_FILE = "history.json"
 PLOT_FILE = "losses.png"

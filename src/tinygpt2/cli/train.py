@@ -1,4 +1,4 @@
-"""What ``tinygpt2 train`` does. `tinygpt2.cli` parses its arguments and tells its failures."""
+"""What ``tinygpt2 train`` does. `tinygpt2.cli.main` parses its arguments and tells its failures."""
 
 import argparse
 import json
@@ -16,17 +16,14 @@ import tiktoken
 import torch
 from torch.utils.data import DataLoader
 
-from tinygpt2._commands import HISTORY_FILE, PLOT_FILE, lowest_validation_loss, naming, plot_history
-from tinygpt2._files import read_json, write_text
-from tinygpt2.callbacks import EarlyStopping, TrainState, write_line
-from tinygpt2.checkpoint import BEST, checkpoints, newest_checkpoint
+from tinygpt2._internal.devices import choose_device
+from tinygpt2._internal.files import read_json, write_text
+from tinygpt2.cli.commands import HISTORY_FILE, PLOT_FILE, lowest_validation_loss, naming, plot_history
 from tinygpt2.config import GPT2Config, TrainingConfig
-from tinygpt2.data import Batch, make_dataloader, read_text, sample_text, split_text
-from tinygpt2.device import choose_device
-from tinygpt2.history import TrainingHistory
-from tinygpt2.model import GPT2Model
-from tinygpt2.token_file import TokenFile, is_token_file
-from tinygpt2.tokenizer import (
+from tinygpt2.data.loader import Batch, make_dataloader, read_text, sample_text, split_text
+from tinygpt2.data.token_file import TokenFile, is_token_file
+from tinygpt2.model.gpt2 import GPT2Model
+from tinygpt2.text.tokenizers import (
     TOKENIZER_FILE,
     CharTokenizer,
     Tokenizer,
@@ -35,7 +32,10 @@ from tinygpt2.tokenizer import (
     save_tokenizer,
     trim_vocabulary,
 )
-from tinygpt2.training import train
+from tinygpt2.training.callbacks.base import EarlyStopping, TrainState, write_line
+from tinygpt2.training.checkpoints.saver import BEST, checkpoints, newest_checkpoint
+from tinygpt2.training.history import TrainingHistory
+from tinygpt2.training.train import train
 
 OPTIONS_FILE = "options.json"
 

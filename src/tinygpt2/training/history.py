@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from tinygpt2._files import write_text
+from tinygpt2._internal.files import write_text
 from tinygpt2.plotting import plot_losses
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ import tiktoken
 import torch
 from torch import Tensor
 
-from tinygpt2._files import PathLike, write_text
+from tinygpt2._internal.files import PathLike, write_text
 
 END_OF_TEXT = "<|endoftext|>"
 TOKENIZER_FILE = "tinygpt2_tokenizer.json"

@@ -20,14 +20,14 @@ from typing import TYPE_CHECKING, Literal, Never, Protocol, Self
 import torch
 from tqdm import tqdm
 
-from tinygpt2._validation import check_int, check_number
+from tinygpt2._internal.checks import check_int, check_number
 from tinygpt2.config import TrainingConfig
-from tinygpt2.data import mixed_seed
-from tinygpt2.generation import generate_text
-from tinygpt2.history import TrainingHistory
-from tinygpt2.model import GPT2Model
-from tinygpt2.samplers import GreedySampler, Sampler
-from tinygpt2.tokenizer import Tokenizer
+from tinygpt2.data.loader import mixed_seed
+from tinygpt2.generation.decoding import generate_text
+from tinygpt2.generation.samplers import GreedySampler, Sampler
+from tinygpt2.model.gpt2 import GPT2Model
+from tinygpt2.text.tokenizers import Tokenizer
+from tinygpt2.training.history import TrainingHistory
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard.writer import SummaryWriter

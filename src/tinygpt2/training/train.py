@@ -13,20 +13,20 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from tinygpt2._cpu import fast_products, keep_memory
-from tinygpt2._signals import deferred_signals
-from tinygpt2._validation import check_int
-from tinygpt2.callbacks import Callback, Event, ProgressBar, TextSamples, TrainState, write_line
-from tinygpt2.checkpoint import CheckpointSaver, checkpoints
+from tinygpt2._internal.checks import check_int
+from tinygpt2._internal.cpu import fast_products, keep_memory
+from tinygpt2._internal.devices import autocast, choose_device, compiled, random_states_kept, seed_everywhere
+from tinygpt2._internal.signals import deferred_signals
 from tinygpt2.config import TrainingConfig
-from tinygpt2.data import Batch, Loader, fingerprint, mixed_seed
-from tinygpt2.device import autocast, choose_device, compiled, random_states_kept, seed_everywhere
+from tinygpt2.data.loader import Batch, Loader, fingerprint, mixed_seed
 from tinygpt2.evaluation import evaluate
-from tinygpt2.history import TrainingHistory
 from tinygpt2.losses import IGNORE_INDEX, summed_linear_cross_entropy
-from tinygpt2.model import GPT2Model, check_tokens, training_mode
-from tinygpt2.optimizer import learning_rate_at, make_optimizer
-from tinygpt2.tokenizer import Tokenizer, gpt2_tokenizer
+from tinygpt2.model.gpt2 import GPT2Model, check_tokens, training_mode
+from tinygpt2.text.tokenizers import Tokenizer, gpt2_tokenizer
+from tinygpt2.training.callbacks.base import Callback, Event, ProgressBar, TextSamples, TrainState, write_line
+from tinygpt2.training.checkpoints.saver import CheckpointSaver, checkpoints
+from tinygpt2.training.history import TrainingHistory
+from tinygpt2.training.optimizers import learning_rate_at, make_optimizer
 
 
 @runtime_checkable

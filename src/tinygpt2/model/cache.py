@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from tinygpt2._validation import check_int
+from tinygpt2._internal.checks import check_int
 from tinygpt2.config import GPT2Config
 
 

@@ -11,7 +11,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from tinygpt2._validation import check_int, check_number
+from tinygpt2._internal.checks import check_int, check_number
 
 
 @runtime_checkable

@@ -29,14 +29,21 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from tinygpt2._files import Digest, read_json, recover_directories, remove_directory, write_directory, write_file
-from tinygpt2._safetensors import safetensors_chunks
-from tinygpt2.callbacks import TrainState
+from tinygpt2._internal.devices import random_states, set_random_states
+from tinygpt2._internal.files import (
+    Digest,
+    read_json,
+    recover_directories,
+    remove_directory,
+    write_directory,
+    write_file,
+)
 from tinygpt2.config import GPT2Config, TrainingConfig
-from tinygpt2.device import random_states, set_random_states
-from tinygpt2.history import TrainingHistory
-from tinygpt2.huggingface import CONFIG_FILE, WEIGHTS_FILE, pretrained_contents, read_pretrained
-from tinygpt2.manifest import CheckpointError, verify_manifest, write_manifest
+from tinygpt2.formats.huggingface import CONFIG_FILE, WEIGHTS_FILE, pretrained_contents, read_pretrained
+from tinygpt2.formats.manifest import CheckpointError, verify_manifest, write_manifest
+from tinygpt2.formats.safetensors import safetensors_chunks
+from tinygpt2.training.callbacks.base import TrainState
+from tinygpt2.training.history import TrainingHistory
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +82,7 @@ class Checkpoint:
         history: The evaluations.
         model_config: Shape of the model.
         training_config: How it was trained.
-        data: What `tinygpt2.data.fingerprint` said of the training and the validation data.
+        data: What `tinygpt2.data.loader.fingerprint` said of the training and the validation data.
         environment: Versions, device and threads.
         weights: The model's, under our names.
         tensors: The optimizer's state and the random states.

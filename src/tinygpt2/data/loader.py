@@ -14,10 +14,10 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.data import Sampler as IndexSampler
 from typing_extensions import override
 
-from tinygpt2._files import Utf8Reader
-from tinygpt2._validation import check_int, check_number
-from tinygpt2.token_file import TokenFile
-from tinygpt2.tokenizer import Tokenizer, gpt2_tokenizer
+from tinygpt2._internal.checks import check_int, check_number
+from tinygpt2._internal.files import Utf8Reader
+from tinygpt2.data.token_file import TokenFile
+from tinygpt2.text.tokenizers import Tokenizer, gpt2_tokenizer
 
 TokenArray = npt.NDArray[np.integer[Any]]
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from tinygpt2._files import Digest, check_regular, digest_file, read_json, write_file
+from tinygpt2._internal.files import Digest, check_regular, digest_file, read_json, write_file
 
 MANIFEST_FILE = "manifest.json"
 
@@ -22,12 +22,12 @@ class CheckpointError(ValueError):
     ...     newest_checkpoint(directory)  # doctest: +ELLIPSIS
     Traceback (most recent call last):
     ...
-    tinygpt2.manifest.CheckpointError: no checkpoint in ... is whole: ... manifest.json: No such file or directory
+    tinygpt2.formats.manifest.CheckpointError: no checkpoint in ... is whole: ... manifest.json: No such file or directory
     """
 
 
 def write_manifest(directory: Path, files: Mapping[str, Digest]) -> None:
-    """Writes the manifest of files that `tinygpt2._files.write_file` wrote into a directory."""
+    """Writes the manifest of files that `tinygpt2._internal.files.write_file` wrote into a directory."""
     content = {name: {"size": digest.size, "sha256": digest.sha256} for name, digest in files.items()}
     write_file(directory / MANIFEST_FILE, [(json.dumps({"files": content}, indent=1) + "\n").encode()])
 

@@ -7,12 +7,12 @@ from typing import overload
 import torch
 from torch import Tensor
 
-from tinygpt2._cpu import fast_products
-from tinygpt2._validation import check_int
-from tinygpt2.cache import KVCache
-from tinygpt2.model import GPT2Model, check_tokens, evaluation_mode, linear
-from tinygpt2.samplers import GreedySampler, Sampler
-from tinygpt2.tokenizer import Tokenizer
+from tinygpt2._internal.checks import check_int
+from tinygpt2._internal.cpu import fast_products
+from tinygpt2.generation.samplers import GreedySampler, Sampler
+from tinygpt2.model.cache import KVCache
+from tinygpt2.model.gpt2 import GPT2Model, check_tokens, evaluation_mode, linear
+from tinygpt2.text.tokenizers import Tokenizer
 
 _GREEDY = GreedySampler()
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"  # what decoders put for bytes that are not, or not yet, a character

@@ -16,10 +16,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import override
 
-from tinygpt2._dropout import Dropout, dropout
-from tinygpt2.cache import KVCache
 from tinygpt2.config import GPT2Config
-from tinygpt2.huggingface import read_pretrained, write_pretrained
+from tinygpt2.formats.huggingface import read_pretrained, write_pretrained
+from tinygpt2.kernels.dropout import Dropout, dropout
+from tinygpt2.model.cache import KVCache
 
 INITIAL_STD = 0.02  # GPT-2's, for all matrices and embeddings
 LAYER_NORM_EPSILON = 1e-5

@@ -17,10 +17,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from tinygpt2._files import atomic_write, read_json, write_file, write_text
-from tinygpt2._safetensors import safetensors_chunks
+from tinygpt2._internal.files import atomic_write, read_json, write_file, write_text
 from tinygpt2.config import GPT2Config
-from tinygpt2.manifest import MANIFEST_FILE, verify_manifest
+from tinygpt2.formats.manifest import MANIFEST_FILE, verify_manifest
+from tinygpt2.formats.safetensors import safetensors_chunks
 
 logger = logging.getLogger(__name__)
 

@@ -1,0 +1,1 @@
+"""Tensors in files: safetensors, manifests, Hugging Face's layout."""

@@ -1,0 +1,1 @@
+"""Faster twins of PyTorch's functions."""
