@@ -19,7 +19,7 @@ from tinygpt2 import (
     make_dataloader,
     train,
 )
-from tinygpt2.data.loader import Batch
+from tinygpt2.data.windows import Batch
 
 TOKENIZER = CharTokenizer("abcdefgh")
 

@@ -32,7 +32,8 @@ from tinygpt2 import (
     newest_checkpoint,
     train,
 )
-from tinygpt2.data.loader import Batch, Loader
+from tinygpt2.data.loader import Loader
+from tinygpt2.data.windows import Batch
 
 TOKENS = torch.arange(500).mul(7).remainder(61)
 SHAPE = GPT2Config(vocab_size=61, context_length=8, n_layer=1, n_head=2, n_embd=16, dropout=0.3)

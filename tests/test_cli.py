@@ -31,7 +31,7 @@ from tinygpt2 import (
 from tinygpt2 import training as tinygpt2_training
 from tinygpt2.cli.main import main
 from tinygpt2.cli.train import _prompt
-from tinygpt2.data.loader import Batch
+from tinygpt2.data.windows import Batch
 
 TEXT = "The quick brown fox jumps over the lazy dog. " * 40
 CHINESE = "天地玄黃，宇宙洪荒。日月盈昃，辰宿列張。" * 40

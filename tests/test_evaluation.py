@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from typing_extensions import override
 
 from tinygpt2 import GPT2Config, GPT2Model, TokenDataset, evaluate, make_dataloader
-from tinygpt2.data.loader import Batch
+from tinygpt2.data.windows import Batch
 
 VOCAB_SIZE = 13
 

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tinygpt2._internal.files
-from tinygpt2._internal.files import Utf8Reader, atomic_write, write_text
+from tinygpt2._internal.files import atomic_write, write_text
+from tinygpt2.text.reading import Utf8Reader
 
 
 def names(directory: Path) -> list[str]:

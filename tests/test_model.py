@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from tinygpt2 import GPT2Config, GPT2Model, KVCache, cross_entropy_loss
-from tinygpt2.model.gpt2 import evaluation_mode, linear
+from tinygpt2.model.gpt2 import linear
+from tinygpt2.model.modes import evaluation_mode
 
 TINY = GPT2Config(vocab_size=61, context_length=16, n_layer=2, n_head=3, n_embd=24)
 PUBLISHED = {

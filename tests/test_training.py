@@ -24,7 +24,7 @@ from tinygpt2 import (
     train,
 )
 from tinygpt2._internal.devices import choose_device, compiled
-from tinygpt2.data.loader import Batch
+from tinygpt2.data.windows import Batch
 
 TOKENS = torch.arange(400).mul(7).remainder(61)
 

@@ -1,11 +1,12 @@
 """Train a GPT-2 from scratch on your own text, and generate with it."""
 
 from tinygpt2.config import GPT2Config, TrainingConfig
-from tinygpt2.data.loader import TokenDataset, clean_text, make_dataloader, read_text, sample_text, split_text
+from tinygpt2.data.loader import make_dataloader
 from tinygpt2.data.token_file import TokenFile, tokenize_to_file
+from tinygpt2.data.windows import TokenDataset
+from tinygpt2.errors import CheckpointError, NonFiniteLossError
 from tinygpt2.evaluation import Evaluation, evaluate
-from tinygpt2.formats.manifest import CheckpointError
-from tinygpt2.generation.decoding import generate, generate_text, stream, stream_text
+from tinygpt2.generation.decoding import generate, stream
 from tinygpt2.generation.samplers import (
     GreedySampler,
     MinPSampler,
@@ -15,32 +16,25 @@ from tinygpt2.generation.samplers import (
     TopKSampler,
     TopPSampler,
 )
+from tinygpt2.generation.text import generate_text, stream_text
 from tinygpt2.losses import cross_entropy_loss, perplexity
 from tinygpt2.model.cache import KVCache
 from tinygpt2.model.gpt2 import GPT2Model
 from tinygpt2.plotting import plot_losses, plot_temperatures, plot_token_frequencies
-from tinygpt2.text.tokenizers import (
-    CharTokenizer,
-    Tokenizer,
-    gpt2_tokenizer,
-    load_tokenizer,
-    save_tokenizer,
-    tensor_to_text,
-    text_to_tensor,
-    trim_vocabulary,
-)
-from tinygpt2.training.callbacks.base import (
-    Callback,
-    EarlyStopping,
-    ProgressBar,
-    TensorBoardLogger,
-    TextSamples,
-    TrainState,
-)
+from tinygpt2.text.reading import clean_text, read_text, sample_text, split_text
+from tinygpt2.text.storage import load_tokenizer, save_tokenizer
+from tinygpt2.text.tokenizers import CharTokenizer, Tokenizer, gpt2_tokenizer, tensor_to_text, text_to_tensor
+from tinygpt2.text.vocabulary import trim_vocabulary
+from tinygpt2.training.callbacks.base import Callback
+from tinygpt2.training.callbacks.loggers import TensorBoardLogger
+from tinygpt2.training.callbacks.progress import ProgressBar
+from tinygpt2.training.callbacks.samples import TextSamples
+from tinygpt2.training.callbacks.stopping import EarlyStopping
 from tinygpt2.training.checkpoints.saver import newest_checkpoint
 from tinygpt2.training.history import TrainingHistory
 from tinygpt2.training.optimizers import learning_rate_at, make_optimizer
-from tinygpt2.training.train import NonFiniteLossError, train
+from tinygpt2.training.state import TrainState
+from tinygpt2.training.train import train
 
 __version__ = "0.1.0"
 
@@ -97,3 +91,7 @@ __all__ = [
     "train",
     "trim_vocabulary",
 ]
+
+# Errors, pickles and the documentation name what is public by where it is imported from.
+for _name in __all__:
+    globals()[_name].__module__ = __name__

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from tinygpt2._internal.checks import check_int
 from tinygpt2._internal.cpu import fast_products
-from tinygpt2.data.loader import Batch
+from tinygpt2.data.windows import Batch
 from tinygpt2.losses import IGNORE_INDEX, perplexity, summed_cross_entropy, summed_linear_cross_entropy
-from tinygpt2.model.gpt2 import GPT2Model, evaluation_mode
+from tinygpt2.model.gpt2 import GPT2Model
+from tinygpt2.model.modes import evaluation_mode
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,10 @@
 
 import functools
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
 import torch
-from torch import Tensor
-
-from tinygpt2.config import Precision
 
 
 def choose_device(device: torch.device | str | None = None) -> torch.device:
@@ -36,7 +32,7 @@ def choose_device(device: torch.device | str | None = None) -> torch.device:
     return chosen
 
 
-def autocast(device: torch.device, precision: Precision) -> torch.autocast:
+def autocast(device: torch.device, precision: str) -> torch.autocast:
     """Returns the context in which a forward pass has this precision on this device; weights stay as they are."""
     bf16 = precision == "bf16" or (precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported())
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16)
@@ -75,48 +71,3 @@ def compiled(function: Callable[P, R]) -> Callable[P, R]:
     except RuntimeError as error:
         give_up(error)
     return call
-
-
-def seed_everywhere(device: torch.device, seed: int) -> None:
-    """Seeds PyTorch's global random numbers on the CPU and on a device."""
-    torch.default_generator.manual_seed(seed)
-    if device.type == "cuda":
-        with torch.cuda.device(device):
-            torch.cuda.manual_seed(seed)
-    elif device.type == "mps":
-        torch.mps.manual_seed(seed)
-
-
-def random_states(device: torch.device) -> dict[str, Tensor]:
-    """Returns PyTorch's global random states, of the CPU and of a device, by the kind of device."""
-    states = {"cpu": torch.get_rng_state()}
-    if device.type == "cuda":
-        states["cuda"] = torch.cuda.get_rng_state(device)
-    elif device.type == "mps":
-        states["mps"] = torch.mps.get_rng_state()
-    return states
-
-
-def set_random_states(device: torch.device, states: Mapping[str, Tensor]) -> None:
-    """Puts back what `random_states` returned; what belongs to another kind of device is left out.
-
-    Raises:
-        RuntimeError: If a state is not one.
-        TypeError: Likewise.
-    """
-    if "cpu" in states:
-        torch.set_rng_state(states["cpu"])
-    if device.type == "cuda" and "cuda" in states:
-        torch.cuda.set_rng_state(states["cuda"], device)
-    if device.type == "mps" and "mps" in states:
-        torch.mps.set_rng_state(states["mps"])
-
-
-@contextmanager
-def random_states_kept(device: torch.device) -> Iterator[None]:
-    """Puts the global random states back at the end."""
-    states = random_states(device)
-    try:
-        yield
-    finally:
-        set_random_states(device, states)

@@ -1,6 +1,5 @@
 """Reading and writing files so that text is UTF-8 everywhere and nothing half-written is ever seen."""
 
-import codecs
 import hashlib
 import json
 import os
@@ -8,11 +7,11 @@ import re
 import secrets
 import shutil
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 PathLike = str | os.PathLike[str]
 
@@ -127,45 +126,6 @@ def atomic_write(path: PathLike, write: Callable[[Path], object]) -> None:
         temporary.unlink(missing_ok=True)
         raise
     sync_directory(path.parent)
-
-
-class Utf8Reader:
-    r"""A UTF-8 file in pieces of text; a byte order mark goes, ``\r\n`` becomes ``\n``.
-
-    Raises:
-        ValueError: While it is read, if the file is not UTF-8, with the offset of the first byte that is not.
-    """
-
-    def __init__(self, path: PathLike) -> None:
-        self.path = Path(path)
-
-    def __iter__(self) -> Iterator[str]:
-        """Yields the text."""
-        decoder = codecs.getincrementaldecoder("utf-8")()
-        read, begun = 0, False
-        held = ""  # a carriage return at the end of a piece waits for what follows
-        with self.path.open("rb") as file:
-            while True:
-                content = file.read(_PIECE)
-                pending = len(decoder.getstate()[0])
-                try:
-                    text = decoder.decode(content, final=not content)
-                except UnicodeDecodeError as error:
-                    self._refuse(read - pending + error.start, error.object[error.start])
-                begins, begun = bool(text) and not begun, begun or bool(text)
-                text = held + (text.removeprefix("\ufeff") if begins else text)
-                held = "\r" if content and text.endswith("\r") else ""
-                yield text.removesuffix(held).replace("\r\n", "\n")
-                read += len(content)
-                if not content:
-                    return
-
-    def _refuse(self, offset: int, byte: int) -> NoReturn:
-        raise ValueError(
-            f"{self.path} is not UTF-8: byte 0x{byte:02x} at offset {offset}; "
-            "save it as UTF-8 in your editor, or convert it: iconv -f GB18030 -t UTF-8 old.txt > new.txt "
-            "(with the encoding that it has after -f)"
-        ) from None
 
 
 def write_text(path: PathLike, text: str) -> None:

@@ -13,14 +13,15 @@ import tiktoken
 import torch
 from tqdm import tqdm
 
+from tinygpt2._internal.console import write_line
 from tinygpt2._internal.devices import choose_device
-from tinygpt2._internal.files import Utf8Reader, atomic_write
+from tinygpt2._internal.files import atomic_write
 from tinygpt2.config import GPT2Config
-from tinygpt2.data.loader import Batch, TokenDataset, make_dataloader, read_text
+from tinygpt2.data.loader import make_dataloader
 from tinygpt2.data.token_file import tokenize_to_file
+from tinygpt2.data.windows import Batch, TokenDataset
 from tinygpt2.evaluation import evaluate
 from tinygpt2.formats.huggingface import CONFIG_FILE
-from tinygpt2.generation.decoding import stream_text
 from tinygpt2.generation.samplers import (
     GreedySampler,
     MinPSampler,
@@ -30,9 +31,11 @@ from tinygpt2.generation.samplers import (
     TopKSampler,
     TopPSampler,
 )
+from tinygpt2.generation.text import stream_text
 from tinygpt2.model.gpt2 import GPT2Model
-from tinygpt2.text.tokenizers import TOKENIZER_FILE, CharTokenizer, Tokenizer, gpt2_tokenizer, load_tokenizer
-from tinygpt2.training.callbacks.base import write_line
+from tinygpt2.text.reading import Utf8Reader, read_text
+from tinygpt2.text.storage import TOKENIZER_FILE, load_tokenizer
+from tinygpt2.text.tokenizers import CharTokenizer, Tokenizer, gpt2_tokenizer
 from tinygpt2.training.checkpoints.saver import RUN_PARTS, checkpoints, newest_checkpoint, read_history
 from tinygpt2.training.history import TrainingHistory
 

@@ -14,7 +14,7 @@ from tinygpt2 import __version__
 from tinygpt2.cli.commands import evaluate_command, generate_command, info_command, plot_command, tokenize_command
 from tinygpt2.cli.train import EVALUATIONS, EXIT_SIGNAL, TOKENIZERS, saved_options, train_command
 from tinygpt2.config import PRESETS
-from tinygpt2.training.train import NonFiniteLossError
+from tinygpt2.errors import NonFiniteLossError
 
 EXIT_FAILURE = 1
 

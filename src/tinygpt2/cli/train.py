@@ -16,25 +16,23 @@ import tiktoken
 import torch
 from torch.utils.data import DataLoader
 
+from tinygpt2._internal.console import write_line
 from tinygpt2._internal.devices import choose_device
 from tinygpt2._internal.files import read_json, write_text
 from tinygpt2.cli.commands import HISTORY_FILE, PLOT_FILE, lowest_validation_loss, naming, plot_history
 from tinygpt2.config import GPT2Config, TrainingConfig
-from tinygpt2.data.loader import Batch, make_dataloader, read_text, sample_text, split_text
+from tinygpt2.data.loader import make_dataloader
 from tinygpt2.data.token_file import TokenFile, is_token_file
+from tinygpt2.data.windows import Batch
 from tinygpt2.model.gpt2 import GPT2Model
-from tinygpt2.text.tokenizers import (
-    TOKENIZER_FILE,
-    CharTokenizer,
-    Tokenizer,
-    gpt2_tokenizer,
-    load_tokenizer,
-    save_tokenizer,
-    trim_vocabulary,
-)
-from tinygpt2.training.callbacks.base import EarlyStopping, TrainState, write_line
+from tinygpt2.text.reading import read_text, sample_text, split_text
+from tinygpt2.text.storage import TOKENIZER_FILE, load_tokenizer, save_tokenizer
+from tinygpt2.text.tokenizers import CharTokenizer, Tokenizer, gpt2_tokenizer
+from tinygpt2.text.vocabulary import trim_vocabulary
+from tinygpt2.training.callbacks.stopping import EarlyStopping
 from tinygpt2.training.checkpoints.saver import BEST, checkpoints, newest_checkpoint
 from tinygpt2.training.history import TrainingHistory
+from tinygpt2.training.state import TrainState
 from tinygpt2.training.train import train
 
 OPTIONS_FILE = "options.json"

@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import tiktoken
 
-from tinygpt2._internal.files import PathLike, Utf8Reader, atomic_write
+from tinygpt2._internal.files import PathLike, atomic_write
+from tinygpt2.text.reading import Utf8Reader
 from tinygpt2.text.tokenizers import CharTokenizer, Tokenizer, gpt2_tokenizer
 
 _MAGIC = b"tinygpt2 tokens\n"

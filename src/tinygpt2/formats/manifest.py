@@ -6,24 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from tinygpt2._internal.files import Digest, check_regular, digest_file, read_json, write_file
+from tinygpt2.errors import CheckpointError
 
 MANIFEST_FILE = "manifest.json"
 
 _LIMIT = 1 << 16  # bytes of a manifest
-
-
-class CheckpointError(ValueError):
-    """A checkpoint is damaged, or is none at all. Nothing was loaded from it.
-
-    >>> import pathlib, tempfile
-    >>> from tinygpt2 import newest_checkpoint
-    >>> with tempfile.TemporaryDirectory() as directory:
-    ...     pathlib.Path(directory, "checkpoint-10").mkdir()
-    ...     newest_checkpoint(directory)  # doctest: +ELLIPSIS
-    Traceback (most recent call last):
-    ...
-    tinygpt2.formats.manifest.CheckpointError: no checkpoint in ... is whole: ... manifest.json: No such file or directory
-    """
 
 
 def write_manifest(directory: Path, files: Mapping[str, Digest]) -> None:

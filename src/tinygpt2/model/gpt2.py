@@ -7,8 +7,6 @@ The names of the parts are those of transformers' GPT-2.
 
 import math
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import Self
 
 import torch
@@ -20,6 +18,7 @@ from tinygpt2.config import GPT2Config
 from tinygpt2.formats.huggingface import read_pretrained, write_pretrained
 from tinygpt2.kernels.dropout import Dropout, dropout
 from tinygpt2.model.cache import KVCache
+from tinygpt2.model.checks import check_cache, check_tokens
 
 INITIAL_STD = 0.02  # GPT-2's, for all matrices and embeddings
 LAYER_NORM_EPSILON = 1e-5
@@ -228,7 +227,7 @@ class GPT2Model(nn.Module):
         if cache is None:
             mask, positions = None, torch.arange(n, device=tokens.device).unsqueeze(0)  # (1, T)
         else:
-            _check_cache(tokens, cache, self.config)
+            check_cache(tokens, cache, self.config)
             mask, positions = cache.attention_mask(n), cache.positions(n)
         x = self.drop(self.wte(tokens) + self.wpe(positions))  # (B, T, C)
         for layer, block in enumerate(self.h):
@@ -306,71 +305,3 @@ class GPT2Model(nn.Module):
     @override
     def __repr__(self) -> str:
         return f"GPT2Model({self.config}, {self.num_parameters():,} parameters)"
-
-
-@contextmanager
-def evaluation_mode(model: nn.Module | Sequence[nn.Module]) -> Iterator[None]:
-    """Switches dropout off for the duration, then every module back to the mode it was in.
-
-    Args:
-        model: A model, or the modules in it, for which a large model need not be walked through anew.
-    """
-    with _mode(model, training=False):
-        yield
-
-
-@contextmanager
-def training_mode(model: nn.Module) -> Iterator[None]:
-    """Switches dropout on for the duration, then every module back to the mode it was in."""
-    with _mode(model, training=True):
-        yield
-
-
-@contextmanager
-def _mode(model: nn.Module | Sequence[nn.Module], *, training: bool) -> Iterator[None]:
-    modules = model.modules() if isinstance(model, nn.Module) else model
-    switched = [module for module in modules if module.training != training]
-    for module in switched:
-        module.training = training
-    try:
-        yield
-    finally:
-        for module in switched:
-            module.training = not training
-
-
-def check_tokens(tokens: Tensor, config: GPT2Config) -> None:
-    """Raises ``ValueError`` if ``tokens`` is no input for such a model; values are looked at where that is free."""
-    if not isinstance(tokens, Tensor):
-        raise TypeError(
-            f"expected tokens as a tensor of shape (B, T), got {type(tokens).__name__}; pass torch.tensor(...)"
-        )
-    if tokens.dim() != 2 or tokens.shape[1] == 0 or tokens.dtype not in (torch.int64, torch.int32):
-        fix = "; for one sequence pass tokens.unsqueeze(0)" if tokens.dim() == 1 else ""
-        raise ValueError(f"expected tokens of shape (B, T), int64, got {tokens.dtype} of {tuple(tokens.shape)}{fix}")
-    if tokens.shape[1] > config.context_length:
-        raise ValueError(
-            f"the model's context_length is {config.context_length}, but {tokens.shape[1]} tokens were given; pass the "
-            "last ones, tokens[:, -context_length:], or build the model with a longer context_length"
-        )
-    if tokens.device.type == "cpu" and tokens.numel():  # elsewhere it would wait for the device
-        lowest, highest = (int(value) for value in tokens.aminmax())
-        if lowest < 0 or highest >= config.vocab_size:
-            raise ValueError(
-                f"the model's vocabulary has ids 0 to {config.vocab_size - 1}, but the tokens go from {lowest} to "
-                f"{highest}; build the model with vocab_size=tokenizer.n_vocab of the tokenizer that made them"
-            )
-
-
-def _check_cache(tokens: Tensor, cache: KVCache, config: GPT2Config) -> None:
-    batch, n = tokens.shape
-    if batch != cache.batch_size:
-        raise ValueError(f"the cache is for a batch of {cache.batch_size}, but {batch} sequences were given")
-    layers, _, heads, capacity, width = cache.keys.shape
-    if (layers, heads, width) != (config.n_layer, config.n_head, config.head_width) or capacity > config.context_length:
-        raise ValueError("the cache was made for a model of another shape; make it with KVCache(model.config, ...)")
-    if cache.length + n > cache.capacity:
-        raise ValueError(
-            f"the cache has {cache.capacity} slots and {cache.length} are filled, so {n} more tokens do not fit; "
-            "reset it and begin again with the last tokens"
-        )

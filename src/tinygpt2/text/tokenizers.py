@@ -1,24 +1,17 @@
 """From text to token ids and back: GPT-2's vocabulary, which the package carries, or one token a character."""
 
-import base64
 import hashlib
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
-from itertools import pairwise
-from pathlib import Path
 from typing import Protocol, Self, runtime_checkable
 
 import tiktoken
 import torch
 from torch import Tensor
 
-from tinygpt2._internal.files import PathLike, write_text
-
 END_OF_TEXT = "<|endoftext|>"
-TOKENIZER_FILE = "tinygpt2_tokenizer.json"
 
 _MERGES_SHA256 = "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5"
 
@@ -73,7 +66,7 @@ def gpt2_tokenizer() -> tiktoken.Encoding:
     >>> gpt2_tokenizer().decode([15496, 11, 995])
     'Hello, world'
     """
-    return _encoding("gpt2", _SPLIT_PATTERN, _gpt2_tokens())
+    return byte_pair_encoding("gpt2", _SPLIT_PATTERN, _gpt2_tokens())
 
 
 def _gpt2_tokens() -> list[bytes]:
@@ -93,45 +86,7 @@ def _gpt2_tokens() -> list[bytes]:
     return [bytes([byte]) for byte in visible + others] + merged
 
 
-def trim_vocabulary(tokenizer: tiktoken.Encoding, text: str) -> tiktoken.Encoding:
-    """Returns a tokenizer with only the tokens that ``text`` needs, so that a model of it is smaller and much faster.
-
-    A text of 90,000 characters uses a tenth of GPT-2's tokens, and in a small model the head that predicts them is most
-    of the work. The text is cut as before. Any other text can still be encoded, and comes back as it was: all single
-    bytes stay, and words that ``text`` does not have are cut smaller. The ids are new ones.
-
-    Args:
-        tokenizer: Such as `gpt2_tokenizer`.
-        text: What the model will be trained on.
-
-    >>> text = "Byte pairs, byte by byte, from GPT-2's own merges."
-    >>> whole, trimmed = gpt2_tokenizer(), trim_vocabulary(gpt2_tokenizer(), text)
-    >>> whole.n_vocab, trimmed.n_vocab
-    (50257, 283)
-    >>> [trimmed.decode([i]) for i in trimmed.encode_ordinary(text)][:5]
-    ['Byte', ' pairs', ',', ' byte', ' by']
-    """
-    ranks = tokenizer._mergeable_ranks  # noqa: SLF001 - tiktoken's own way to build one encoding from another
-    kept = {bytes([byte]) for byte in range(256)}
-    for token in tokenizer.decode_tokens_bytes(sorted(set(tokenizer.encode_ordinary(text)))):
-        kept |= _merged_on_the_way(token, ranks)
-    tokens = sorted(kept, key=ranks.__getitem__)
-    return _encoding(f"{tokenizer.name}-trimmed", tokenizer._pat_str, tokens)  # noqa: SLF001
-
-
-def _merged_on_the_way(token: bytes, ranks: dict[bytes, int]) -> set[bytes]:
-    """Returns every token that byte-pair encoding forms on the way from single bytes to ``token``, itself included."""
-    parts = [token[i : i + 1] for i in range(len(token))]
-    formed = set()
-    while len(parts) > 1:
-        pairs = [first + second for first, second in pairwise(parts)]
-        i = min(range(len(pairs)), key=lambda i: ranks.get(pairs[i], len(ranks)))
-        parts[i : i + 2] = [pairs[i]]
-        formed.add(pairs[i])
-    return formed
-
-
-def _encoding(name: str, pattern: str, tokens: Sequence[bytes]) -> tiktoken.Encoding:
+def byte_pair_encoding(name: str, pattern: str, tokens: Sequence[bytes]) -> tiktoken.Encoding:
     """Returns the encoding with these tokens in the order of their ranks, and the end of text after them."""
     return tiktoken.Encoding(
         name=name,
@@ -217,70 +172,6 @@ class CharTokenizer:
         if ids and not (min(ids) >= 0 and max(ids) < len(pieces)):
             raise ValueError(f"token ids must be from 0 to {len(pieces) - 1}, got {min(ids)} to {max(ids)}")
         return "".join(pieces[i] for i in ids)
-
-
-def save_tokenizer(tokenizer: "tiktoken.Encoding | CharTokenizer", directory: PathLike) -> None:
-    """Writes a tokenizer into a model's directory, in one step, for `load_tokenizer`.
-
-    Args:
-        tokenizer: Any ``tiktoken.Encoding`` whose one special token is the end of text, or a `CharTokenizer`.
-        directory: Of the model that was trained with it.
-
-    Raises:
-        OSError: If it cannot be written; a file that was there is unharmed.
-
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as directory:
-    ...     save_tokenizer(CharTokenizer("abc"), directory)
-    ...     load_tokenizer(directory)
-    CharTokenizer(characters='abc')
-    """
-    content: dict[str, object]
-    if isinstance(tokenizer, CharTokenizer):
-        content = {"type": "characters", "characters": tokenizer.characters}
-    elif tokenizer.name == "gpt2" and tokenizer._mergeable_ranks == gpt2_tokenizer()._mergeable_ranks:  # noqa: SLF001
-        content = {"type": "gpt2"}
-    else:
-        tokens = [base64.b64encode(tokenizer.decode_single_token_bytes(i)).decode() for i in range(tokenizer.eot_token)]
-        pattern = tokenizer._pat_str  # noqa: SLF001
-        content = {"type": "byte pairs", "name": tokenizer.name, "pattern": pattern, "tokens": tokens}
-    write_text(Path(directory) / TOKENIZER_FILE, json.dumps(content, ensure_ascii=False) + "\n")
-
-
-def load_tokenizer(directory: PathLike) -> "tiktoken.Encoding | CharTokenizer":
-    """Returns the tokenizer that `save_tokenizer` wrote into a directory; GPT-2's where there is none.
-
-    Raises:
-        ValueError: If the file holds anything else.
-
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as directory:
-    ...     save_tokenizer(CharTokenizer("abc"), directory)
-    ...     tokenizer = load_tokenizer(directory)
-    >>> tokenizer.encode_ordinary("cab")
-    [2, 0, 1]
-    """
-    path = Path(directory) / TOKENIZER_FILE
-    if not path.exists():
-        return gpt2_tokenizer()
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        match content["type"]:
-            case "characters":
-                return CharTokenizer("".join(content["characters"]))
-            case "gpt2":
-                return gpt2_tokenizer()
-            case "byte pairs":
-                tokens = [base64.b64decode(token, validate=True) for token in content["tokens"]]
-                if len(set(tokens)) != len(tokens):
-                    raise ValueError("a token comes twice")  # noqa: TRY301 - told like the others below
-                if not {bytes([byte]) for byte in range(256)} <= set(tokens):
-                    raise ValueError("a single byte is missing")  # noqa: TRY301
-                return _encoding(str(content["name"]), str(content["pattern"]), tokens)
-            case other:
-                raise ValueError(f"unknown type {other!r}")  # noqa: TRY301
-    except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"{path} is not a tokenizer of tinygpt2: {error!r}") from error
 
 
 def text_to_tensor(text: str, tokenizer: Tokenizer) -> Tensor:

@@ -14,53 +14,33 @@ import torch
 from torch import Tensor
 
 from tinygpt2._internal.checks import check_int
+from tinygpt2._internal.console import write_line
 from tinygpt2._internal.cpu import fast_products, keep_memory
-from tinygpt2._internal.devices import autocast, choose_device, compiled, random_states_kept, seed_everywhere
+from tinygpt2._internal.devices import autocast, choose_device, compiled
+from tinygpt2._internal.random import mixed_seed, random_states_kept, seed_everywhere
 from tinygpt2._internal.signals import deferred_signals
 from tinygpt2.config import TrainingConfig
-from tinygpt2.data.loader import Batch, Loader, fingerprint, mixed_seed
+from tinygpt2.data.loader import Loader, fingerprint
+from tinygpt2.data.windows import Batch
+from tinygpt2.errors import NonFiniteLossError
 from tinygpt2.evaluation import evaluate
 from tinygpt2.losses import IGNORE_INDEX, summed_linear_cross_entropy
-from tinygpt2.model.gpt2 import GPT2Model, check_tokens, training_mode
+from tinygpt2.model.checks import check_tokens
+from tinygpt2.model.gpt2 import GPT2Model
+from tinygpt2.model.modes import training_mode
 from tinygpt2.text.tokenizers import Tokenizer, gpt2_tokenizer
-from tinygpt2.training.callbacks.base import Callback, Event, ProgressBar, TextSamples, TrainState, write_line
+from tinygpt2.training.callbacks.base import Callback
+from tinygpt2.training.callbacks.progress import ProgressBar
+from tinygpt2.training.callbacks.samples import TextSamples
 from tinygpt2.training.checkpoints.saver import CheckpointSaver, checkpoints
 from tinygpt2.training.history import TrainingHistory
 from tinygpt2.training.optimizers import learning_rate_at, make_optimizer
+from tinygpt2.training.state import Event, TrainState
 
 
 @runtime_checkable
 class _HasEpochs(Protocol):
     def set_epoch(self, epoch: int) -> object: ...
-
-
-class NonFiniteLossError(ArithmeticError):
-    """The loss or its gradient became NaN or infinite, and training stopped before that reached the weights.
-
-    Attributes:
-        step: The step that failed; the model holds the weights after the one before.
-        history: The evaluations until then.
-
-    >>> from tinygpt2 import GPT2Config, make_dataloader
-    >>> shape = GPT2Config(
-    ...     vocab_size=4, context_length=8, n_layer=1, n_head=2, n_embd=32
-    ... )
-    >>> loader = make_dataloader([0, 1, 2, 3] * 50, batch_size=4, context_length=8)
-    >>> config = TrainingConfig(learning_rate=1e30, max_grad_norm=None)
-    >>> try:
-    ...     train(
-    ...         GPT2Model(shape), loader, config=config, device="cpu",
-    ...         progress=False,
-    ...     )
-    ... except NonFiniteLossError as error:
-    ...     print("stopped at step", error.step)
-    stopped at step 2
-    """
-
-    def __init__(self, message: str, *, step: int, history: TrainingHistory) -> None:
-        super().__init__(message)
-        self.step = step
-        self.history = history
 
 
 def train(

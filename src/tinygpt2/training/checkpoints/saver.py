@@ -29,7 +29,6 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from tinygpt2._internal.devices import random_states, set_random_states
 from tinygpt2._internal.files import (
     Digest,
     read_json,
@@ -38,12 +37,14 @@ from tinygpt2._internal.files import (
     write_directory,
     write_file,
 )
+from tinygpt2._internal.random import random_states, set_random_states
 from tinygpt2.config import GPT2Config, TrainingConfig
+from tinygpt2.errors import CheckpointError
 from tinygpt2.formats.huggingface import CONFIG_FILE, WEIGHTS_FILE, pretrained_contents, read_pretrained
-from tinygpt2.formats.manifest import CheckpointError, verify_manifest, write_manifest
+from tinygpt2.formats.manifest import verify_manifest, write_manifest
 from tinygpt2.formats.safetensors import safetensors_chunks
-from tinygpt2.training.callbacks.base import TrainState
 from tinygpt2.training.history import TrainingHistory
+from tinygpt2.training.state import TrainState
 
 logger = logging.getLogger(__name__)
 

@@ -1,0 +1,51 @@
+"""The order of a data set's items."""
+
+from collections.abc import Iterator
+
+import torch
+from torch.utils.data import Sampler as IndexSampler
+from typing_extensions import override
+
+from tinygpt2._internal.checks import check_int
+from tinygpt2._internal.random import seeded_generator
+
+
+class EpochSampler(IndexSampler[int]):
+    """The order of a data set's items, a pure function of (seed, epoch).
+
+    Iterating goes on to the next epoch by itself, so a plain loop sees another order each time; ``set_epoch`` chooses
+    one. Lightning and accelerate call it, as they do for PyTorch's ``DistributedSampler``.
+
+    Args:
+        size: Number of items.
+        shuffle: Whether to permute them; otherwise every epoch is 0, 1, 2, ...
+        seed: Seed of the permutations.
+
+    >>> sampler = EpochSampler(5, shuffle=True, seed=0)
+    >>> first, second = list(sampler), list(sampler)
+    >>> sampler.set_epoch(0)
+    >>> list(sampler) == first != second
+    True
+    """
+
+    def __init__(self, size: int, *, shuffle: bool, seed: int) -> None:
+        self.size = check_int("size", size)
+        self.shuffle = shuffle
+        self.seed = check_int("seed", seed, minimum=0)
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Makes the next iteration that of epoch ``epoch``, counted from 0."""
+        self.epoch = check_int("epoch", epoch, minimum=0)
+
+    def __len__(self) -> int:
+        return self.size
+
+    @override
+    def __iter__(self) -> Iterator[int]:
+        epoch, self.epoch = self.epoch, self.epoch + 1
+        if not self.shuffle:
+            return iter(range(self.size))
+        order = torch.randperm(self.size, generator=seeded_generator(self.seed, epoch))
+        # In pieces: as Python integers the order of a large corpus would take several times its memory.
+        return (i for piece in torch.split(order, 4096) for i in piece.tolist())

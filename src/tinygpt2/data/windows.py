@@ -1,0 +1,113 @@
+"""Windows of a sequence of tokens, with their targets."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+from typing_extensions import override
+
+from tinygpt2._internal.checks import check_int
+
+TokenArray = npt.NDArray[np.integer[Any]]
+
+Batch = tuple[Tensor, Tensor]
+"""Inputs and targets, both (B, T) int64; the targets are the inputs shifted by one."""
+
+
+class TokenDataset(Dataset[Batch]):
+    """Windows of a sequence of tokens, each with its targets: the same window one token later.
+
+    Item i is ``(tokens[s : s + context_length], tokens[s + 1 : s + 1 + context_length])`` with ``s = i * stride``. A
+    tail too short for a window is left out.
+
+    Args:
+        tokens: Token ids, one-dimensional, of any integer type. A NumPy array, also a memory-mapped one, or a tensor on
+            the CPU is not copied.
+        context_length: Tokens in a window, T.
+        stride: Distance between the beginnings of two windows; ``context_length`` by default, so that every token is a
+            target once. A smaller one makes the windows overlap.
+        n_vocab: Where given, every id must be less.
+
+    Raises:
+        TypeError: If the tokens are not integers.
+        ValueError: If they are not one-dimensional, too few for one window, or outside the vocabulary.
+
+    >>> dataset = TokenDataset(range(6), context_length=3, stride=2)
+    >>> len(dataset)
+    2
+    >>> dataset[1]
+    (tensor([2, 3, 4]), tensor([3, 4, 5]))
+    """
+
+    def __init__(
+        self,
+        tokens: "Sequence[int] | Tensor | TokenArray",
+        *,
+        context_length: int,
+        stride: int | None = None,
+        n_vocab: int | None = None,
+    ) -> None:
+        self.context_length = check_int("context_length", context_length)
+        self.stride = context_length if stride is None else check_int("stride", stride)
+        self.tokens = _as_token_array(tokens)
+        if len(self.tokens) <= context_length:
+            shorter = f"context_length={len(self.tokens) - 1} or less, or " if len(self.tokens) > 1 else ""
+            raise ValueError(
+                f"context_length is {context_length}, which needs at least {context_length + 1} tokens (targets are "
+                f"one further), but the text has only {len(self.tokens)}; pass {shorter}a longer text"
+            )
+        _check_ids(self.tokens, n_vocab)
+        self._window = np.arange(context_length + 1)
+
+    def __len__(self) -> int:
+        return (len(self.tokens) - 1 - self.context_length) // self.stride + 1
+
+    @override
+    def __getitem__(self, index: int) -> Batch:
+        """Returns window ``index`` and its targets, both (T,) int64."""
+        inputs, targets = self.__getitems__([index])
+        return inputs[0], targets[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
+        """Returns the windows of a batch gathered at once, both (B, T) int64; what a ``DataLoader`` calls.
+
+        PyTorch's own ``default_collate`` stacks the pair into (2, B, T), which unpacks into the same two.
+        """
+        wanted = np.asarray(indices, dtype=np.int64)
+        outside = wanted[(wanted < -len(self)) | (wanted >= len(self))]
+        if outside.size:
+            raise IndexError(f"window {outside[0]} of {len(self)}")
+        starts = wanted % len(self) * self.stride
+        windows = self.tokens[starts[:, None] + self._window]  # (B, T + 1)
+        # astype copies, so that masking targets in place does not reach the inputs.
+        return torch.from_numpy(windows[:, :-1].astype(np.int64)), torch.from_numpy(windows[:, 1:].astype(np.int64))
+
+
+def _as_token_array(tokens: "Sequence[int] | Tensor | TokenArray") -> TokenArray:
+    """Returns a one-dimensional integer array, sharing memory with ``tokens`` where that is possible."""
+    array = tokens.detach().cpu().numpy() if isinstance(tokens, Tensor) else np.asanyarray(tokens)
+    if array.ndim != 1:
+        fix = "; for (1, T) pass tokens[0]" if array.ndim == 2 else ""
+        raise ValueError(f"expected token ids in one dimension, (T,), got shape {array.shape}{fix}")
+    if not array.size:
+        raise ValueError("there are no tokens to cut into windows: the text is empty")
+    if not np.issubdtype(array.dtype, np.integer):
+        raise TypeError(f"token ids must be integers, got {array.dtype}, beginning with {array[0]!r}")
+    return array
+
+
+def _check_ids(tokens: TokenArray, n_vocab: int | None) -> None:
+    if n_vocab is None and tokens.dtype.kind == "u":
+        return  # a corpus may be larger than memory
+    lowest, highest = int(tokens.min()), int(tokens.max())
+    if lowest < 0:
+        raise ValueError(f"token ids must be at least 0, got {lowest}")
+    if n_vocab is not None and highest >= n_vocab:
+        raise ValueError(
+            f"the vocabulary has {n_vocab} tokens, ids 0 to {n_vocab - 1}, but the data has id {highest}; "
+            "encode it with the same tokenizer"
+        )

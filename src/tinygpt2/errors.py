@@ -1,0 +1,49 @@
+"""The errors that are tinygpt2's own."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tinygpt2.training.history import TrainingHistory
+
+
+class CheckpointError(ValueError):
+    """A checkpoint is damaged, or is none at all. Nothing was loaded from it.
+
+    >>> import pathlib, tempfile
+    >>> from tinygpt2 import newest_checkpoint
+    >>> with tempfile.TemporaryDirectory() as directory:
+    ...     pathlib.Path(directory, "checkpoint-10").mkdir()
+    ...     newest_checkpoint(directory)  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    ...
+    tinygpt2.CheckpointError: no checkpoint in ... is whole: ... manifest.json: No such file or directory
+    """
+
+
+class NonFiniteLossError(ArithmeticError):
+    """The loss or its gradient became NaN or infinite, and training stopped before that reached the weights.
+
+    Attributes:
+        step: The step that failed; the model holds the weights after the one before.
+        history: The evaluations until then.
+
+    >>> from tinygpt2 import GPT2Config, make_dataloader
+    >>> shape = GPT2Config(
+    ...     vocab_size=4, context_length=8, n_layer=1, n_head=2, n_embd=32
+    ... )
+    >>> loader = make_dataloader([0, 1, 2, 3] * 50, batch_size=4, context_length=8)
+    >>> config = TrainingConfig(learning_rate=1e30, max_grad_norm=None)
+    >>> try:
+    ...     train(
+    ...         GPT2Model(shape), loader, config=config, device="cpu",
+    ...         progress=False,
+    ...     )
+    ... except NonFiniteLossError as error:
+    ...     print("stopped at step", error.step)
+    stopped at step 2
+    """
+
+    def __init__(self, message: str, *, step: int, history: "TrainingHistory") -> None:
+        super().__init__(message)
+        self.step = step
+        self.history = history

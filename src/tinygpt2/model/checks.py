@@ -1,0 +1,44 @@
+"""Checks of what a model is called with."""
+
+import torch
+from torch import Tensor
+
+from tinygpt2.config import GPT2Config
+from tinygpt2.model.cache import KVCache
+
+
+def check_tokens(tokens: Tensor, config: GPT2Config) -> None:
+    """Raises ``ValueError`` if ``tokens`` is no input for such a model; values are looked at where that is free."""
+    if not isinstance(tokens, Tensor):
+        raise TypeError(
+            f"expected tokens as a tensor of shape (B, T), got {type(tokens).__name__}; pass torch.tensor(...)"
+        )
+    if tokens.dim() != 2 or tokens.shape[1] == 0 or tokens.dtype not in (torch.int64, torch.int32):
+        fix = "; for one sequence pass tokens.unsqueeze(0)" if tokens.dim() == 1 else ""
+        raise ValueError(f"expected tokens of shape (B, T), int64, got {tokens.dtype} of {tuple(tokens.shape)}{fix}")
+    if tokens.shape[1] > config.context_length:
+        raise ValueError(
+            f"the model's context_length is {config.context_length}, but {tokens.shape[1]} tokens were given; pass the "
+            "last ones, tokens[:, -context_length:], or build the model with a longer context_length"
+        )
+    if tokens.device.type == "cpu" and tokens.numel():  # elsewhere it would wait for the device
+        lowest, highest = (int(value) for value in tokens.aminmax())
+        if lowest < 0 or highest >= config.vocab_size:
+            raise ValueError(
+                f"the model's vocabulary has ids 0 to {config.vocab_size - 1}, but the tokens go from {lowest} to "
+                f"{highest}; build the model with vocab_size=tokenizer.n_vocab of the tokenizer that made them"
+            )
+
+
+def check_cache(tokens: Tensor, cache: KVCache, config: GPT2Config) -> None:
+    batch, n = tokens.shape
+    if batch != cache.batch_size:
+        raise ValueError(f"the cache is for a batch of {cache.batch_size}, but {batch} sequences were given")
+    layers, _, heads, capacity, width = cache.keys.shape
+    if (layers, heads, width) != (config.n_layer, config.n_head, config.head_width) or capacity > config.context_length:
+        raise ValueError("the cache was made for a model of another shape; make it with KVCache(model.config, ...)")
+    if cache.length + n > cache.capacity:
+        raise ValueError(
+            f"the cache has {cache.capacity} slots and {cache.length} are filled, so {n} more tokens do not fit; "
+            "reset it and begin again with the last tokens"
+        )

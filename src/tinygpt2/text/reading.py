@@ -1,0 +1,113 @@
+"""Texts: read as UTF-8, cleaned, split."""
+
+import codecs
+import os
+from collections.abc import Iterator
+from importlib.resources import files
+from pathlib import Path
+from typing import NoReturn
+
+from tinygpt2._internal.checks import check_number
+from tinygpt2._internal.files import PathLike
+
+_PIECE = 8 << 20  # bytes that are read at a time
+
+
+def sample_text() -> str:
+    """Returns the article that comes with the package: the First World War, in about 90,000 characters.
+
+    It was written for tinygpt2 and is under the package's licence.
+
+    >>> sample_text().splitlines()[0]
+    'The First World War'
+    """
+    return files("tinygpt2").joinpath("assets/sample_text.txt").read_text(encoding="utf-8")
+
+
+def read_text(path: str | os.PathLike[str]) -> str:
+    r"""Reads a text file as UTF-8, whatever the platform's locale; a byte order mark goes, ``\r\n`` becomes ``\n``.
+
+    Raises:
+        FileNotFoundError: If there is no such file; other ``OSError`` if it cannot be read.
+        ValueError: If the file is not UTF-8, with the offset of the first byte that is not.
+
+    >>> import pathlib, tempfile
+    >>> with tempfile.TemporaryDirectory() as directory:
+    ...     path = pathlib.Path(directory, "from-windows.txt")
+    ...     _ = path.write_bytes(b"\xef\xbb\xbfone\r\ntwo\r\n")
+    ...     read_text(path)
+    'one\ntwo\n'
+    """
+    return "".join(Utf8Reader(path))
+
+
+def clean_text(text: str) -> str:
+    r"""Strips white space from both ends of every line and drops the lines that are then empty.
+
+    >>> clean_text("  one \n\n\t two\n")
+    'one\ntwo'
+    """
+    stripped = (line.strip() for line in text.splitlines())
+    return "\n".join(line for line in stripped if line)
+
+
+def split_text(text: str, train_ratio: float = 0.8) -> tuple[str, str]:
+    """Splits a text in two at a character: the first part to train on, the rest to validate on.
+
+    Args:
+        text: Any text of at least two characters.
+        train_ratio: Share of the characters in the first part, greater than 0 and less than 1.
+
+    Raises:
+        ValueError: If the ratio is out of range, or a part would be empty.
+
+    >>> split_text("abcdefghij", train_ratio=0.8)
+    ('abcdefgh', 'ij')
+    """
+    check_number("train_ratio", train_ratio, maximum=1, above_minimum=True, below_maximum=True)
+    cut = int(train_ratio * len(text))
+    if cut == 0 or cut == len(text):
+        raise ValueError(
+            f"a text of {len(text)} characters cannot be split at train_ratio={train_ratio}: one part would be empty; "
+            "pass a longer text"
+        )
+    return text[:cut], text[cut:]
+
+
+class Utf8Reader:
+    r"""A UTF-8 file in pieces of text; a byte order mark goes, ``\r\n`` becomes ``\n``.
+
+    Raises:
+        ValueError: While it is read, if the file is not UTF-8, with the offset of the first byte that is not.
+    """
+
+    def __init__(self, path: PathLike) -> None:
+        self.path = Path(path)
+
+    def __iter__(self) -> Iterator[str]:
+        """Yields the text."""
+        decoder = codecs.getincrementaldecoder("utf-8")()
+        read, begun = 0, False
+        held = ""  # a carriage return at the end of a piece waits for what follows
+        with self.path.open("rb") as file:
+            while True:
+                content = file.read(_PIECE)
+                pending = len(decoder.getstate()[0])
+                try:
+                    text = decoder.decode(content, final=not content)
+                except UnicodeDecodeError as error:
+                    self._refuse(read - pending + error.start, error.object[error.start])
+                begins, begun = bool(text) and not begun, begun or bool(text)
+                text = held + (text.removeprefix("\ufeff") if begins else text)
+                held = "\r" if content and text.endswith("\r") else ""
+                yield text.removesuffix(held).replace("\r\n", "\n")
+                read += len(content)
+                if not content:
+                    return
+
+    def _refuse(self, offset: int, byte: int) -> NoReturn:
+        raise ValueError(
+            f"{self.path} is not UTF-8: byte 0x{byte:02x} at offset {offset}; "
+            "save it as UTF-8 in your editor, or convert it: iconv -f GB18030 -t UTF-8 old.txt > new.txt "
+            "(with the encoding that it has after -f)"
+        ) from None

@@ -1,0 +1,67 @@
+"""Loggers of numbers."""
+
+import os
+from typing import TYPE_CHECKING
+
+from tinygpt2.training.state import TrainState
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard.writer import SummaryWriter
+
+
+class TensorBoardLogger:
+    """Writes losses, learning rate, gradient norm and speed for TensorBoard: ``pip install 'tinygpt2[tensorboard]'``.
+
+    Args:
+        directory: Where the event files go; look at them with ``tensorboard --logdir DIRECTORY``.
+
+    >>> import os, tempfile
+    >>> from tinygpt2 import GPT2Config, make_dataloader, train
+    >>> shape = GPT2Config(
+    ...     vocab_size=4, context_length=8, n_layer=1, n_head=2, n_embd=32
+    ... )
+    >>> loader = make_dataloader([0, 1, 2, 3] * 50, batch_size=4, context_length=8)
+    >>> with tempfile.TemporaryDirectory() as directory:
+    ...     history = train(
+    ...         GPT2Model(shape), loader, device="cpu", progress=False,
+    ...         callbacks=[TensorBoardLogger(directory)],
+    ...     )
+    ...     print(len(os.listdir(directory)), "file of events")
+    1 file of events
+    """
+
+    def __init__(self, directory: str | os.PathLike[str]) -> None:
+        self.directory = os.fspath(directory)
+        self._writer: SummaryWriter | None = None
+
+    def __call__(self, state: TrainState, /) -> None:
+        """Writes the numbers of a step or an evaluation."""
+        if self._writer is None:
+            self._writer = self._open()
+        if state.event == "step":
+            self._write(state.step, {
+                "step/loss": state.loss,
+                "step/learning_rate": state.learning_rate,
+                "step/grad_norm": state.grad_norm,
+                "step/tokens_per_second": state.tokens_per_second,
+            })  # fmt: skip
+        elif state.event == "evaluation":
+            val_loss = state.history.val_losses[-1]
+            self._write(state.step, {"evaluation/train_loss": state.history.train_losses[-1]})
+            if val_loss is not None:
+                self._write(state.step, {"evaluation/val_loss": val_loss})
+        elif state.event == "end":
+            self._writer.close()
+            self._writer = None
+
+    def _write(self, step: int, values: dict[str, float]) -> None:
+        if self._writer is not None:
+            for name, value in values.items():
+                self._writer.add_scalar(name, value, step)
+
+    def _open(self) -> "SummaryWriter":
+        try:
+            from torch.utils.tensorboard.writer import SummaryWriter  # noqa: PLC0415 - an extra
+        except ImportError as error:
+            raise ImportError("TensorBoardLogger needs tensorboard: pip install 'tinygpt2[tensorboard]'") from error
+        return SummaryWriter(self.directory)

@@ -1,0 +1,48 @@
+"""When to stop."""
+
+import math
+from dataclasses import dataclass
+
+from tinygpt2._internal.checks import check_int, check_number
+from tinygpt2._internal.console import write_line
+from tinygpt2.training.state import TrainState
+
+
+@dataclass
+class EarlyStopping:
+    """Ends the run when the validation loss has not become lower for some evaluations.
+
+    With ``checkpoint_dir``, `train` keeps the model with the lowest validation loss in ``best``.
+
+    Attributes:
+        patience: Evaluations to wait for a lower loss.
+        min_delta: By how much a loss must be lower to count, in nats per token.
+
+    Raises:
+        TypeError: If a value is of the wrong type.
+        ValueError: If a value is out of range; while training, if there is no validation data.
+
+    >>> EarlyStopping(patience=3)
+    EarlyStopping(patience=3, min_delta=0.0)
+    """
+
+    patience: int
+    min_delta: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_int("patience", self.patience)
+        check_number("min_delta", self.min_delta)
+
+    def __call__(self, state: TrainState, /) -> None:
+        """Looks at the history, so that a resumed run stops where an uninterrupted one does."""
+        if state.event not in ("start", "evaluation") or not state.history.steps:
+            return
+        best, waited = math.inf, 0
+        for loss in state.history.val_losses:
+            if loss is None:
+                raise ValueError("EarlyStopping needs a validation loss: pass a val_loader to train")
+            better = loss < best - self.min_delta
+            best, waited = (loss, 0) if better else (best, waited + 1)
+        if waited >= self.patience and not state.finished and not state.stopping:
+            write_line(f"stopping early: the validation loss was not lower in {waited} evaluations")
+            state.stop()
