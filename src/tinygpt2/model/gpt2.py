@@ -208,6 +208,14 @@ class GPT2Model(nn.Module):
         """
         return linear(self.hidden_states(tokens, cache), self.head_weight)
 
+    def last_logits(self, tokens: Tensor, cache: KVCache | None = None) -> Tensor:
+        """Returns the logits of the token after the last position, (B, V): ``forward(tokens, cache)[:, -1]``.
+
+        Arguments and errors are those of ``forward``; where nothing overrides it, the head is spared the other
+        positions.
+        """
+        return linear(self.hidden_states(tokens, cache)[:, -1], self.head_weight)
+
     def hidden_states(self, tokens: Tensor, cache: KVCache | None = None) -> Tensor:
         """Returns what the head reads: the last block's output, normalised.
 
