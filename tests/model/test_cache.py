@@ -3,6 +3,7 @@
 Everything is in double precision, where rounding is 1e-15 and any mistake is larger than ``TOLERANCE``.
 """
 
+import copy
 import functools
 from dataclasses import replace
 from itertools import pairwise
@@ -235,3 +236,148 @@ def test_a_cache_of_another_shape_is_an_error(other: GPT2Config) -> None:
     cache = KVCache(other, 2, dtype=torch.float64)
     with pytest.raises(ValueError, match="cache"):
         model()(random_tokens(0, 2, 5), cache)
+
+
+# dtype
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+def test_a_cache_takes_the_dtype_of_the_first_keys(dtype: torch.dtype) -> None:
+    """A model of another dtype than PyTorch's default one used to fail inside of the attention."""
+    typed = copy.deepcopy(model()).to(dtype)
+    cache = KVCache(CONFIG, 2)
+    tokens = random_tokens(0, 2, 6)
+    logits = torch.cat([typed(tokens[:, :4], cache), typed(tokens[:, 4:], cache)], dim=1)
+    assert cache.keys.dtype == cache.values.dtype == logits.dtype == dtype
+    room = {torch.float64: TOLERANCE, torch.float32: 1e-4}.get(dtype, 0.3)
+    torch.testing.assert_close(logits, typed(tokens), rtol=0, atol=room)
+
+
+def test_a_dtype_that_was_asked_for_stays_and_the_model_gets_its_own_back() -> None:
+    cache = KVCache(CONFIG, 2, dtype=torch.float32)
+    tokens = random_tokens(0, 2, 6)
+    logits = in_pieces(tokens, cache, {2, 5})
+    assert cache.keys.dtype == torch.float32
+    assert logits.dtype == torch.float64
+    torch.testing.assert_close(logits, model()(tokens), rtol=0, atol=1e-4)
+
+
+def test_the_dtype_is_taken_once() -> None:
+    cache = KVCache(CONFIG, 2)
+    in_pieces(random_tokens(0, 2, 3), cache, set())
+    cache.reset()
+    copy.deepcopy(model()).float()(random_tokens(0, 2, 3), cache)
+    assert cache.keys.dtype == torch.float64
+
+
+def test_a_cache_goes_on_when_autocast_begins() -> None:
+    single = copy.deepcopy(model()).float()
+    tokens, cache = random_tokens(0, 2, 6), KVCache(CONFIG, 2)
+    first = single(tokens[:, :4], cache)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        last = single(tokens[:, 4:], cache)
+    torch.testing.assert_close(torch.cat([first, last.float()], dim=1), single(tokens), rtol=0, atol=0.3)
+
+
+# Gradients
+
+
+def gradients_of(loss: Tensor, trained: GPT2Model) -> list[Tensor]:
+    """Returns the gradients of the weights, of which the last positions have none."""
+    return list(torch.autograd.grad(loss, list(trained.parameters())))
+
+
+@given(batches, widths, cut_points, seeds)
+@example(2, CONFIG.context_length, one_by_one, 0)
+@example(2, CONFIG.context_length, set(), 0)
+def test_gradients_flow_through_a_cache_as_through_the_whole(batch: int, width: int, cuts: set[int], seed: int) -> None:
+    """In PyTorch's words a tensor that they need "has been modified by an inplace operation"."""
+    trained = copy.deepcopy(model()).requires_grad_()
+    tokens = random_tokens(seed, batch, width)
+    cache = make_cache(batch)
+    bounds = [0, *sorted(cut for cut in cuts if cut < width), width]
+    logits = torch.cat([trained(tokens[:, start:end], cache) for start, end in pairwise(bounds)], dim=1)
+    for actual, expected in zip(
+        gradients_of(logits.sin().sum(), trained), gradients_of(trained(tokens).sin().sum(), trained), strict=True
+    ):
+        torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-9)
+
+
+def test_padded_rows_have_the_gradients_of_each_row_alone() -> None:
+    trained = copy.deepcopy(model()).requires_grad_()
+    tokens = random_tokens(0, 2, 6)
+    cache = make_cache(2, torch.tensor([2, 0]))
+    logits = torch.cat([trained(tokens[:, :4], cache), trained(tokens[:, 4:], cache)], dim=1)
+    alone = trained(tokens[:1, 2:]).sin().sum() + trained(tokens[1:]).sin().sum()
+    together = logits[0, 2:].sin().sum() + logits[1].sin().sum()
+    for actual, expected in zip(gradients_of(together, trained), gradients_of(alone, trained), strict=True):
+        torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-9)
+
+
+def test_what_was_cached_without_gradients_is_a_constant() -> None:
+    trained = copy.deepcopy(model()).requires_grad_()
+    tokens = random_tokens(0, 2, 9)
+    cache = make_cache(2)
+    with torch.no_grad():
+        trained(tokens[:, :4], cache)
+    first = trained(tokens[:, 4:6], cache)
+    with torch.no_grad():
+        trained(tokens[:, 6:8], cache)
+    last = trained(tokens[:, 8:], cache)
+    assert_equal(torch.cat([first, last], dim=1).detach(), model()(tokens)[:, [4, 5, 8]])
+    torch.cat([first, last], dim=1).sum().backward()  # type: ignore[no-untyped-call]
+    assert all(parameter.grad is not None for parameter in trained.parameters())
+
+
+def test_positions_that_are_given_up_leave_nothing_behind() -> None:
+    """Whoever decodes speculatively takes back the last positions."""
+    trained = copy.deepcopy(model()).requires_grad_()
+    tokens, others = random_tokens(0, 2, 8), random_tokens(1, 2, 8)
+    cache = make_cache(2)
+    trained(torch.cat([tokens[:, :3], others[:, 3:6]], dim=1), cache)
+    cache.length = 3
+    with torch.no_grad():
+        trained(tokens[:, 3:5], cache)
+    assert_equal(trained(tokens[:, 5:], cache).detach(), model()(tokens)[:, 5:])
+    cache.reset()
+    assert_equal(trained(others, cache).detach(), model()(others))
+
+
+@pytest.mark.parametrize("trainable", [True, False])
+def test_no_graph_is_kept_where_nobody_wants_gradients(trainable: bool) -> None:
+    frozen = copy.deepcopy(model()).requires_grad_(trainable)
+    cache = make_cache(2)
+    with torch.set_grad_enabled(not trainable):
+        frozen(random_tokens(0, 2, 4), cache)
+    assert not cache._graphs
+    assert not cache.keys.requires_grad
+
+
+# Inference mode, devices
+
+
+@pytest.mark.parametrize("made", [True, False])
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("explicit", [True, False])
+def test_inference_mode_may_begin_and_end_while_a_cache_is_in_use(
+    made: bool,
+    first: bool,
+    explicit: bool,
+) -> None:
+    tokens = random_tokens(0, 2, 6)
+    with torch.inference_mode(made):
+        cache = KVCache(CONFIG, 2, dtype=torch.float64 if explicit else None)
+    with torch.inference_mode(first), torch.no_grad():
+        before = model()(tokens[:, :4], cache)
+    with torch.inference_mode(not first), torch.no_grad():
+        after = model()(tokens[:, 4:], cache)
+    assert_equal(torch.cat([before.clone(), after.clone()], dim=1), model()(tokens))
+
+
+def test_all_lies_where_the_cache_does() -> None:
+    cache = KVCache(CONFIG, 2, device="cpu", padding=torch.tensor([1, 0]))
+    with torch.device("meta"):
+        mask, positions = cache.attention_mask(3), cache.positions(3)
+        keys, _ = cache.update(0, torch.ones(2, 3, 4, 8, device="cpu"), torch.ones(2, 3, 4, 8, device="cpu"))
+    assert mask is not None
+    assert {mask.device.type, positions.device.type, keys.device.type, cache.keys.device.type} == {"cpu"}

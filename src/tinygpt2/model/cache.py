@@ -12,7 +12,8 @@ class KVCache:
 
     The memory is allocated once. Sequences of different lengths stand flush right: row b has ``padding[b]`` unused
     slots on its left, which are never attended to and do not count as positions, so each row comes out as it would
-    alone.
+    alone. Gradients flow through a cache as through the whole sequence, for which it then keeps the graph; under
+    ``torch.no_grad`` it keeps numbers alone.
 
     Args:
         config: Of the model that will fill it.
@@ -20,7 +21,8 @@ class KVCache:
         capacity: Slots per sequence; ``config.context_length`` by default, and at most that.
         padding: (B,) int64, unused slots on the left of each row; ``None`` for none.
         device: Where the cache lies.
-        dtype: Of keys and values; that of the model's weights.
+        dtype: Of the keys and values that are kept; by default that of the first ones that come. The model gets them
+            back in its own, so that ``torch.bfloat16`` halves the memory of a float32 model's cache.
 
     Attributes:
         keys: (n_layer, B, H, capacity, D).
@@ -61,9 +63,12 @@ class KVCache:
                 f"capacity is {capacity}, but the model has positions for context_length={config.context_length} tokens"
             )
         shape = (config.n_layer, batch_size, config.n_head, capacity, config.head_width)
-        self.keys = torch.zeros(shape, device=device, dtype=dtype)
-        self.values = torch.zeros(shape, device=device, dtype=dtype)
+        with torch.inference_mode(mode=False):  # what is made in inference mode cannot be written to outside of it
+            self.keys = torch.zeros(shape, device=device, dtype=dtype)
+            self.values = torch.zeros(shape, device=device, dtype=dtype)
         self.length = 0
+        self._takes_dtype = dtype is None  # of the first keys
+        self._graphs: dict[int, Tensor] = {}  # a block's keys and values, (2, B, H, S, D), where they have gradients
         self._padding: Tensor | None = None
         self.reset(padding)
 
@@ -85,6 +90,7 @@ class KVCache:
             if padding.dtype not in (torch.int64, torch.int32) or (padding < 0).any():
                 raise ValueError(f"padding must count slots, integers of at least 0, got {padding}")
         self.length = 0
+        self._graphs.clear()
         self._padding = None if padding is None else padding.to(self.keys.device)
 
     def positions(self, n: int) -> Tensor:
@@ -117,12 +123,40 @@ class KVCache:
             values: (B, H, n, D).
 
         Returns:
-            Keys and values of all slots up to ``length + n``, (B, H, S, D) each: views of the cache.
+            Keys and values of all slots up to ``length + n``, (B, H, S, D) each: views of the cache, unless they are
+            of another dtype or have gradients.
         """
+        if self._takes_dtype:
+            self._take_dtype(keys.dtype)
+        if layer in self._graphs:  # what was stored and given up since is no part of it
+            self._graphs[layer] = self._graphs[layer][..., : self.length, :]
         end = self.length + keys.shape[2]
-        self.keys[layer, :, :, self.length : end] = keys
-        self.values[layer, :, :, self.length : end] = values
-        return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
+        new_keys, new_values = keys.to(self.keys.dtype), values.to(self.values.dtype)
+        self.keys[layer, :, :, self.length : end] = new_keys.detach()
+        self.values[layer, :, :, self.length : end] = new_values.detach()
+        if torch.is_grad_enabled() and (keys.requires_grad or values.requires_grad or layer in self._graphs):
+            all_keys, all_values = self._extend_graph(layer, torch.stack([new_keys, new_values]))
+        else:
+            all_keys, all_values = self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
+        return all_keys.to(keys.dtype), all_values.to(values.dtype)
+
+    def _take_dtype(self, dtype: torch.dtype) -> None:
+        self._takes_dtype = False
+        if dtype != self.keys.dtype:
+            with torch.inference_mode(mode=False):
+                self.keys = torch.zeros_like(self.keys, dtype=dtype)
+                self.values = torch.zeros_like(self.values, dtype=dtype)
+
+    def _extend_graph(self, layer: int, new: Tensor) -> Tensor:
+        """Returns a block's keys and values with ``new`` (2, B, H, n, D) after them, so that gradients flow through.
+
+        They cannot flow through memory that is written in place. What came without gradients is copied from there.
+        """
+        past = self._graphs.get(layer, new[..., :0, :])
+        rest = slice(past.shape[-2], self.length)
+        constant = torch.stack([self.keys[layer, :, :, rest], self.values[layer, :, :, rest]])
+        self._graphs[layer] = torch.cat([past, constant, new], dim=-2)  # (2, B, H, S, D)
+        return self._graphs[layer]
 
     def advance(self, n: int) -> None:
         """Counts ``n`` slots as filled, once every block has stored them."""
