@@ -122,7 +122,7 @@ def _decode(
             fresh = cache.length in (0, window)
             # A single row is not multiplied faster by oneDNN, but by all cores: see model.linear.
             products = fast_products() if fresh or batch > 1 else nullcontext()
-            with torch.no_grad(), evaluation_mode(modules), products:
+            with torch.no_grad(), evaluation_mode(model, modules), products:
                 if fresh:
                     # Once the window is full it slides with each token: every position shifts, so all is computed anew.
                     start = max(0, end - window)

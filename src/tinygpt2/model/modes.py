@@ -2,36 +2,85 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from threading import RLock
+from weakref import WeakKeyDictionary
 
 from torch import nn
 
 
 @contextmanager
-def evaluation_mode(model: nn.Module | Sequence[nn.Module]) -> Iterator[None]:
+def evaluation_mode(model: nn.Module, modules: Sequence[nn.Module] | None = None) -> Iterator[None]:
     """Switches dropout off for the duration, then every module back to the mode it was in.
 
+    Several threads may be inside with one model: the first one in switches, and the last one out switches back.
+
     Args:
-        model: A model, or the modules in it, for which a large model need not be walked through anew.
+        model: The model.
+        modules: ``list(model.modules())``, for a caller that enters again and again: walking through a large model
+            takes longer than switching it.
     """
-    with _mode(model, training=False):
+    with _mode(model, modules, training=False):
         yield
 
 
 @contextmanager
 def training_mode(model: nn.Module) -> Iterator[None]:
-    """Switches dropout on for the duration, then every module back to the mode it was in."""
-    with _mode(model, training=True):
+    """Switches dropout on for the duration, then every module back to the mode it was in.
+
+    An `evaluation_mode` inside it, such as that of a callback which generates, holds until it ends. A model that one
+    thread trains is not for another to generate with: both read the mode from the modules.
+    """
+    with _mode(model, None, training=True):
         yield
+
+
+@dataclass
+class _Hold:
+    """A mode that somebody needs a model to be in."""
+
+    training: bool
+    switched: list[nn.Module]
+    holders: int = 0
+
+
+# The holds of each model, the innermost last. Only models that are in use have an entry.
+_holds: WeakKeyDictionary[nn.Module, list[_Hold]] = WeakKeyDictionary()
+_lock = RLock()  # entered anew where the garbage collector ends a generator that was inside
 
 
 @contextmanager
-def _mode(model: nn.Module | Sequence[nn.Module], *, training: bool) -> Iterator[None]:
-    modules = model.modules() if isinstance(model, nn.Module) else model
-    switched = [module for module in modules if module.training != training]
-    for module in switched:
-        module.training = training
+def _mode(model: nn.Module, modules: Sequence[nn.Module] | None, *, training: bool) -> Iterator[None]:
+    modules = list(model.modules()) if modules is None else modules
+    with _lock:
+        hold = _enter(model, modules, training=training)
     try:
         yield
     finally:
-        for module in switched:
-            module.training = not training
+        with _lock:
+            _leave(model, hold)
+
+
+def _enter(model: nn.Module, modules: Sequence[nn.Module], *, training: bool) -> _Hold:
+    holds = _holds.setdefault(model, [])
+    if not holds or holds[-1].training != training:
+        holds.append(_Hold(training, []))
+    hold = holds[-1]
+    switched = [module for module in modules if module.training != training]
+    for module in switched:
+        module.training = training
+    hold.switched += switched
+    hold.holders += 1
+    return hold
+
+
+def _leave(model: nn.Module, hold: _Hold) -> None:
+    hold.holders -= 1
+    holds = _holds[model]
+    # A hold that ends below another one, which only another thread's can, waits for it: its modules are in use.
+    while holds and not holds[-1].holders:
+        ended = holds.pop()
+        for module in ended.switched:
+            module.training = not ended.training
+    if not holds:
+        del _holds[model]
