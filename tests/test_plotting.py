@@ -213,6 +213,38 @@ def test_a_wrong_number_of_draws_is_refused(draws: Any, error: type[Exception]) 
         plot_token_frequencies(GreedySampler(), LOGITS, draws=draws)
 
 
+def no_repetition(
+    logits: torch.Tensor, /, *, tokens: torch.Tensor | None = None, generator: torch.Generator | None = None
+) -> torch.Tensor:
+    assert tokens is not None
+    return GreedySampler()(logits.scatter(-1, tokens, -torch.inf), tokens=tokens, generator=generator)
+
+
+def test_a_sampler_that_looks_at_the_text_is_given_one() -> None:
+    figure = plot_token_frequencies(no_repetition, LOGITS, tokens=torch.tensor([1, 2]), draws=7)
+    assert heights(figure) == [[7, 0, 0, 0]]
+    assert draw(figure).startswith(b"\x89PNG")
+    with pytest.raises(ValueError, match=r"ids of one text, \(T,\), got shape \(1, 2\)"):
+        plot_token_frequencies(no_repetition, LOGITS, tokens=torch.tensor([[1, 2]]))
+
+
+def column(logits: torch.Tensor, /, *, generator: torch.Generator | None = None) -> torch.Tensor:
+    return torch.multinomial(logits.softmax(-1), 1, generator=generator)
+
+
+def test_a_sampler_of_logits_alone_may_return_a_column() -> None:
+    """As ``torch.multinomial`` does."""
+    figure = plot_token_frequencies(column, LOGITS, tokens=torch.tensor([1]), draws=50)  # type: ignore[arg-type]
+    assert sum(heights(figure)[0]) == 50
+
+
+def test_what_a_sampler_returns_is_checked() -> None:
+    with pytest.raises(TypeError, match=r"the sampler <lambda> must return .* got torch\.float32 of \(5,\)"):
+        plot_token_frequencies(lambda logits, **_: logits.amax(-1), LOGITS, draws=5)
+    with pytest.raises(TypeError, match="expected a sampler"):
+        plot_token_frequencies(GreedySampler, LOGITS)  # type: ignore[arg-type]
+
+
 # --- both ---
 
 Plot = Callable[..., Figure]

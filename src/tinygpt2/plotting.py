@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from tinygpt2._internal.checks import check_int, check_number
-from tinygpt2.generation.samplers import Sampler
+from tinygpt2.generation.samplers import Sampler, checked_ids, with_tokens
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -100,6 +100,7 @@ def plot_token_frequencies(
     sampler: Sampler,
     logits: Tensor,
     *,
+    tokens: Tensor | None = None,
     draws: int = 100,
     labels: Sequence[str] | None = None,
     generator: torch.Generator | None = None,
@@ -109,13 +110,16 @@ def plot_token_frequencies(
     Args:
         sampler: What draws.
         logits: (V,), floating point, for a vocabulary small enough to draw.
+        tokens: (T,) int64, the text so far, for a sampler that looks at it.
         draws: How often.
         labels: The V tokens as text; their ids by default.
         generator: Source of the sampler's randomness; PyTorch's global one if ``None``.
 
     Raises:
         ImportError: If matplotlib is not installed.
-        ValueError: If the shapes do not fit or a number is out of range.
+        TypeError: If the sampler is none, or returns something other than integers.
+        ValueError: If the shapes do not fit, a number is out of range, or the sampler does not return an id for each
+            row.
 
     >>> from tinygpt2 import GreedySampler
     >>> logits = torch.tensor([0.0, 2.0, 1.0])
@@ -125,7 +129,9 @@ def plot_token_frequencies(
     """
     labels = _token_labels(logits, labels)
     check_int("draws", draws)
-    ids = sampler(logits.expand(draws, -1), generator=generator)  # (draws,)
+    rows = logits.expand(draws, -1)
+    before = None if tokens is None else _text_so_far(tokens).expand(draws, -1)
+    ids = checked_ids(sampler, with_tokens(sampler)(rows, tokens=before, generator=generator), rows)  # (draws,)
     counts = torch.bincount(ids, minlength=len(labels)).tolist()
     figure = _plot_bars([("", counts)], labels, ylabel=f"Times drawn, of {draws}")
     figure.axes[0].set_title(fill(repr(sampler), width=60), fontsize="medium")
@@ -161,6 +167,12 @@ def _token_labels(logits: Tensor, labels: Sequence[str] | None) -> Sequence[str]
     if len(labels) != len(logits):
         raise ValueError(f"expected a label for each of the {len(logits)} tokens, got {len(labels)}")
     return labels
+
+
+def _text_so_far(tokens: Tensor) -> Tensor:
+    if tokens.dim() != 1:
+        raise ValueError(f"expected tokens as the ids of one text, (T,), got shape {tuple(tokens.shape)}")
+    return tokens
 
 
 def _new_figure(*, width: float, height: float) -> "tuple[Figure, Axes]":

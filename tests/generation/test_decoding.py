@@ -4,20 +4,27 @@ Models are in double precision, where no rounding can turn one greedy choice, or
 """
 
 import functools
+import inspect
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from itertools import accumulate
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 from torch import Tensor
+from typing_extensions import override
 
 from tinygpt2 import (
     CharTokenizer,
     GPT2Config,
     GPT2Model,
     GreedySampler,
+    KVCache,
     MinPSampler,
     MultinomialSampler,
     Sampler,
@@ -35,6 +42,25 @@ from tinygpt2 import (
 WINDOW = 8
 VOCAB_SIZE = 31
 CHARACTERS = CharTokenizer("".join(chr(ord("a") + i) for i in range(24)) + "你好世界，。")
+
+
+@dataclass(frozen=True)
+class Repeated:
+    """A penalty on what the text has already (Keskar et al. 2019), but for one token."""
+
+    penalty: float
+    exempt: int
+    then: Sampler = field(default_factory=GreedySampler)
+
+    def __call__(
+        self, logits: Tensor, /, *, tokens: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> Tensor:
+        assert tokens is not None
+        seen = logits.gather(-1, tokens)
+        seen = torch.where(tokens == self.exempt, seen, torch.where(seen > 0, seen / self.penalty, seen * self.penalty))
+        return self.then(logits.scatter(-1, tokens, seen), tokens=tokens, generator=generator)
+
+
 SAMPLERS: list[Sampler] = [
     GreedySampler(),
     MultinomialSampler(),
@@ -42,6 +68,7 @@ SAMPLERS: list[Sampler] = [
     TopKSampler(5, then=TemperatureSampler(1.4)),
     TopPSampler(0.9),
     MinPSampler(0.05),
+    TopKSampler(9, then=Repeated(2.5, exempt=VOCAB_SIZE - 1)),
 ]
 
 batches = st.integers(1, 3)
@@ -86,7 +113,7 @@ def plain_loop(tokens: Tensor, max_new_tokens: int, sampler: Sampler, generator:
     for _ in range(max_new_tokens):
         with torch.no_grad():
             logits = model()(tokens[:, -WINDOW:])[:, -1]
-        tokens = torch.cat([tokens, sampler(logits, generator=generator).unsqueeze(1)], dim=1)
+        tokens = torch.cat([tokens, sampler(logits, tokens=tokens, generator=generator).unsqueeze(1)], dim=1)
     return tokens
 
 
@@ -97,10 +124,31 @@ class Script:
         self.columns = list(zip(*rows, strict=True))
         self.calls = 0
 
-    def __call__(self, logits: Tensor, /, *, generator: torch.Generator | None = None) -> Tensor:  # noqa: ARG002
+    def __call__(
+        self,
+        logits: Tensor,
+        /,
+        *,
+        tokens: Tensor | None = None,  # noqa: ARG002
+        generator: torch.Generator | None = None,  # noqa: ARG002
+    ) -> Tensor:
         assert len(logits) == len(self.columns[0])
         self.calls += 1
         return torch.tensor(self.columns[self.calls - 1])
+
+
+class Reader:
+    """A greedy sampler that keeps the texts that it was shown."""
+
+    def __init__(self) -> None:
+        self.texts: list[Tensor] = []
+
+    def __call__(
+        self, logits: Tensor, /, *, tokens: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> Tensor:
+        assert tokens is not None
+        self.texts.append(tokens)
+        return GreedySampler()(logits, tokens=tokens, generator=generator)
 
 
 # Tokens
@@ -208,10 +256,10 @@ def test_dropout_is_off_also_where_only_a_part_of_the_model_is_in_training_mode(
 def test_no_graph_is_built_and_the_callers_gradients_stay_on() -> None:
     tokens = random_tokens(0, 2, 3)
 
-    def sampler(logits: Tensor, /, *, generator: torch.Generator | None = None) -> Tensor:
+    def sampler(logits: Tensor, /, *, tokens: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
         assert not logits.requires_grad
         assert logits.grad_fn is None
-        return GreedySampler()(logits, generator=generator)
+        return GreedySampler()(logits, tokens=tokens, generator=generator)
 
     expected = plain_loop(tokens, WINDOW, GreedySampler(), None)
     for ids in stream(model(), tokens, max_new_tokens=WINDOW, sampler=sampler):
@@ -287,6 +335,292 @@ def test_autocast_and_other_dtypes_generate() -> None:
     assert generate(single.bfloat16(), tokens, max_new_tokens=WINDOW).shape == (2, 3 + WINDOW)
 
 
+# What a sampler sees
+
+
+@given(batches, prompt_widths, lengths, seeds)
+@example(2, 2 * WINDOW, WINDOW, 0)  # the window slides, the text stays whole
+def test_a_sampler_sees_the_text_so_far(batch: int, width: int, max_new_tokens: int, seed: int) -> None:
+    tokens, reader = random_tokens(seed, batch, width), Reader()
+    whole = generate(model(), tokens, max_new_tokens=max_new_tokens, sampler=reader)
+    assert len(reader.texts) == max_new_tokens
+    for end, text in enumerate(reader.texts, start=width):
+        assert torch.equal(text, whole[:, :end])
+
+
+def test_prompts_of_unequal_lengths_begin_with_the_end_of_text() -> None:
+    reader, end = Reader(), CHARACTERS.eot_token
+    generate_text(model(), CHARACTERS, ["abcd", "", "b"], max_new_tokens=1, sampler=reader)
+    assert reader.texts[0].tolist() == [[0, 1, 2, 3], [end, end, end, end], [end, end, end, 1]]
+
+
+@given(st.lists(prompts, min_size=1, max_size=4), lengths)
+@example(["a", "你好，世界。" * 3, "", "ab"], WINDOW + 3)
+def test_a_penalty_on_repetition_treats_a_row_of_a_batch_as_if_it_were_alone(
+    texts: list[str], max_new_tokens: int
+) -> None:
+    sampler = Repeated(2.5, exempt=CHARACTERS.eot_token)
+    alone = [generate_text(model(), CHARACTERS, [t], max_new_tokens=max_new_tokens, sampler=sampler)[0] for t in texts]
+    assert generate_text(model(), CHARACTERS, texts, max_new_tokens=max_new_tokens, sampler=sampler) == alone
+
+
+def test_a_penalty_on_repetition_ends_the_repetition() -> None:
+    tokens = random_tokens(0, 3, 2)
+    free = generate(model(), tokens, max_new_tokens=20)
+    penalised = generate(model(), tokens, max_new_tokens=20, sampler=Repeated(1e9, exempt=-1))
+    for row, other in zip(free.tolist(), penalised.tolist(), strict=True):
+        assert len(set(row)) < len(set(other))
+
+
+def second_best(logits: Tensor, /, *, generator: torch.Generator | None = None) -> Tensor:
+    assert generator is not None
+    return logits.topk(2, dim=-1).indices[:, 1]
+
+
+class SecondBest(torch.nn.Module):
+    @override
+    def forward(self, logits: Tensor, /, *, generator: torch.Generator | None = None) -> Tensor:
+        return second_best(logits, generator=generator)
+
+
+class Wrapped:
+    """As a decorator makes it, without and with the signature of what it wraps."""
+
+    def __init__(self, sampler: Callable[..., Tensor]) -> None:
+        self.sampler = sampler
+
+    def __call__(self, *args: Tensor, **options: Any) -> Tensor:  # noqa: ANN401
+        return self.sampler(*args, **options)
+
+
+WITHOUT_TOKENS: list[Callable[..., Tensor]] = [
+    second_best,
+    SecondBest(),
+    functools.partial(second_best),
+    functools.wraps(second_best)(Wrapped(second_best)),
+    Wrapped(lambda logits, tokens, generator: second_best(logits, generator=generator)),  # noqa: ARG005
+    TopKSampler(2, then=TopPSampler(1, then=second_best)),  # type: ignore[arg-type]
+]
+
+
+@pytest.mark.parametrize("sampler", WITHOUT_TOKENS, ids=lambda sampler: type(sampler).__name__)
+def test_a_sampler_that_takes_no_tokens_is_called_without(sampler: Callable[..., Tensor]) -> None:
+    tokens = random_tokens(0, 2, 3)
+    actual = generate(model(), tokens, max_new_tokens=WINDOW, sampler=sampler, generator=seeded(0))
+    for _ in range(WINDOW):
+        new = model()(tokens[:, -WINDOW:])[:, -1].topk(2, dim=-1).indices[:, 1:]
+        tokens = torch.cat([tokens, new], dim=1)
+    assert torch.equal(actual, tokens)
+
+
+def test_the_signature_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[object] = []
+    signature = inspect.signature
+
+    def counted(sampler: Callable[..., object]) -> inspect.Signature:
+        read.append(sampler)
+        return signature(sampler)
+
+    sampler = TopKSampler(2, then=second_best)  # type: ignore[arg-type]
+    monkeypatch.setattr(inspect, "signature", counted)
+    generate(model(), random_tokens(0, 2, 3), max_new_tokens=5, sampler=sampler, generator=seeded(0))
+    assert read == [sampler, second_best]
+
+
+def test_an_error_inside_of_a_sampler_is_its_own() -> None:
+    """To call it, catch the TypeError and call it anew would hide it, and draw twice."""
+    calls: list[Tensor] = []
+
+    def broken(
+        logits: Tensor,
+        /,
+        *,
+        tokens: Tensor | None = None,  # noqa: ARG001
+        generator: torch.Generator | None = None,  # noqa: ARG001
+    ) -> Tensor:
+        calls.append(logits)
+        raise TypeError("unexpected keyword argument 'tokens'")
+
+    with pytest.raises(TypeError, match="unexpected keyword argument 'tokens'"):
+        generate(model(), random_tokens(0, 2, 3), max_new_tokens=5, sampler=broken)
+    assert len(calls) == 1
+
+
+# What a sampler returns
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.int16, torch.uint8])
+@pytest.mark.parametrize("column", [False, True])
+@pytest.mark.parametrize("batch", [1, 2])
+def test_ids_may_be_a_column_of_any_integers(dtype: torch.dtype, column: bool, batch: int) -> None:
+    """``torch.multinomial`` returns (B, 1)."""
+    tokens = random_tokens(0, batch, 3)
+
+    def sampler(logits: Tensor, /, **_: object) -> Tensor:
+        return logits.argmax(dim=-1, keepdim=column).to(dtype)
+
+    steps = list(stream(model(), tokens, max_new_tokens=WINDOW, sampler=sampler))
+    assert all((ids.shape, ids.dtype) == ((batch,), torch.int64) for ids in steps)
+    expected = generate(model(), tokens, max_new_tokens=WINDOW)
+    assert torch.equal(torch.cat([tokens, torch.stack(steps, dim=1)], dim=1), expected)
+    assert torch.equal(generate(model(), tokens, max_new_tokens=WINDOW, sampler=sampler), expected)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3])
+@pytest.mark.parametrize(
+    ("returned", "error", "got"),
+    [
+        (lambda logits: logits.argmax(-1).double(), TypeError, "float64 of .*argmax"),
+        (lambda logits: logits.argmax(-1) > 3, TypeError, "torch.bool of"),
+        (lambda logits: logits.argmax(-1).tolist(), TypeError, r"\(list\); return a tensor"),
+        (lambda _: None, TypeError, r"None \(NoneType\)"),
+        (lambda _: torch.tensor(3), ValueError, r"torch.int64 of \(\)"),
+        (lambda logits: logits.argmax(-1)[None, None], ValueError, r"of \(1, 1, \d\)"),
+        (lambda logits: logits.argsort(-1), ValueError, r"of \(\d, 31\)"),
+        (lambda logits: logits.argmax(-1)[1:], ValueError, r"of \(\d,\); return one id for each row"),
+    ],
+)
+def test_what_is_not_an_id_a_row_names_the_sampler(
+    batch: int, returned: Callable[[Tensor], Any], error: type[Exception], got: str
+) -> None:
+    def my_sampler(
+        logits: Tensor,
+        /,
+        *,
+        tokens: Tensor | None = None,  # noqa: ARG001
+        generator: torch.Generator | None = None,  # noqa: ARG001
+    ) -> Tensor:
+        chosen: Tensor = returned(logits)
+        return chosen
+
+    message = rf"the sampler my_sampler must return .* shape \({batch},\), int64, got .*{got}"
+    with pytest.raises(error, match=message):
+        generate(model(), random_tokens(0, batch, 3), max_new_tokens=2, sampler=my_sampler)
+
+
+def test_an_object_is_named_as_it_prints() -> None:
+    @dataclass(frozen=True)
+    class Constant:
+        value: float
+
+        def __call__(self, logits: Tensor, /, *, generator: torch.Generator | None = None) -> Tensor:  # noqa: ARG002
+            return torch.full(logits.shape[:1], self.value)
+
+    with pytest.raises(TypeError, match=r"the sampler test_.*Constant\(value=0.5\) must return"):
+        generate(model(), random_tokens(0, 2, 3), max_new_tokens=2, sampler=Constant(0.5))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("function", [generate, stream])
+def test_what_is_no_sampler_is_an_error_at_the_call(function: Callable[..., object]) -> None:
+    with pytest.raises(TypeError, match=r"got <class '.*GreedySampler'>; pass an instance, GreedySampler\(\.\.\.\)"):
+        function(model(), FOUR_TOKENS, max_new_tokens=2, sampler=GreedySampler)
+    with pytest.raises(TypeError, match=r"expected a sampler, such as GreedySampler\(\) .*, got 'greedy'"):
+        function(model(), FOUR_TOKENS, max_new_tokens=2, sampler="greedy")
+
+
+# Who else uses the model
+
+
+def test_threads_generate_with_one_model_as_one_alone_does() -> None:
+    """Each used to give the modules their dropout back while the others computed: 11 texts of 30 were wrong."""
+    config = GPT2Config(vocab_size=VOCAB_SIZE, context_length=WINDOW, n_layer=2, n_head=2, n_embd=16, dropout=0.5)
+    shared = random_model(config).train()
+    tokens = [random_tokens(seed, 1, 3) for seed in range(30)]
+    expected = [generate(shared, each, max_new_tokens=20) for each in tokens]
+    with ThreadPoolExecutor(6) as pool:
+        actual = list(pool.map(lambda each: generate(shared, each, max_new_tokens=20), tokens))
+    assert [ids.tolist() for ids in actual] == [ids.tolist() for ids in expected]
+    assert all(module.training for module in shared.modules())
+
+
+def test_the_model_may_be_trained_between_two_tokens() -> None:
+    """The next tokens are chosen by the weights as they then are; the keys of earlier positions stay."""
+    trained = random_model(GPT2Config(vocab_size=VOCAB_SIZE, context_length=WINDOW, n_layer=2, n_head=2, n_embd=16))
+    optimizer = torch.optim.SGD(trained.train().parameters(), lr=0.5)
+    tokens = random_tokens(0, 2, WINDOW)
+    for count, ids in enumerate(stream(trained, random_tokens(1, 2, 3), max_new_tokens=WINDOW)):
+        assert torch.is_grad_enabled()
+        assert all(module.training for module in trained.modules())
+        loss = -trained(tokens)[:, -1].log_softmax(-1).gather(-1, ids.unsqueeze(-1)).sum()
+        optimizer.zero_grad()
+        loss.backward()
+        assert all(p.grad is not None and p.grad.any() for p in trained.parameters()), count
+        optimizer.step()
+    untouched = generate(trained, tokens, max_new_tokens=3)
+    assert torch.equal(untouched, generate(trained.eval(), tokens, max_new_tokens=3))
+
+
+@pytest.mark.parametrize("called", [True, False])
+@pytest.mark.parametrize("iterated", [True, False])
+@pytest.mark.parametrize("made", [True, False])
+def test_inference_mode_may_begin_and_end_wherever_the_caller_likes(called: bool, iterated: bool, made: bool) -> None:
+    """What is made in inference mode cannot be written to outside of it, and so the second token used to fail."""
+    with torch.inference_mode(made):
+        weights = random_model(GPT2Config(vocab_size=VOCAB_SIZE, context_length=WINDOW, n_layer=2, n_head=2, n_embd=16))
+        tokens = random_tokens(0, 2, 3)
+    expected = plain_loop(tokens.clone(), WINDOW, GreedySampler(), None)
+    with torch.inference_mode(called):
+        steps = stream(weights, tokens, max_new_tokens=WINDOW)
+        whole = generate(weights, tokens, max_new_tokens=WINDOW)
+        text = generate_text(weights, CHARACTERS, ["ab", "a"], max_new_tokens=3)
+    with torch.inference_mode(iterated):
+        first, second = next(steps), next(steps)
+        assert torch.is_inference_mode_enabled() == iterated
+    with torch.inference_mode(not iterated):
+        rest = list(steps)
+    assert not any(ids.is_inference() for ids in (first, second, *rest))
+    assert torch.equal(torch.stack([first, second, *rest], dim=1), expected[:, 3:])
+    assert torch.equal(whole, expected)
+    assert text == generate_text(weights, CHARACTERS, ["ab", "a"], max_new_tokens=3)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda sampler: type(sampler).__name__)
+def test_nothing_is_made_on_the_default_device(sampler: Sampler) -> None:
+    """Which is another one than the model's, for whoever has called ``torch.set_default_device("cuda")``."""
+    tokens = random_tokens(0, 2, 1)
+    prompts = ["a", "bcd", ""]
+
+    def everything() -> tuple[list[list[int]], list[str], str]:
+        whole = generate(model(), tokens, max_new_tokens=WINDOW - 1, sampler=sampler, generator=seeded(0), eos_id=3)
+        texts = generate_text(
+            model(), CHARACTERS, prompts, max_new_tokens=WINDOW - 3, sampler=sampler, generator=seeded(0)
+        )
+        pieces = stream_text(model(), CHARACTERS, "a", max_new_tokens=WINDOW - 1, sampler=sampler, generator=seeded(0))
+        return whole.tolist(), texts, "".join(pieces)
+
+    expected = everything()
+    with torch.device("meta"):
+        assert everything() == expected
+    torch.set_default_device("meta")
+    try:
+        assert everything() == expected
+    finally:
+        torch.set_default_device(None)
+
+
+def test_the_models_own_logits_decide() -> None:
+    """A fast path is an optimisation of the model's call, never instead of it."""
+    calls: list[tuple[int, int]] = []
+
+    class Reversed(GPT2Model):
+        @override
+        def last_logits(self, tokens: Tensor, cache: KVCache | None = None) -> Tensor:
+            assert cache is not None
+            calls.append((tokens.shape[1], cache.length))
+            return -super().last_logits(tokens, cache)
+
+    upside_down = Reversed(model().config).double()
+    upside_down.load_state_dict(model().state_dict())
+    tokens = random_tokens(0, 2, WINDOW - 2)
+    expected = tokens
+    for _ in range(4):
+        with torch.no_grad():
+            new = model()(expected[:, -WINDOW:])[:, -1].argmin(dim=-1, keepdim=True)
+        expected = torch.cat([expected, new], dim=1)
+    assert torch.equal(generate(upside_down, tokens, max_new_tokens=4), expected)
+    assert calls == [(6, 0), (1, 6), (1, 7), (8, 0)]  # the prompt, two tokens, and the window once it has slid
+
+
 FOUR_TOKENS = torch.zeros(2, 4, dtype=torch.int64)
 
 
@@ -360,7 +694,13 @@ def test_logits_of_prompts_of_any_lengths_are_those_of_each_alone(texts: list[st
     def shown(batch: list[str]) -> Tensor:
         seen: list[Tensor] = []
 
-        def sampler(logits: Tensor, /, *, generator: torch.Generator | None = None) -> Tensor:  # noqa: ARG001
+        def sampler(
+            logits: Tensor,
+            /,
+            *,
+            tokens: Tensor | None = None,  # noqa: ARG001
+            generator: torch.Generator | None = None,  # noqa: ARG001
+        ) -> Tensor:
             seen.append(logits)
             return logits[:, :-1].argmax(dim=-1)  # never the end of text, so that all rows go on
 
@@ -390,6 +730,34 @@ def test_a_text_for_a_text_and_a_list_for_a_list() -> None:
     assert generate_text(model(), CHARACTERS, ["abc", ""], max_new_tokens=0) == ["abc", ""]
     assert generate_text(model(), CHARACTERS, [], max_new_tokens=5) == []
     assert list(stream_text(model(), CHARACTERS, "abc", max_new_tokens=0)) == []
+
+
+def test_any_sequence_of_texts_is_as_good_as_a_list() -> None:
+    expected = generate_text(model(), CHARACTERS, ["abc", "", "你好"], max_new_tokens=5)
+    assert generate_text(model(), CHARACTERS, ("abc", "", "你好"), max_new_tokens=5) == expected
+    assert generate_text(model(), CHARACTERS, deque(["abc", "", "你好"]), max_new_tokens=5) == expected
+    assert generate_text(model(), CHARACTERS, (), max_new_tokens=5) == []
+
+
+@pytest.mark.parametrize(
+    ("prompt", "got"),
+    [(None, "None"), (b"ab", "97"), ([1, 2], "1"), (["ab", None], "None"), (torch.tensor([1]), "tensor")],
+)
+def test_what_is_no_text_is_an_error_that_says_so(prompt: Any, got: str) -> None:  # noqa: ANN401
+    with pytest.raises(TypeError, match=rf"expected a prompt as a str, got {got}.*for token ids call generate"):
+        generate_text(model(), CHARACTERS, prompt, max_new_tokens=1)
+    with pytest.raises(TypeError, match="expected a prompt as a str"):
+        stream_text(model(), CHARACTERS, prompt, max_new_tokens=1)
+
+
+def test_one_text_at_a_time_is_streamed() -> None:
+    with pytest.raises(TypeError, match=r"got \['ab'\] .*pass a list of str to generate_text"):
+        stream_text(model(), CHARACTERS, ["ab"], max_new_tokens=1)  # type: ignore[arg-type]
+
+
+def test_options_are_checked_even_where_there_is_nothing_to_do() -> None:
+    with pytest.raises(ValueError, match="max_new_tokens must be at least 0"):
+        generate_text(model(), CHARACTERS, [], max_new_tokens=-1)
 
 
 def test_the_name_of_the_end_of_text_is_ordinary_in_a_prompt() -> None:

@@ -1,8 +1,12 @@
 """Samplers: which tokens can come, how often they come, and what is refused."""
 
+import copy
 import dataclasses
+import functools
 import math
+import pickle
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -19,6 +23,7 @@ from tinygpt2 import (
     TopKSampler,
     TopPSampler,
 )
+from tinygpt2.generation.samplers import with_tokens
 
 INF = math.inf
 FP16_MAX = torch.finfo(torch.float16).max
@@ -36,11 +41,12 @@ BY_NAME = pytest.mark.parametrize("sampler", EVERY_SAMPLER, ids=repr)
 
 
 class Captured:
-    """A sampler that keeps the logits that a filter passes on to it, and chooses as greedy does."""
+    """A sampler that keeps what a filter passes on to it, and chooses as greedy does."""
 
-    def __call__(self, logits: Tensor, /, *, generator: torch.Generator | None = None) -> Tensor:
-        del generator
-        self.logits = logits
+    def __call__(
+        self, logits: Tensor, /, *, tokens: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> Tensor:
+        self.logits, self.tokens, self.generator = logits, tokens, generator
         return logits.argmax(dim=-1)
 
 
@@ -457,8 +463,8 @@ def test_a_sampler_is_a_frozen_value_that_its_repr_rebuilds(sampler: Sampler) ->
 
 
 def test_a_plain_function_is_a_sampler() -> None:
-    def last(logits: Tensor, /, *, generator: torch.Generator | None = None) -> Tensor:
-        del generator
+    def last(logits: Tensor, /, *, tokens: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
+        del tokens, generator
         return torch.full(logits.shape[:1], logits.shape[-1] - 1)
 
     sampler: Sampler = last
@@ -479,3 +485,87 @@ def test_samplers_act_in_the_order_in_which_they_are_written() -> None:
 @BY_NAME
 def test_logits_that_want_a_gradient_can_be_drawn_from(sampler: Sampler) -> None:
     assert not sampler(torch.randn(2, 5, requires_grad=True)).requires_grad
+
+
+# --- the text so far ---
+
+
+@BY_FILTER
+@given(logits=batches(), width=st.integers(0, 3))
+def test_a_filter_passes_on_the_text_so_far_and_the_generator(
+    make: Callable[[Sampler], Sampler], logits: Tensor, width: int
+) -> None:
+    captured, generator = Captured(), torch.Generator()
+    tokens = torch.zeros(len(logits), width, dtype=torch.int64)
+    for sampler in (make(captured), TopKSampler(4, then=make(TemperatureSampler(0.9, then=captured)))):
+        sampler(logits, tokens=tokens, generator=generator)
+        assert captured.tokens is tokens
+        assert captured.generator is generator
+        sampler(logits)
+        assert captured.tokens is None
+        assert captured.generator is None
+
+
+@BY_NAME
+@given(logits=batches(), seed=st.integers(0, 2**32))
+def test_what_comes_with_the_package_does_not_look_at_the_text(sampler: Sampler, logits: Tensor, seed: int) -> None:
+    first, second = torch.Generator().manual_seed(seed), torch.Generator().manual_seed(seed)
+    tokens = torch.zeros(len(logits), 1, dtype=torch.int64)
+    assert torch.equal(sampler(logits, tokens=tokens, generator=first), sampler(logits, generator=second))
+
+
+def only_logits(logits: Tensor, /, *, generator: torch.Generator | None = None) -> Tensor:
+    del generator
+    return logits.argmax(dim=-1)
+
+
+@BY_FILTER
+def test_a_filter_spares_the_next_one_the_text_that_it_does_not_take(make: Callable[[Any], Sampler]) -> None:
+    logits = torch.randn(3, 7)
+    sampler = make(only_logits)
+    expected = logits.argmax(dim=-1)
+    for each in (sampler, copy.deepcopy(sampler), pickle.loads(pickle.dumps(sampler))):  # noqa: S301
+        assert torch.equal(each(logits, tokens=torch.zeros(3, 1, dtype=torch.int64)), expected)
+        assert each == sampler
+        assert repr(each) == repr(make(only_logits))
+
+
+@BY_FILTER
+@pytest.mark.parametrize("then", [GreedySampler, None, 3])
+def test_what_comes_next_is_a_sampler(make: Callable[[Any], Sampler], then: object) -> None:
+    """A class in the place of its instance is an easy slip, and its error used to come from deep inside."""
+    with pytest.raises(TypeError, match=r"expected a sampler, such as GreedySampler\(\)"):
+        make(then)
+
+
+class OnlyLogits:
+    def __call__(self, logits: Tensor, /, *, generator: torch.Generator | None = None) -> Tensor:
+        return only_logits(logits, generator=generator)
+
+
+def positional(logits: Tensor, tokens: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
+    del tokens, generator
+    return logits.argmax(dim=-1)
+
+
+def anything(logits: Tensor, **options: object) -> Tensor:
+    del options
+    return logits.argmax(dim=-1)
+
+
+@pytest.mark.parametrize("sampler", [GreedySampler(), TopKSampler(3), Captured(), positional, anything])
+def test_what_takes_the_text_is_called_as_it_is(sampler: Any) -> None:  # noqa: ANN401
+    assert with_tokens(sampler) is sampler
+
+
+@pytest.mark.parametrize("sampler", [only_logits, OnlyLogits(), functools.partial(only_logits)])
+def test_what_takes_logits_alone_is_called_with_them(sampler: Any) -> None:  # noqa: ANN401
+    logits = torch.randn(2, 5)
+    called = with_tokens(sampler)
+    assert called(logits, tokens=torch.zeros(2, 1), generator=torch.Generator()).tolist() == logits.argmax(-1).tolist()
+    assert with_tokens(called) is called
+
+
+def test_a_sampler_without_a_signature_is_trusted() -> None:
+    builtin: Any = torch.argmax
+    assert with_tokens(builtin) is builtin

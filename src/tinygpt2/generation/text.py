@@ -1,54 +1,32 @@
 """From a prompt to its continuation, as text."""
 
-from collections.abc import Iterator, Sequence
-from typing import overload
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from tinygpt2.generation.decoding import _decode
+from tinygpt2.generation.decoding import Decoding, decode
 from tinygpt2.generation.samplers import GreedySampler, Sampler
 from tinygpt2.model.gpt2 import GPT2Model
 from tinygpt2.text.tokenizers import Tokenizer
 
 _GREEDY = GreedySampler()
 
+Prompt = TypeVar("Prompt", str, list[str], Sequence[str])
+
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"  # what decoders put for bytes that are not, or not yet, a character
 
 
-@overload
 def generate_text(
     model: GPT2Model,
     tokenizer: Tokenizer,
-    prompt: str,
-    *,
-    max_new_tokens: int,
-    sampler: Sampler = ...,
-    generator: torch.Generator | None = ...,
-) -> str: ...
-
-
-@overload
-def generate_text(
-    model: GPT2Model,
-    tokenizer: Tokenizer,
-    prompt: list[str],
-    *,
-    max_new_tokens: int,
-    sampler: Sampler = ...,
-    generator: torch.Generator | None = ...,
-) -> list[str]: ...
-
-
-def generate_text(
-    model: GPT2Model,
-    tokenizer: Tokenizer,
-    prompt: str | list[str],
+    prompt: Prompt,
     *,
     max_new_tokens: int,
     sampler: Sampler = _GREEDY,
     generator: torch.Generator | None = None,
-) -> str | list[str]:
+) -> Prompt:
     """Returns a prompt with its continuation, or each of several.
 
     Several prompts, of whatever lengths, go through the model as one batch, and each comes out as it would alone
@@ -58,7 +36,7 @@ def generate_text(
     Args:
         model: The model.
         tokenizer: The one that the model was trained with.
-        prompt: A text, or several.
+        prompt: A text, or several in a list, a tuple or another sequence.
         max_new_tokens: How many tokens to add to each at most.
         sampler: Chooses each token.
         generator: Source of the sampler's randomness, on the model's device; PyTorch's global one if ``None``.
@@ -67,8 +45,9 @@ def generate_text(
         A text for a text, a list for several.
 
     Raises:
-        ValueError: If the tokenizer's ids are outside the model's vocabulary, a number is out of range, or the model
-            gives logits that are not finite.
+        TypeError: If an argument is of the wrong type, or the sampler returns something other than integers.
+        ValueError: If the tokenizer's ids are outside the model's vocabulary, a number is out of range, the model gives
+            logits that are not finite, or the sampler does not return an id for each row.
 
     >>> from tinygpt2 import CharTokenizer, GPT2Config
     >>> tokenizer = CharTokenizer.from_text("abc ")
@@ -81,26 +60,21 @@ def generate_text(
     >>> text.startswith("a cab")
     True
     """
-    prompts = [prompt] if isinstance(prompt, str) else prompt
-    if not prompts:
+    decoding = _decoding(tokenizer, max_new_tokens, sampler, generator)
+    if isinstance(prompt, str):
+        return _continued(model, tokenizer, [prompt], decoding)[0]
+    return _continued(model, tokenizer, prompt, decoding)  # pyright: ignore[reportReturnType] - a list is a sequence
+
+
+def _continued(model: GPT2Model, tokenizer: Tokenizer, prompts: Sequence[str], decoding: Decoding) -> list[str]:
+    rows = _encode(prompts, tokenizer)
+    if not rows:
         return []
-    tokens, padding = _encode(prompts, tokenizer)
-    steps = _decode(
-        model,
-        tokens,
-        padding,
-        max_new_tokens=max_new_tokens,
-        sampler=sampler,
-        eos_id=tokenizer.eot_token,
-        n_vocab=tokenizer.n_vocab,
-        generator=generator,
-    )
-    rows = [list(row) for row in zip(*(ids.tolist() for ids in steps), strict=True)] or [[] for _ in prompts]
-    texts = [
-        text + tokenizer.decode(row[: row.index(tokenizer.eot_token)] if tokenizer.eot_token in row else row)
-        for text, row in zip(prompts, rows, strict=True)
+    tokens, padding = _flush_right(rows, tokenizer.eot_token)
+    columns = [ids.tolist() for ids in decode(model, tokens, decoding, padding)]
+    return [
+        prompt + "".join(_whole_characters((ids[i] for ids in columns), tokenizer)) for i, prompt in enumerate(prompts)
     ]
-    return texts[0] if isinstance(prompt, str) else texts
 
 
 def stream_text(
@@ -129,25 +103,58 @@ def stream_text(
     >>> "a cab" + "".join(pieces) == text
     True
     """
-    tokens, padding = _encode([prompt], tokenizer)
-    steps = _decode(
-        model,
-        tokens,
-        padding,
+    decoding = _decoding(tokenizer, max_new_tokens, sampler, generator)
+    rows = _encode([prompt], tokenizer)
+    tokens, padding = _flush_right(rows, tokenizer.eot_token)
+    steps = decode(model, tokens, decoding, padding)
+    return _whole_characters((int(ids) for ids in steps), tokenizer)
+
+
+def _decoding(
+    tokenizer: Tokenizer, max_new_tokens: int, sampler: Sampler, generator: torch.Generator | None
+) -> Decoding:
+    """Returns the decoding that ends at the end of a text and chooses no id that is not the tokenizer's."""
+    return Decoding(
         max_new_tokens=max_new_tokens,
         sampler=sampler,
         eos_id=tokenizer.eot_token,
-        n_vocab=tokenizer.n_vocab,
         generator=generator,
+        n_vocab=tokenizer.n_vocab,
     )
-    return _whole_characters(steps, tokenizer)
 
 
-def _whole_characters(steps: Iterator[Tensor], tokenizer: Tokenizer) -> Iterator[str]:
+def _encode(prompts: Sequence[str], tokenizer: Tokenizer) -> list[list[int]]:
+    _check_prompts(prompts)
+    return [tokenizer.encode_ordinary(prompt) for prompt in prompts]
+
+
+def _check_prompts(prompts: object) -> None:
+    for prompt in prompts if isinstance(prompts, Sequence) else [prompts]:
+        if not isinstance(prompt, str):
+            raise TypeError(
+                f"expected a prompt as a str, got {prompt!r} ({type(prompt).__name__}); for token ids call generate or "
+                "stream, and for several prompts pass a list of str to generate_text"
+            )
+
+
+def _flush_right(rows: Sequence[Sequence[int]], end_of_text: int) -> tuple[Tensor, Tensor]:
+    """Returns the prompts as a batch, (B, T) int64, and how much padding each has on its left, (B,) int64.
+
+    An empty prompt becomes the end of the text before it. That token is the padding as well, for samplers that look at
+    the text so far: of all tokens it is the one that no text has inside.
+    """
+    rows = [row or [end_of_text] for row in rows]
+    width = max(map(len, rows))
+    padding = [width - len(row) for row in rows]
+    tokens = [[end_of_text] * unused + [*row] for unused, row in zip(padding, rows, strict=True)]
+    return torch.tensor(tokens, device="cpu"), torch.tensor(padding, device="cpu")
+
+
+def _whole_characters(new: Iterable[int], tokenizer: Tokenizer) -> Iterator[str]:
+    """Yields the text of ``new`` up to the end of text, in pieces."""
     held: list[int] = []  # tokens since the text last ended with a complete character
     shown = 0  # characters of theirs that were yielded
-    for ids in steps:
-        token = int(ids)
+    for token in new:
         if token == tokenizer.eot_token:
             break
         held.append(token)
@@ -161,11 +168,3 @@ def _whole_characters(steps: Iterator[Tensor], tokenizer: Tokenizer) -> Iterator
             held, shown = [], 0
     if rest := tokenizer.decode(held)[shown:]:
         yield rest
-
-
-def _encode(prompts: Sequence[str], tokenizer: Tokenizer) -> tuple[Tensor, Tensor]:
-    """Returns the prompts flush right, (B, T) int64, and how much padding each has on its left, (B,) int64."""
-    rows = [tokenizer.encode_ordinary(prompt) or [tokenizer.eot_token] for prompt in prompts]
-    width = max(map(len, rows))
-    padding = torch.tensor([width - len(row) for row in rows])
-    return torch.tensor([[0] * (width - len(row)) + row for row in rows]), padding
