@@ -38,6 +38,7 @@ from tinygpt2 import (
     stream_text,
     tensor_to_text,
 )
+from tinygpt2.generation.text import _whole_characters
 
 WINDOW = 8
 VOCAB_SIZE = 31
@@ -850,6 +851,69 @@ def test_text_is_shown_as_soon_as_it_is_certain_and_never_before(content: bytes)
         assert final.startswith(shown)  # nothing shown had to be taken back
         so_far = content[:count].decode(errors="replace")
         assert len(shown) >= len(so_far.removesuffix("\ufffd"))  # at most the last character is held back
+
+
+class Words:
+    """A tokenizer that writes a space before each word but the first, as those of sentencepiece do."""
+
+    words = ("the", "war", "was", "long", "<end>")
+    n_vocab = len(words)
+    eot_token = 4
+
+    def encode_ordinary(self, text: str, /) -> list[int]:
+        return [self.words.index(word) for word in text.split()]
+
+    def decode(self, tokens: Sequence[int], /) -> str:
+        return " ".join(self.words[token] for token in tokens)
+
+
+@pytest.mark.parametrize("prompt", ["the war", "the", "the war was long the war was long", ""])
+def test_the_text_of_a_token_may_depend_on_the_one_before(prompt: str) -> None:
+    small = random_model(GPT2Config(vocab_size=5, context_length=WINDOW, n_layer=1, n_head=1, n_embd=4))
+    new = [2, 3, 0, 1] * 10
+    whole = generate_text(small, Words(), prompt, max_new_tokens=40, sampler=Script(new))
+    assert whole == " ".join([prompt, Words().decode(new)]).strip()
+    pieces = stream_text(small, Words(), prompt, max_new_tokens=40, sampler=Script(new))
+    assert prompt + "".join(pieces) == whole
+
+
+class Measured:
+    """One token a byte, and how many tokens were decoded at once at most."""
+
+    n_vocab = 257
+    eot_token = 256
+
+    def __init__(self) -> None:
+        self.most = 0
+
+    def encode_ordinary(self, text: str, /) -> list[int]:
+        return list(text.encode())
+
+    def decode(self, tokens: Sequence[int], /) -> str:
+        self.most = max(self.most, len(tokens))
+        return bytes(tokens).decode(errors="replace")
+
+
+@given(
+    st.lists(
+        st.sampled_from(
+            [b"\x80", b"\xe4", b"\xf0\x9f", b"\xe4\xb8\xad", b"a", "😀".encode(), b"\xff", "\ufffd".encode()]
+        ),
+        max_size=60,
+    ).map(b"".join),
+    st.sampled_from(["", "x", "中文", "😀"]),
+)
+@example(b"\x80" * 200, "x")
+@example(b"\xf0\x9f\x98" * 60, "中文")
+@example("\ufffd".encode() * 60, "")
+@example("中".encode() * 60, "")
+def test_a_long_run_of_bytes_is_decoded_a_few_at_a_time(content: bytes, prompt: str) -> None:
+    """An untrained model over bytes makes no characters, and all of its text used to be decoded anew at each token."""
+    tokenizer = Measured()
+    pieces = list(_whole_characters(content, tokenizer.encode_ordinary(prompt), tokenizer))
+    assert "".join(pieces) == content.decode(errors="replace")
+    assert all(pieces)
+    assert tokenizer.most <= 16
 
 
 @pytest.mark.parametrize("text", ["人工智能改变世界。", "Zürich — 3 € 😀👩‍👩‍👧 ok", "แมว, 고양이 и кошка"])

@@ -73,7 +73,8 @@ def _continued(model: GPT2Model, tokenizer: Tokenizer, prompts: Sequence[str], d
     tokens, padding = _flush_right(rows, tokenizer.eot_token)
     columns = [ids.tolist() for ids in decode(model, tokens, decoding, padding)]
     return [
-        prompt + "".join(_whole_characters((ids[i] for ids in columns), tokenizer)) for i, prompt in enumerate(prompts)
+        prompt + "".join(_whole_characters((ids[i] for ids in columns), row, tokenizer))
+        for i, (prompt, row) in enumerate(zip(prompts, rows, strict=True))
     ]
 
 
@@ -107,7 +108,7 @@ def stream_text(
     rows = _encode([prompt], tokenizer)
     tokens, padding = _flush_right(rows, tokenizer.eot_token)
     steps = decode(model, tokens, decoding, padding)
-    return _whole_characters((int(ids) for ids in steps), tokenizer)
+    return _whole_characters((int(ids) for ids in steps), rows[0], tokenizer)
 
 
 def _decoding(
@@ -150,21 +151,30 @@ def _flush_right(rows: Sequence[Sequence[int]], end_of_text: int) -> tuple[Tenso
     return torch.tensor(tokens, device="cpu"), torch.tensor(padding, device="cpu")
 
 
-def _whole_characters(new: Iterable[int], tokenizer: Tokenizer) -> Iterator[str]:
-    """Yields the text of ``new`` up to the end of text, in pieces."""
-    held: list[int] = []  # tokens since the text last ended with a complete character
-    shown = 0  # characters of theirs that were yielded
+_CONTEXT = 4  # tokens, at least one byte each: more than the bytes of a character that is not complete
+
+
+def _whole_characters(new: Iterable[int], prompt: Sequence[int], tokenizer: Tokenizer) -> Iterator[str]:
+    """Yields the text of ``new`` up to the end of text, in pieces, as it reads after the prompt.
+
+    Tokens are decoded with a few before them, since with some tokenizers the text of one depends on the one before: a
+    space, for instance, is not written at the beginning. What is before those few is certain, however it reads.
+    """
+    held = list(prompt[-_CONTEXT:])
+    shown = len(tokenizer.decode(held)) if held else 0
     for token in new:
         if token == tokenizer.eot_token:
             break
         held.append(token)
         text = tokenizer.decode(held)
         # Only the last character can change with the bytes that follow: what is wrong before it stays wrong.
-        complete = len(text) - text.endswith(_REPLACEMENT)
-        if complete > shown:
-            yield text[shown:complete]
-            shown = complete
-        if complete == len(text):
-            held, shown = [], 0
-    if rest := tokenizer.decode(held)[shown:]:
+        certain = len(text) - text.endswith(_REPLACEMENT)
+        if certain > shown:
+            yield text[shown:certain]
+            shown = certain
+        if len(held) >= 4 * _CONTEXT:
+            held = held[-_CONTEXT:]
+            text = tokenizer.decode(held)
+            shown = len(text) - text.endswith(_REPLACEMENT)
+    if held and (rest := tokenizer.decode(held)[shown:]):
         yield rest
