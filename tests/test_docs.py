@@ -130,7 +130,7 @@ def test_code_fits_the_width_of_a_page() -> None:
     shown = [
         line for page in [*PAGES, *chapters("en")] for block in python_blocks(page) for line in block.code.splitlines()
     ]
-    for module in (ROOT / "src/tinygpt2").glob("*.py"):
+    for module in (ROOT / "src/tinygpt2").rglob("*.py"):
         shown += re.findall(r"^ *((?:>>>|\.\.\.) .*)$", module.read_text(encoding="utf-8"), re.MULTILINE)
     assert [line for line in shown if len(line) > 80] == []
 
@@ -139,9 +139,9 @@ def test_the_site_begins_with_the_readmes_code() -> None:
     assert [block.code for block in python_blocks(DOCS / "index.md")] == [block.code for block in python_blocks(README)]
 
 
-def test_the_reference_has_every_public_name_once() -> None:
-    documented = [name for page in REFERENCE.glob("*.md") for name in members(page)]
-    assert sorted(documented) == list(tinygpt2.__all__)
+def test_the_reference_has_every_public_name_once_by_its_public_path() -> None:
+    documented = [path for page in REFERENCE.glob("*.md") for path in documented_paths(page)]
+    assert sorted(documented) == [f"tinygpt2.{name}" for name in tinygpt2.__all__]
 
 
 @pytest.mark.parametrize("name", tinygpt2.__all__)
@@ -152,27 +152,25 @@ def test_every_public_name_has_an_example(name: str) -> None:
     assert any(">>> " in (inspect.getdoc(value) or "") for value in docstrings)
 
 
-def test_the_overview_links_every_public_name_to_its_page() -> None:
-    there = [(name, page.stem, name) for page in REFERENCE.glob("*.md") for name in members(page)]
-    assert sorted(overview_links("en")) == sorted(there)
+def test_the_overviews_link_every_public_name_in_the_order_of_the_pages() -> None:
+    pages = re.findall(r"reference/(\w+)\.md", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
+    paths = [(page, path) for page in pages for path in documented_paths(REFERENCE / f"{page}.md")]
+    assert overview_links("en") == [(path.removeprefix("tinygpt2."), path) for _, path in paths]
+    assert overview_links("zh") == [
+        (path.removeprefix("tinygpt2."), f"../../en/reference/{page}/#{path}") for page, path in paths
+    ]
 
 
-def test_the_chinese_overview_has_the_names_of_the_english_one() -> None:
-    assert overview_links("zh") == overview_links("en")
-
-
-def overview_links(language: str) -> list[tuple[str, str, str]]:
-    """Returns each linked name in the overview of the reference, with the module and the name that it leads to."""
-    target = {"en": r"\[tinygpt2\.(\w+)\.(\w+)\]", "zh": r"\(\.\./\.\./en/reference/(\w+)/#tinygpt2\.\w+\.(\w+)\)"}
+def overview_links(language: str) -> list[tuple[str, str]]:
+    """Returns each linked name in the overview of the reference, with what it leads to."""
+    target = {"en": r"\[([\w.]+)\]", "zh": r"\(([^)]+)\)"}[language]
     text = (LANGUAGES[language] / "reference/index.md").read_text(encoding="utf-8")
-    return re.findall(r"\[`(\w+)`\]" + target[language], text)
+    return re.findall(r"\[`(\w+)`\]" + target, text)
 
 
-def members(page: Path) -> list[str]:
-    """Returns the names that a page of the reference shows."""
-    text = page.read_text(encoding="utf-8")
-    of_module = re.findall(r"^ {8}- (\w+)$", text, re.MULTILINE)
-    return of_module + re.findall(r"^::: tinygpt2\.\w+\.(\w+)$", text, re.MULTILINE)
+def documented_paths(page: Path) -> list[str]:
+    """Returns what a page of the reference documents, in order."""
+    return re.findall(r"^::: (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
 
 
 @pytest.mark.parametrize("command", ["", "train", "generate", "evaluate", "tokenize", "plot", "info"])
