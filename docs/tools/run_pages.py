@@ -215,29 +215,39 @@ def build(name: str) -> None:
             (translation.parent / figure).write_text(drawn, encoding="utf-8")
 
 
-def layers_on_the_page(page: Path) -> dict[int, set[str]]:
-    """Returns the modules of each layer, as the table in the page on the architecture has them."""
-    rows = re.findall(r"^\| (\d+) \| ([^|]+) \|", page.read_text(encoding="utf-8"), re.MULTILINE)
-    return {int(number): set(re.findall(r"`(\w+)`", modules)) for number, modules in rows}
+def layers_on_the_page(page: Path) -> list[set[str]]:
+    """Returns the packages of each layer, from the lowest, as a line of the page on the architecture has them."""
+    (line,) = re.findall(r"^`\w+` → (?:.+\n)+", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return [set(re.findall(r"`(\w+)`", layer)) for layer in line.split("→")]
 
 
 def layers_figure() -> str:
-    """Returns the layers of the package as an SVG, the highest at the top, private modules in grey."""
+    """Returns the layers of the package as an SVG, the highest at the top; an arrow shows the way of imports."""
     layers = layers_on_the_page(DOCS / "architecture.md")
-    height, drawn = 46, []
-    for number, modules in layers.items():
-        top, left = (len(layers) - 1 - number) * height, 40.0
-        drawn.append(f'<rect x="0" y="{top}" width="600" height="{height - 6}" rx="4" fill="#c5cae9"/>')
-        drawn.append(f'<text x="18" y="{top + 25}">{number}</text>')
-        for name in sorted(modules, key=lambda name: name.lstrip("_")):
-            width = 8.4 * len(name) + 16
+    width, height, drawn = 600, 40, []
+    for row, packages in enumerate(reversed(layers)):
+        names = [_file_name(name) for name in sorted(packages)]
+        box = {name: 8.4 * len(name) + 24 for name in names}
+        top, left = row * height, (width + 40 - sum(box.values()) - 16 * (len(names) - 1)) / 2
+        drawn.append(f'<rect x="40" y="{top}" width="{width - 40}" height="{height - 6}" rx="4" fill="#c5cae9"/>')
+        for name in names:
             colour = "#e0e0e0" if name.startswith("_") else "#ffffff"
-            drawn.append(f'<rect x="{left:g}" y="{top + 7}" width="{width:g}" height="26" rx="4" fill="{colour}"/>')
-            drawn.append(f'<text x="{left + width / 2:g}" y="{top + 25}">{name}</text>')
-            left += width + 8
+            drawn.append(f'<rect x="{left:g}" y="{top + 4}" width="{box[name]:g}" height="26" rx="4" fill="{colour}"/>')
+            drawn.append(f'<text x="{left + box[name] / 2:g}" y="{top + 22}">{name}</text>')
+            left += box[name] + 16
+    bottom = len(layers) * height - 6
+    drawn.append(f'<path d="M20 2V{bottom - 2}M12 {bottom - 14}L20 {bottom - 2}L28 {bottom - 14}" {_ARROW}/>')
     style = 'font-family="monospace" font-size="14" text-anchor="middle" fill="#1a237e"'
-    size = f'viewBox="0 0 600 {len(layers) * height - 6}"'
+    size = f'viewBox="0 0 {width} {bottom}"'
     return f'<svg xmlns="http://www.w3.org/2000/svg" {size} {style}>\n' + "\n".join(drawn) + "\n</svg>\n"
+
+
+_ARROW = 'fill="none" stroke="#7986cb" stroke-width="3"'
+
+
+def _file_name(package: str) -> str:
+    """Returns the name of a package as a directory, or that of a module as a file."""
+    return f"{package}.py" if (DOCS.parent / f"src/tinygpt2/{package}.py").exists() else f"{package}/"
 
 
 def main() -> None:
