@@ -5,12 +5,14 @@ import json
 import re
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tinygpt2 import GPT2Config, TrainingConfig
-from tinygpt2.config import PRESETS
+from tinygpt2.config import MODEL_RANGES, PRESETS, TRAINING_RANGES
 
 NAN, INF = float("nan"), float("inf")
 
@@ -75,6 +77,63 @@ def test_a_value_out_of_range_is_a_value_error_that_names_the_field_and_the_valu
 @pytest.mark.parametrize(("cls", "fields"), [(GPT2Config, MODEL_FIELDS), (TrainingConfig, TRAINING_FIELDS)])
 def test_the_tables_above_miss_no_field(cls: type[Any], fields: list[tuple[str, list[Any], list[Any]]]) -> None:
     assert [name for name, _, _ in fields] == [field.name for field in dataclasses.fields(cls)]
+
+
+@pytest.mark.parametrize(("cls", "ranges"), [(GPT2Config, MODEL_RANGES), (TrainingConfig, TRAINING_RANGES)])
+def test_every_field_has_a_range_which_its_default_is_in(cls: type[Any], ranges: Any) -> None:  # noqa: ANN401
+    assert list(ranges) == [field.name for field in dataclasses.fields(cls)]
+    for field in dataclasses.fields(cls):
+        assert ranges[field.name].check(field.name, field.default) == field.default
+
+
+@pytest.mark.parametrize("integer", [np.int64, np.uint8, np.int16, torch.tensor, np.array])
+def test_integers_of_numpy_become_plain_ones(integer: Any) -> None:  # noqa: ANN401
+    """A sweep over ``np.arange`` used to be told that its 2 was not an integer."""
+    config = GPT2Config(n_layer=integer(2))
+    assert type(config.n_layer) is int
+    assert config == GPT2Config(n_layer=2)
+    assert json.loads(json.dumps(dataclasses.asdict(config)))["n_layer"] == 2
+    assert TrainingConfig(max_steps=integer(5), seed=integer(0)) == TrainingConfig(max_steps=5, seed=0)
+
+
+@pytest.mark.parametrize("number", [np.float16, np.float32, np.float64, int, float])
+def test_numbers_of_numpy_become_plain_ones(number: Any) -> None:  # noqa: ANN401
+    config = TrainingConfig(learning_rate=number(1), betas=(number(0), number(0.5)), max_grad_norm=number(2))
+    assert [type(value) for value in (config.learning_rate, *config.betas, config.max_grad_norm)] == [float] * 4
+    assert type(GPT2Config(dropout=number(0)).dropout) is float
+    json.dumps(dataclasses.asdict(config))
+
+
+@pytest.mark.parametrize("value", [np.float64(2), np.True_, np.array([2]), np.array(True), torch.tensor(True), "2"])
+def test_other_values_are_still_no_integers(value: object) -> None:
+    with pytest.raises(TypeError, match="n_layer must be an integer"):
+        GPT2Config(n_layer=value)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("value", [np.True_, np.float32("nan"), np.float32("inf"), 10**400])
+def test_other_values_are_still_no_numbers(value: Any) -> None:  # noqa: ANN401
+    with pytest.raises((TypeError, ValueError), match="weight_decay must be a"):
+        TrainingConfig(weight_decay=value)
+
+
+def test_a_seed_is_one_that_pytorch_takes() -> None:
+    torch.Generator().manual_seed(TrainingConfig(seed=2**64 - 1).seed)
+    with pytest.raises(ValueError, match="seed must be at most 18446744073709551615"):
+        TrainingConfig(seed=2**64)
+
+
+@pytest.mark.parametrize("config", [GPT2Config(), TrainingConfig()])
+@pytest.mark.parametrize("name", ["_attn_implementation", "anything"])
+def test_an_attribute_that_a_configuration_does_not_have_is_an_attribute_error(
+    config: Any,  # noqa: ANN401
+    name: str,
+) -> None:
+    """With slots it was a TypeError about ``super()``, which ended transformers' Trainer."""
+    with pytest.raises(AttributeError):
+        setattr(config, name, 1)
+    with pytest.raises(AttributeError):
+        delattr(config, name)
+    assert not hasattr(config, name)
 
 
 @pytest.mark.parametrize(

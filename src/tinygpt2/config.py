@@ -1,17 +1,67 @@
-"""What a model and a training run are configured with: frozen, validated, plain values."""
+"""What a model and a training run are configured with: frozen, validated, plain values.
 
+The range of each field stands once, in `MODEL_RANGES` and `TRAINING_RANGES`. The constructors check by it, and the
+command line reads its options by it.
+"""
+
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from types import MappingProxyType
+from typing import Any, Literal, Self, get_args
 
-from tinygpt2._internal.checks import check_bool, check_choice, check_int, check_number
+from tinygpt2._internal.checks import Bool, Check, Choice, Int, Number, Optional, Pair, Text, check_fields
 
 Precision = Literal["auto", "fp32", "bf16"]
 Schedule = Literal["constant", "cosine"]
 
+_LARGEST_SEED = 2**64 - 1  # that PyTorch's generators take
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+MODEL_RANGES: Mapping[str, Check] = MappingProxyType(
+    {
+        "vocab_size": Int(),
+        "context_length": Int(),
+        "n_layer": Int(),
+        "n_head": Int(),
+        "n_embd": Int(),
+        "dropout": Number(maximum=1, below_maximum=True),
+        "qkv_bias": Bool(),
+        "tie_weights": Bool(),
+    }
+)
+"""What each field of `GPT2Config` may be."""
+
+TRAINING_RANGES: Mapping[str, Check] = MappingProxyType(
+    {
+        "epochs": Int(),
+        "max_steps": Optional(Int()),
+        "learning_rate": Number(above_minimum=True),
+        "min_learning_rate": Optional(Number()),
+        "schedule": Choice(get_args(Schedule)),
+        "warmup_steps": Int(minimum=0),
+        "weight_decay": Number(),
+        "decay_all_parameters": Bool(),
+        "betas": Pair(Number(maximum=1, below_maximum=True)),
+        "max_grad_norm": Optional(Number(above_minimum=True)),
+        "gradient_accumulation_steps": Int(),
+        "precision": Choice(get_args(Precision)),
+        "compile": Bool(),
+        "eval_every": Optional(Int()),
+        "eval_batches": Optional(Int()),
+        "sample_prompt": Optional(Text()),
+        "sample_tokens": Int(),
+        "seed": Int(minimum=0, maximum=_LARGEST_SEED),
+    }
+)
+"""What each field of `TrainingConfig` may be."""
+
+
+# No slots: in a frozen dataclass with slots, setting an attribute that it does not have ends in a TypeError about
+# super(), where programs that try it, transformers' Trainer for one, expect an AttributeError.
+@dataclass(frozen=True, kw_only=True)
 class GPT2Config:
     """The shape of a GPT-2. The defaults are the smallest one that OpenAI published, 124 million parameters.
+
+    Integers and numbers of NumPy are accepted, and become plain ones.
 
     Attributes:
         vocab_size: Number of token ids, V.
@@ -48,11 +98,7 @@ class GPT2Config:
     tie_weights: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("vocab_size", "context_length", "n_layer", "n_head", "n_embd"):
-            check_int(name, getattr(self, name))
-        check_number("dropout", self.dropout, maximum=1, below_maximum=True)
-        check_bool("qkv_bias", self.qkv_bias)
-        check_bool("tie_weights", self.tie_weights)
+        check_fields(self, MODEL_RANGES)
         if self.n_embd % self.n_head:
             fitting = min((h for h in range(1, self.n_embd + 1) if self.n_embd % h == 0),
                           key=lambda h: abs(h - self.n_head - 0.1))  # fmt: skip
@@ -97,11 +143,12 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
     """How `train` trains. ``dataclasses.asdict`` gives a dict that JSON can hold.
 
-    A step is one update of the weights; it reads ``gradient_accumulation_steps`` batches of the loader.
+    A step is one update of the weights; it reads ``gradient_accumulation_steps`` batches of the loader. Integers and
+    numbers of NumPy are accepted, and become plain ones.
 
     Attributes:
         epochs: Passes over the training data.
@@ -156,27 +203,8 @@ class TrainingConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "gradient_accumulation_steps", "sample_tokens"):
-            check_int(name, getattr(self, name))
-        for name in ("max_steps", "eval_every", "eval_batches"):
-            if getattr(self, name) is not None:
-                check_int(name, getattr(self, name))
-        for name in ("warmup_steps", "seed"):
-            check_int(name, getattr(self, name), minimum=0)
-        check_number("learning_rate", self.learning_rate, above_minimum=True)
-        if self.min_learning_rate is not None:
-            check_number("min_learning_rate", self.min_learning_rate, maximum=self.learning_rate)
-        check_number("weight_decay", self.weight_decay)
-        if self.max_grad_norm is not None:
-            check_number("max_grad_norm", self.max_grad_norm, above_minimum=True)
-        check_bool("decay_all_parameters", self.decay_all_parameters)
-        check_bool("compile", self.compile)
-        if not isinstance(self.sample_prompt, str | None):
-            raise TypeError(f"sample_prompt must be a text or None, got {self.sample_prompt!r}")
-        if len(self.betas) != 2:
-            raise ValueError(f"betas must be two numbers, got {self.betas!r}")
-        object.__setattr__(self, "betas", tuple(self.betas))  # JSON has lists alone
-        for beta in self.betas:
-            check_number("each of betas", beta, maximum=1, below_maximum=True)
-        check_choice("schedule", self.schedule, ("constant", "cosine"))
-        check_choice("precision", self.precision, ("auto", "fp32", "bf16"))
+        check_fields(self, TRAINING_RANGES)
+        if self.min_learning_rate is not None and self.min_learning_rate > self.learning_rate:
+            raise ValueError(
+                f"min_learning_rate must be at most learning_rate ({self.learning_rate}), got {self.min_learning_rate}"
+            )

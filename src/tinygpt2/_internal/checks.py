@@ -1,24 +1,48 @@
-"""Checks of a user's arguments, so that every message says what was expected, what came and the fix."""
+"""Checks of a user's arguments, so that every message says what was expected, what came and the fix.
+
+A function checks one argument. An object is a range that is stated once and read by all who need it: it checks a value,
+reads one from a command line, and describes itself.
+"""
 
 import math
-from typing import TypeVar
+import operator
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from numbers import Real
+from typing import Any, Protocol, SupportsIndex, TypeVar
 
 T = TypeVar("T")
 
 
-def check_int(name: str, value: object, *, minimum: int = 1) -> int:
-    """Returns ``value`` if it is an integer of at least ``minimum``; a bool is not one."""
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be an integer, got {value!r} ({type(value).__name__})")
-    if value < minimum:
-        raise ValueError(f"{name} must be at least {minimum}, got {value}")
-    return value
+def check_int(name: str, value: object, *, minimum: int = 1, maximum: int | None = None) -> int:
+    """Returns ``value`` as an ``int`` if it is an integer, NumPy's too, in the range; a bool is not one."""
+    try:
+        number = _as_int(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an integer, got {value!r} ({type(value).__name__})") from None
+    if number < minimum:
+        raise ValueError(f"{name} must be at least {minimum}, got {number}")
+    if maximum is not None and number > maximum:
+        raise ValueError(f"{name} must be at most {maximum}, got {number}")
+    return number
 
 
-def check_bool(name: str, value: object) -> None:
-    """Raises ``TypeError`` unless ``value`` is a bool."""
+def _as_int(value: object) -> int:
+    if not isinstance(value, SupportsIndex) or _is_bool(value):
+        raise TypeError
+    return operator.index(value)
+
+
+def _is_bool(value: object) -> bool:
+    """Returns whether a value is a bool of Python, or one of NumPy's or PyTorch's, which may pass as an integer."""
+    return isinstance(value, bool) or str(getattr(value, "dtype", "")).endswith("bool")
+
+
+def check_bool(name: str, value: object) -> bool:
+    """Returns ``value`` if it is a bool."""
     if not isinstance(value, bool):
         raise TypeError(f"{name} must be True or False, got {value!r} ({type(value).__name__})")
+    return value
 
 
 def check_number(
@@ -30,16 +54,25 @@ def check_number(
     above_minimum: bool = False,
     below_maximum: bool = False,
 ) -> float:
-    """Returns ``value`` if it is a finite number from ``minimum`` to ``maximum``, either end left out on request."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    """Returns ``value`` as a ``float`` if it is a finite number in the range, either end left out on request."""
+    if not isinstance(value, Real) or _is_bool(value):
         raise TypeError(f"{name} must be a number, got {value!r} ({type(value).__name__})")
-    low = value > minimum if above_minimum else value >= minimum
-    high = value < maximum if below_maximum else value <= maximum
-    if not (math.isfinite(value) and low and high):
-        lower = f"greater than {minimum:g}" if above_minimum else f"at least {minimum:g}"
-        upper = "" if maximum == math.inf else f" and {'less than' if below_maximum else 'at most'} {maximum:g}"
-        raise ValueError(f"{name} must be a finite number {lower}{upper}, got {value}")
-    return float(value)
+    try:
+        number = float(value)
+    except OverflowError:  # an integer of hundreds of digits
+        number = math.inf
+    low = number > minimum if above_minimum else number >= minimum
+    high = number < maximum if below_maximum else number <= maximum
+    if not (math.isfinite(number) and low and high):
+        expected = _interval(minimum, maximum, above_minimum=above_minimum, below_maximum=below_maximum)
+        raise ValueError(f"{name} must be a finite number {expected}, got {value}")
+    return number
+
+
+def _interval(minimum: float, maximum: float, *, above_minimum: bool, below_maximum: bool) -> str:
+    lower = f"greater than {minimum:g}" if above_minimum else f"at least {minimum:g}"
+    upper = "" if maximum == math.inf else f" and {'less than' if below_maximum else 'at most'} {maximum:g}"
+    return f"{lower}{upper}"
 
 
 def check_choice(name: str, value: T, choices: tuple[T, ...]) -> T:
@@ -47,3 +80,218 @@ def check_choice(name: str, value: T, choices: tuple[T, ...]) -> T:
     if value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
     return value
+
+
+class Check(Protocol):
+    """A range of values."""
+
+    @property
+    def description(self) -> str:
+        """What is expected, as a noun: ``"a whole number of at least 1"``."""
+        ...
+
+    def check(self, name: str, value: object, /) -> Any:  # noqa: ANN401 - of the range's own type
+        """Returns ``value`` as a plain one of Python; raises ``TypeError`` or ``ValueError`` if it is another."""
+        ...
+
+    def parse(self, text: str, /) -> Any:  # noqa: ANN401
+        """Returns the value that a text spells; raises ``ValueError`` if it spells none."""
+        ...
+
+
+def check_fields(config: object, ranges: Mapping[str, Check]) -> None:
+    """Checks the fields of a frozen dataclass, and makes NumPy's numbers in them plain ones."""
+    for name, expected in ranges.items():
+        object.__setattr__(config, name, expected.check(name, getattr(config, name)))
+
+
+def _refused(text: str, expected: Check) -> ValueError:
+    return ValueError(f"expected {expected.description}, got {text!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Int:
+    """The integers from ``minimum`` to ``maximum``."""
+
+    minimum: int = 1
+    maximum: int | None = None
+
+    @property
+    def description(self) -> str:
+        """What is expected."""
+        upper = "" if self.maximum is None else f" and at most {self.maximum}"
+        return f"a whole number of at least {self.minimum}{upper}"
+
+    def check(self, name: str, value: object) -> int:
+        """Returns ``value`` as an ``int``."""
+        return check_int(name, value, minimum=self.minimum, maximum=self.maximum)
+
+    def parse(self, text: str) -> int:
+        """Returns the number that a text spells."""
+        try:
+            return self.check("", int(text))
+        except ValueError:
+            raise _refused(text, self) from None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Number:
+    """The finite numbers from ``minimum`` to ``maximum``, either end left out on request."""
+
+    minimum: float = 0.0
+    maximum: float = math.inf
+    above_minimum: bool = False
+    below_maximum: bool = False
+
+    @property
+    def description(self) -> str:
+        """What is expected."""
+        interval = _interval(
+            self.minimum, self.maximum, above_minimum=self.above_minimum, below_maximum=self.below_maximum
+        )
+        return f"a number {interval}" if self.above_minimum else f"a number of {interval}"
+
+    def check(self, name: str, value: object) -> float:
+        """Returns ``value`` as a ``float``."""
+        return check_number(
+            name,
+            value,
+            minimum=self.minimum,
+            maximum=self.maximum,
+            above_minimum=self.above_minimum,
+            below_maximum=self.below_maximum,
+        )
+
+    def parse(self, text: str) -> float:
+        """Returns the number that a text spells."""
+        try:
+            return self.check("", float(text))
+        except ValueError:
+            raise _refused(text, self) from None
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of several names."""
+
+    choices: tuple[str, ...]
+
+    @property
+    def description(self) -> str:
+        """What is expected."""
+        return f"one of {', '.join(self.choices)}"
+
+    def check(self, name: str, value: object) -> str:
+        """Returns ``value``, one of the choices."""
+        return str(check_choice(name, value, self.choices))
+
+    def parse(self, text: str) -> str:
+        """Returns the text, one of the choices."""
+        if text not in self.choices:
+            raise _refused(text, self)
+        return text
+
+
+@dataclass(frozen=True)
+class Bool:
+    """``True`` or ``False``."""
+
+    description: str = "true or false"
+
+    def check(self, name: str, value: object) -> bool:
+        """Returns ``value``, a bool."""
+        return check_bool(name, value)
+
+    def parse(self, text: str) -> bool:
+        """Returns what a text says."""
+        if text not in ("true", "false"):
+            raise _refused(text, self)
+        return text == "true"
+
+
+@dataclass(frozen=True)
+class Text:
+    """Any text."""
+
+    description: str = "a text"
+
+    def check(self, name: str, value: object) -> str:
+        """Returns ``value``, a text."""
+        if not isinstance(value, str):
+            raise TypeError(f"{name} must be a text, got {value!r} ({type(value).__name__})")
+        return value
+
+    def parse(self, text: str) -> str:
+        """Returns the text."""
+        return text
+
+
+@dataclass(frozen=True)
+class Optional:
+    """What another range has, or ``None``."""
+
+    inner: Check
+
+    @property
+    def description(self) -> str:
+        """What is expected of a value that is there."""
+        return self.inner.description
+
+    def check(self, name: str, value: object) -> Any:  # noqa: ANN401 - of the other range's type
+        """Returns ``value``, or ``None``."""
+        return None if value is None else self.inner.check(name, value)
+
+    def parse(self, text: str) -> Any:  # noqa: ANN401
+        """Returns the value that a text spells, never ``None``."""
+        return self.inner.parse(text)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two values of another range, as a tuple; JSON has lists alone."""
+
+    inner: Check
+
+    @property
+    def description(self) -> str:
+        """What is expected."""
+        return f"two values, each {self.inner.description}"
+
+    def check(self, name: str, value: object) -> tuple[Any, Any]:
+        """Returns both as plain values of Python."""
+        if isinstance(value, str | bytes) or not isinstance(value, Iterable):
+            raise TypeError(f"{name} must be two values, got {value!r} ({type(value).__name__})")
+        values = tuple(value)
+        if len(values) != 2:
+            raise ValueError(f"{name} must be two values, got {value!r}")
+        first, second = (self.inner.check(f"each of {name}", each) for each in values)
+        return first, second
+
+    def parse(self, text: str) -> tuple[Any, Any]:
+        """Returns the two values that a text such as ``"0.9,0.95"`` spells."""
+        try:
+            return self.check("", [self.inner.parse(part) for part in text.split(",")])
+        except ValueError:
+            raise _refused(text, self) from None
+
+
+@dataclass(frozen=True)
+class Many:
+    """Any number of values of another range, as a tuple."""
+
+    inner: Check
+
+    @property
+    def description(self) -> str:
+        """What is expected."""
+        return f"a list, each {self.inner.description}"
+
+    def check(self, name: str, value: object) -> tuple[Any, ...]:
+        """Returns all as plain values of Python."""
+        if not isinstance(value, list | tuple):
+            raise TypeError(f"{name} must be a list, got {value!r} ({type(value).__name__})")
+        return tuple(self.inner.check(f"each of {name}", each) for each in value)
+
+    def parse(self, text: str) -> tuple[Any, ...]:
+        """Returns the one value that a text spells; a command line has a text for each."""
+        return (self.inner.parse(text),)
