@@ -39,7 +39,7 @@ FILES = {
     "data": ["token_file", "windows", "order", "loader"],
     "model": ["modes", "cache", "checks", "gpt2", "objective"],
     "generation": ["samplers", "decoding", "text"],
-    "run": ["directory", "lock"],
+    "run": ["lock", "directory"],
     "training": ["history", "schedules", "optimizers", "state", "step", "callbacks", "checkpoints", "loop", "train"],
     "training.callbacks": ["base", "progress", "samples", "stopping", "loggers"],
     "training.checkpoints": ["format", "restore", "saver"],

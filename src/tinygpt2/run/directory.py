@@ -1,0 +1,192 @@
+"""The names in the directory of a training run, and who may write there.
+
+The directory of a run has
+
+- ``checkpoint-STEP``: all that a run resumes from;
+- ``best``: the model with the lowest validation loss, without the optimizer;
+
+and, from the command line,
+
+- ``options.json``: the options that the run began with;
+- ``tinygpt2_tokenizer.json``, ``config.json``, ``model.safetensors``: the tokenizer, and the model once it is trained;
+- ``history.json``, ``losses.png``: the losses and their plot.
+"""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from itertools import chain, count, takewhile
+from pathlib import Path
+from typing import Self
+
+from tinygpt2._internal.files import recover_directories
+from tinygpt2.formats.huggingface import CONFIG_FILE, WEIGHTS_FILE
+from tinygpt2.run.lock import locked
+from tinygpt2.text.storage import TOKENIZER_FILE
+
+STATE_FILE = "training_state.safetensors"
+"""In a checkpoint: the optimizer's state and what else is tensors."""
+TRAINING_FILE = "training.json"
+"""In a checkpoint: the step, the history, the configurations."""
+
+_BEST = "best"
+_HISTORY = "history.json"
+_PLOT = "losses.png"
+_OPTIONS = "options.json"
+
+_CHECKPOINT = re.compile(r"checkpoint-(0|[1-9][0-9]*)")
+_DIRECTORIES = rf"checkpoint-(?:0|[1-9][0-9]*)|{_BEST}"
+_FILES = (_HISTORY, _OPTIONS, TOKENIZER_FILE, CONFIG_FILE, WEIGHTS_FILE)  # not the plot: 'tinygpt2 plot' needs no lock
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """The directory of a run: every name in it comes from here.
+
+    Attributes:
+        path: Where it is.
+        made: The directories that `create` or `claim` made, the innermost first.
+
+    >>> RunDirectory(Path("runs/fox")).checkpoint(12).as_posix()
+    'runs/fox/checkpoint-12'
+    """
+
+    path: Path
+    made: tuple[Path, ...] = field(default=(), compare=False, repr=False)
+
+    @classmethod
+    def create(cls, parent: Path, name: str) -> Self:
+        """Makes a directory that was not there: ``name``, or ``name-2``, ``name-3``, ... where that is taken.
+
+        Of two runs that are started together each gets its own.
+        """
+        made = _make(parent)
+        names = chain([name], (f"{name}-{i}" for i in count(2)))
+        path = next(path for path in map(parent.joinpath, names) if _is_made(path))
+        return cls(path, (path, *made))
+
+    @classmethod
+    def claim(cls, path: Path) -> Self:
+        """Makes a directory unless it is there and empty.
+
+        Raises:
+            FileExistsError: If it is a file.
+            ValueError: If something is in it.
+        """
+        run = cls(path, _make(path))
+        run.check_empty()
+        return run
+
+    def check_empty(self) -> None:
+        """Raises ``ValueError`` if something is in the directory."""
+        if any(self.path.iterdir()):
+            resume = ", resume the run in it (--resume)" if self.options.exists() else ""
+            raise ValueError(f"{self.path} is not empty; choose another directory{resume}, or remove it")
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keeps other processes and threads out for as long as the block runs; inside it may be asked for again.
+
+        Raises:
+            BlockingIOError: If another process or thread is in the directory.
+            FileNotFoundError: If there is no such directory.
+        """
+        with locked(self.path):
+            yield
+
+    @contextmanager
+    def discarded_on_failure(self) -> Iterator[None]:
+        """Discards the directory if the block fails before anything was written."""
+        try:
+            yield
+        except BaseException:
+            self.discard_if_empty()
+            raise
+
+    def discard_if_empty(self) -> None:
+        """Removes what `create` or `claim` made, unless something is in it."""
+        with suppress(OSError):  # it is not empty
+            for path in self.made:
+                path.rmdir()
+
+    def recover(self) -> None:
+        """Tidies up after a process that was killed while it wrote. Nobody else may write meanwhile: see `locked`."""
+        recover_directories(self.path, _DIRECTORIES)
+        names = "|".join(map(re.escape, _FILES))
+        for entry in list(self.path.iterdir()):
+            if re.fullmatch(rf"\.({names})\.[0-9a-f]{{8}}", entry.name):
+                with suppress(OSError):
+                    entry.unlink()
+
+    def checkpoint(self, step: int) -> Path:
+        """Returns where the checkpoint of a step is."""
+        return self.path / f"checkpoint-{step}"
+
+    def checkpoints(self) -> list[Path]:
+        """Returns the checkpoints, newest first, unread."""
+        if not self.path.is_dir():
+            return []
+        found = [path for path in self.path.iterdir() if _CHECKPOINT.fullmatch(path.name)]
+        return sorted(found, key=self.step_of, reverse=True)
+
+    @staticmethod
+    def step_of(checkpoint: Path) -> int:
+        """Returns the step that the name of a checkpoint says.
+
+        Raises:
+            ValueError: If it is the name of none.
+
+        >>> RunDirectory.step_of(Path("runs/fox/checkpoint-12"))
+        12
+        """
+        match = _CHECKPOINT.fullmatch(checkpoint.name)
+        if match is None:
+            raise ValueError(f"expected the name of a checkpoint, such as checkpoint-12, got {checkpoint.name!r}")
+        return int(match[1])
+
+    @property
+    def best(self) -> Path:
+        """The model with the lowest validation loss."""
+        return self.path / _BEST
+
+    @property
+    def history(self) -> Path:
+        """The losses."""
+        return self.path / _HISTORY
+
+    @property
+    def plot(self) -> Path:
+        """Their plot."""
+        return self.path / _PLOT
+
+    @property
+    def options(self) -> Path:
+        """The options that the run began with."""
+        return self.path / _OPTIONS
+
+    @property
+    def tokenizer(self) -> Path:
+        """The tokenizer."""
+        return self.path / TOKENIZER_FILE
+
+    @property
+    def config(self) -> Path:
+        """The shape of the model, there once it is trained."""
+        return self.path / CONFIG_FILE
+
+
+def _make(path: Path) -> tuple[Path, ...]:
+    """Makes a directory and those around it, and returns the ones that were not there, the innermost first."""
+    missing = tuple(takewhile(lambda each: not each.exists(), (path, *path.parents)))
+    path.mkdir(parents=True, exist_ok=True)
+    return missing
+
+
+def _is_made(path: Path) -> bool:
+    """Makes a directory, or returns ``False`` if something is there: no two processes both make it."""
+    try:
+        path.mkdir()
+    except FileExistsError:
+        return False
+    return True
