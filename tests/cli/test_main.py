@@ -26,6 +26,7 @@ from tinygpt2 import (
     load_tokenizer,
     newest_checkpoint,
     sample_text,
+    save_tokenizer,
     text_to_tensor,
 )
 from tinygpt2 import training as tinygpt2_training
@@ -215,6 +216,7 @@ def test_info_tells_shape_and_losses(run_directory: Path, capsys: pytest.Capture
 
 def test_info_of_a_model_that_was_not_trained_here(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     GPT2Model(GPT2Config(vocab_size=9, context_length=8, n_layer=1, n_head=1, n_embd=4)).save_pretrained(tmp_path)
+    save_tokenizer(CharTokenizer("abcdefgh"), tmp_path)
     assert main(["info", str(tmp_path)]) == 0
     assert "1 of width 4" in capsys.readouterr().out
 

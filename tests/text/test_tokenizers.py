@@ -1,7 +1,5 @@
 """GPT-2's tokenizer against a second one built from the same merges, trimmed vocabularies, and characters."""
 
-import base64
-import json
 import os
 import subprocess
 import sys
@@ -26,16 +24,13 @@ from tinygpt2 import (
     CharTokenizer,
     Tokenizer,
     gpt2_tokenizer,
-    load_tokenizer,
     sample_text,
-    save_tokenizer,
     tensor_to_text,
     text_to_tensor,
     trim_vocabulary,
 )
 
 END_OF_TEXT = "<|endoftext|>"
-TOKENIZER_FILE = "tinygpt2_tokenizer.json"
 
 # Pieces at whose borders byte-pair encoders disagree: contractions, white space of every kind, digits of other scripts,
 # characters whose bytes are cut apart, characters of several code points, runs of one letter.
@@ -305,70 +300,3 @@ def test_a_text_goes_through_a_tensor_without_loss(text: str, dtype: torch.dtype
 def test_a_batch_is_not_one_text(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="for each row"):
         tensor_to_text(torch.zeros(shape, dtype=torch.int64), gpt2_tokenizer())
-
-
-# --- files ---
-
-
-@pytest.mark.parametrize("tokenizer", [gpt2_tokenizer(), trimmed(), CharTokenizer.from_text('世界 "\\\n\u2028你好')])
-def test_a_saved_tokenizer_comes_back(tmp_path: Path, tokenizer: tiktoken.Encoding | CharTokenizer) -> None:
-    save_tokenizer(tokenizer, tmp_path)
-    loaded = load_tokenizer(tmp_path)
-    assert (type(loaded), loaded.n_vocab, loaded.eot_token) == (type(tokenizer), tokenizer.n_vocab, tokenizer.eot_token)
-    text = "世界 你好\n"
-    assert loaded.encode_ordinary(text) == tokenizer.encode_ordinary(text)
-    assert [loaded.decode([i]) for i in range(loaded.n_vocab)] == [tokenizer.decode([i]) for i in range(loaded.n_vocab)]
-    assert [path.name for path in tmp_path.iterdir()] == [TOKENIZER_FILE]
-
-
-def test_an_encoding_of_the_users_own_comes_back_whatever_its_name(tmp_path: Path) -> None:
-    letters = {bytes([i]): 255 - i for i in range(256)} | {b"ab": 256}
-    own = tiktoken.Encoding("gpt2", pat_str=r"\w+|\W", mergeable_ranks=letters, special_tokens={END_OF_TEXT: 257})
-    save_tokenizer(own, tmp_path)
-    loaded = load_tokenizer(tmp_path)
-    assert loaded.n_vocab == own.n_vocab
-    assert loaded.encode_ordinary("abba 世") == own.encode_ordinary("abba 世")
-
-
-def test_a_directory_without_a_tokenizer_has_gpt2s(tmp_path: Path) -> None:
-    assert load_tokenizer(tmp_path) is gpt2_tokenizer()
-
-
-BYTES = [base64.b64encode(bytes([i])).decode() for i in range(256)]
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        "",
-        "null",
-        "[]",
-        "{}",
-        '"gpt2"',
-        "\ufffd{",
-        {"type": "words"},
-        {"type": None},
-        {"type": "characters"},
-        {"type": "characters", "characters": ""},
-        {"type": "characters", "characters": "aa"},
-        {"type": "characters", "characters": 5},
-        {"type": "byte pairs", "name": "x", "pattern": r"\w+|\W"},
-        {"type": "byte pairs", "name": "x", "pattern": r"\w+|\W", "tokens": 5},
-        {"type": "byte pairs", "name": "x", "pattern": r"\w+|\W", "tokens": []},
-        {"type": "byte pairs", "name": "x", "pattern": r"\w+|\W", "tokens": [*BYTES, "?"]},
-        {"type": "byte pairs", "name": "x", "pattern": r"\w+|\W", "tokens": [*BYTES, BYTES[0]]},
-        {"type": "byte pairs", "name": "x", "pattern": "(", "tokens": BYTES},
-        {"type": "byte pairs", "name": "x", "pattern": r"\w+|\W", "tokens": BYTES[1:]},  # would panic in tiktoken later
-    ],
-)
-def test_a_file_that_is_no_tokenizer_is_refused_by_name(tmp_path: Path, content: object) -> None:
-    text = content if isinstance(content, str) else json.dumps(content)
-    (tmp_path / TOKENIZER_FILE).write_text(text, encoding="utf-8")
-    with pytest.raises(ValueError, match=rf"{TOKENIZER_FILE} is not a tokenizer of tinygpt2"):
-        load_tokenizer(tmp_path)
-
-
-def test_a_file_that_is_not_utf8_is_refused_by_name(tmp_path: Path) -> None:
-    (tmp_path / TOKENIZER_FILE).write_bytes('{"type": "characters", "characters": "你好"}'.encode("gb18030"))
-    with pytest.raises(ValueError, match=rf"{TOKENIZER_FILE} is not a tokenizer of tinygpt2"):
-        load_tokenizer(tmp_path)

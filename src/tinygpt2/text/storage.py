@@ -1,26 +1,42 @@
-"""Tokenizers on the disk."""
+"""Tokenizers on the disk: ours, and those of others as far as they are GPT-2's."""
 
 import base64
+import errno
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import tiktoken
 
-from tinygpt2._internal.files import PathLike, write_text
-from tinygpt2.text.tokenizers import CharTokenizer, byte_pair_encoding, gpt2_tokenizer
+from tinygpt2._internal.files import PathLike, atomic_write, read_json
+from tinygpt2.config import GPT2Config
+from tinygpt2.formats.huggingface import CONFIG_FILE
+from tinygpt2.text.tokenizers import END_OF_TEXT, CharTokenizer, byte_pair_encoding, gpt2_tokenizer, visible
 
 TOKENIZER_FILE = "tinygpt2_tokenizer.json"
+
+_LIMIT = 64 << 20  # bytes; the largest vocabularies there are have 3 MB, and what a hostile file can cost stays bounded
+_CONFIG_LIMIT = 1 << 20
+
+_THEIR_VOCABULARIES = ("tokenizer.json", "vocab.json")
+_NEVER_GPT2S = ("vocab.txt", "spiece.model", "tokenizer.model", "sentencepiece.bpe.model")  # WordPiece, SentencePiece
+
+_FIX = "save_tokenizer(tokenizer, directory), or model.save_pretrained(directory, tokenizer=tokenizer)"
 
 
 def save_tokenizer(tokenizer: "tiktoken.Encoding | CharTokenizer", directory: PathLike) -> None:
     """Writes a tokenizer into a model's directory, in one step, for `load_tokenizer`.
 
     Args:
-        tokenizer: Any ``tiktoken.Encoding`` whose one special token is the end of text, or a `CharTokenizer`.
+        tokenizer: A `CharTokenizer`, or a ``tiktoken.Encoding`` whose ids run from 0 without a gap and whose one
+            special token, the end of text, is the last.
         directory: Of the model that was trained with it.
 
     Raises:
         OSError: If it cannot be written; a file that was there is unharmed.
+        TypeError: If it is another kind of tokenizer.
+        ValueError: If `load_tokenizer` would not give back the same tokenizer.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as directory:
@@ -28,23 +44,88 @@ def save_tokenizer(tokenizer: "tiktoken.Encoding | CharTokenizer", directory: Pa
     ...     load_tokenizer(directory)
     CharTokenizer(characters='abc')
     """
-    content: dict[str, object]
+    content = tokenizer_content(tokenizer)
+    atomic_write(Path(directory) / TOKENIZER_FILE, lambda temporary: temporary.write_bytes(content))
+
+
+def tokenizer_content(tokenizer: "tiktoken.Encoding | CharTokenizer") -> bytes:
+    """Returns what `save_tokenizer` writes, after it was read back as the same tokenizer.
+
+    Raises:
+        TypeError: If it is another kind of tokenizer than a ``tiktoken.Encoding`` or a `CharTokenizer`.
+        ValueError: If it cannot be read back, with what would be different.
+    """
     if isinstance(tokenizer, CharTokenizer):
-        content = {"type": "characters", "characters": tokenizer.characters}
-    elif tokenizer.name == "gpt2" and tokenizer._mergeable_ranks == gpt2_tokenizer()._mergeable_ranks:  # noqa: SLF001
-        content = {"type": "gpt2"}
+        described: dict[str, object] = {"type": "characters", "characters": tokenizer.characters}
+    elif isinstance(tokenizer, tiktoken.Encoding):
+        described = _described(tokenizer)
     else:
-        tokens = [base64.b64encode(tokenizer.decode_single_token_bytes(i)).decode() for i in range(tokenizer.eot_token)]
-        pattern = tokenizer._pat_str  # noqa: SLF001
-        content = {"type": "byte pairs", "name": tokenizer.name, "pattern": pattern, "tokens": tokens}
-    write_text(Path(directory) / TOKENIZER_FILE, json.dumps(content, ensure_ascii=False) + "\n")
+        raise TypeError(
+            f"expected a tiktoken.Encoding or a CharTokenizer, got {tokenizer!r} ({type(tokenizer).__name__}); "
+            "save another kind of tokenizer with its own library"
+        )
+    try:
+        content = (json.dumps(described, ensure_ascii=False) + "\n").encode("utf-8")
+        differences = _differences(tokenizer, _built(json.loads(content)))
+    except ValueError as error:
+        raise ValueError(f"cannot save {_name(tokenizer)}: {error}") from error
+    if differences:
+        raise ValueError(
+            f"cannot save {_name(tokenizer)}, since it would come back as another: {'; '.join(differences)}. "
+            f"The ids of an encoding must run from 0 without a gap, the last the only special token, {END_OF_TEXT}"
+        )
+    return content
+
+
+def _described(encoding: tiktoken.Encoding) -> dict[str, object]:
+    if not _differences(encoding, gpt2_tokenizer()):
+        return {"type": "gpt2"}
+    ranks = encoding._mergeable_ranks  # noqa: SLF001 - tiktoken's own way to build one encoding from another
+    tokens = [base64.b64encode(token).decode() for token in sorted(ranks, key=ranks.__getitem__)]
+    return {"type": "byte pairs", "name": encoding.name, "pattern": encoding._pat_str, "tokens": tokens}  # noqa: SLF001
+
+
+def _name(tokenizer: "tiktoken.Encoding | CharTokenizer") -> str:
+    return f"the encoding {tokenizer.name!r}" if isinstance(tokenizer, tiktoken.Encoding) else "the CharTokenizer"
+
+
+def _differences(
+    tokenizer: "tiktoken.Encoding | CharTokenizer", other: "tiktoken.Encoding | CharTokenizer"
+) -> list[str]:
+    """Returns what two tokenizers do not have in common."""
+    if isinstance(tokenizer, CharTokenizer) or isinstance(other, CharTokenizer):
+        return [] if tokenizer == other else [f"{type(other).__name__} instead of {type(tokenizer).__name__}"]
+    ours, theirs = _facts(tokenizer), _facts(other)
+    found = [f"{name} {theirs[name]} instead of {value}" for name, value in ours.items() if value != theirs[name]]
+    if tokenizer._mergeable_ranks != other._mergeable_ranks:  # noqa: SLF001
+        found.append("other ids of its tokens")
+    if tokenizer._pat_str != other._pat_str:  # noqa: SLF001
+        found.append("another pattern that cuts the text")
+    return found
+
+
+def _facts(encoding: tiktoken.Encoding) -> dict[str, object]:
+    special = encoding._special_tokens  # noqa: SLF001 - eot_token raises where there is none
+    return {
+        "name": repr(encoding.name),
+        "n_vocab": encoding.n_vocab,
+        "eot_token": special.get(END_OF_TEXT),
+        "special_tokens_set": sorted(encoding.special_tokens_set),
+    }
 
 
 def load_tokenizer(directory: PathLike) -> "tiktoken.Encoding | CharTokenizer":
-    """Returns the tokenizer that `save_tokenizer` wrote into a directory; GPT-2's where there is none.
+    """Returns the tokenizer of the model in a directory.
+
+    It is the one that `save_tokenizer` wrote there. A directory that has none, OpenAI's own GPT-2 for instance, has
+    GPT-2's tokenizer if its ``config.json`` and the vocabularies of other libraries in it say so.
+
+    Args:
+        directory: Of a model, a checkpoint or a run.
 
     Raises:
-        ValueError: If the file holds anything else.
+        FileNotFoundError: If there is no such directory.
+        ValueError: If the directory does not say which tokenizer it is, or says it wrongly.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as directory:
@@ -53,24 +134,117 @@ def load_tokenizer(directory: PathLike) -> "tiktoken.Encoding | CharTokenizer":
     >>> tokenizer.encode_ordinary("cab")
     [2, 0, 1]
     """
-    path = Path(directory) / TOKENIZER_FILE
-    if not path.exists():
+    directory = Path(directory)
+    if not directory.is_dir():
+        raise FileNotFoundError(errno.ENOENT, "there is no such directory of a model", str(directory))
+    size = _vocabulary_size(directory)
+    if not (directory / TOKENIZER_FILE).exists():
+        _check_gpt2(directory, size)
         return gpt2_tokenizer()
+    tokenizer = _read(directory / TOKENIZER_FILE)
+    if size is not None and tokenizer.n_vocab > size:
+        raise ValueError(
+            f"{directory / TOKENIZER_FILE} has {tokenizer.n_vocab:,} tokens and the model beside it, says "
+            f"{CONFIG_FILE}, a vocab_size of {size:,}: it is not this model's. Save the one that it was trained with: "
+            f"{_FIX}"
+        )
+    return tokenizer
+
+
+def _vocabulary_size(directory: Path) -> int | None:
+    """Returns the size of a model's vocabulary; ``None`` where there is no model."""
+    path = directory / CONFIG_FILE
+    if not path.exists():
+        return None
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        match content["type"]:
-            case "characters":
-                return CharTokenizer("".join(content["characters"]))
-            case "gpt2":
-                return gpt2_tokenizer()
-            case "byte pairs":
-                tokens = [base64.b64decode(token, validate=True) for token in content["tokens"]]
-                if len(set(tokens)) != len(tokens):
-                    raise ValueError("a token comes twice")  # noqa: TRY301 - told like the others below
-                if not {bytes([byte]) for byte in range(256)} <= set(tokens):
-                    raise ValueError("a single byte is missing")  # noqa: TRY301
-                return byte_pair_encoding(str(content["name"]), str(content["pattern"]), tokens)
-            case other:
-                raise ValueError(f"unknown type {other!r}")  # noqa: TRY301
+        size = read_json(path, limit=_CONFIG_LIMIT, links=True).get("vocab_size", GPT2Config.vocab_size)
+    except ValueError as error:
+        raise ValueError(f"cannot read {path}: {error}") from error
+    if isinstance(size, bool) or not isinstance(size, int):
+        raise ValueError(f"cannot read {path}: vocab_size must be an integer, got {size!r:.60}")  # noqa: TRY004 - a file
+    return size
+
+
+def _check_gpt2(directory: Path, size: int | None) -> None:
+    """Raises ``ValueError`` unless what is in a model's directory says that its tokenizer is GPT-2's."""
+    expected = gpt2_tokenizer().n_vocab
+    if size != expected:
+        model = (
+            f"has no {CONFIG_FILE}" if size is None else f"has a vocab_size of {size:,} where GPT-2's is {expected:,}"
+        )
+        raise ValueError(
+            f"{directory} has no {TOKENIZER_FILE}, and {model}, so that its tokenizer is not known; save the one that "
+            f"the model was trained with: {_FIX}"
+        )
+    for name in _NEVER_GPT2S:
+        if (directory / name).exists():
+            raise _foreign(directory, name)
+    for name in _THEIR_VOCABULARIES:
+        if (directory / name).exists() and _their_vocabulary(directory / name) != _gpt2_vocabulary():
+            raise _foreign(directory, name)
+
+
+def _foreign(directory: Path, name: str) -> ValueError:
+    return ValueError(
+        f"{directory} has no {TOKENIZER_FILE}, and the vocabulary in {name} is not GPT-2's: tinygpt2 does not read "
+        "that kind of tokenizer. Encode with the library that it is of, and pass the ids to make_dataloader or "
+        "generate"
+    )
+
+
+def _their_vocabulary(path: Path) -> object:
+    """Returns the ids by their tokens, as Hugging Face writes them, without tokens that were added later."""
+    try:
+        content = read_json(path, limit=_LIMIT, links=True)
+    except ValueError as error:
+        raise ValueError(f"cannot read {path}: {error}") from error
+    model = content.get("model") if path.name == "tokenizer.json" else {"vocab": content}
+    vocabulary = model.get("vocab") if isinstance(model, dict) else None
+    if not isinstance(vocabulary, dict):
+        return None
+    return {token: i for token, i in vocabulary.items() if token != END_OF_TEXT}  # which some have as an added one
+
+
+def _gpt2_vocabulary() -> dict[str, int]:
+    return {visible(token): rank for token, rank in gpt2_tokenizer()._mergeable_ranks.items()}  # noqa: SLF001
+
+
+def _read(path: Path) -> "tiktoken.Encoding | CharTokenizer":
+    try:
+        return _built(read_json(path, limit=_LIMIT, links=True))
     except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"{path} is not a tokenizer of tinygpt2: {error!r}") from error
+        reason = f"it has no {error}" if isinstance(error, KeyError) else error
+        raise ValueError(f"{path} is not a tokenizer of tinygpt2: {reason}") from error
+
+
+def _built(content: Mapping[str, Any]) -> "tiktoken.Encoding | CharTokenizer":
+    """Returns the tokenizer that a file describes."""
+    match content["type"]:
+        case "characters":
+            return CharTokenizer(_text(content, "characters"))
+        case "gpt2":
+            return gpt2_tokenizer()
+        case "byte pairs":
+            return byte_pair_encoding(_text(content, "name"), _text(content, "pattern"), _tokens(content["tokens"]))
+        case other:
+            raise ValueError(f"its type is {other!r} where 'characters', 'gpt2' or 'byte pairs' was expected")
+
+
+def _text(content: Mapping[str, Any], name: str) -> str:
+    value = content[name]
+    if not isinstance(value, str):
+        raise TypeError(f"{name} should be a text and is {value!r:.60}")
+    return value
+
+
+def _tokens(encoded: object) -> list[bytes]:
+    if not isinstance(encoded, list):
+        raise TypeError(f"tokens should be a list and is {encoded!r:.60}")
+    tokens = [base64.b64decode(token, validate=True) for token in encoded]
+    if len(set(tokens)) != len(tokens):
+        raise ValueError("a token comes twice")
+    if b"" in tokens:
+        raise ValueError("a token is empty")
+    if not {bytes([byte]) for byte in range(256)} <= set(tokens):
+        raise ValueError("the token of a single byte is missing")  # tiktoken would panic at a text that has it
+    return tokens

@@ -77,13 +77,30 @@ def _gpt2_tokens() -> list[bytes]:
             f"the vocabulary in the tinygpt2 package is damaged: its SHA-256 is {digest} where {_MERGES_SHA256} was "
             "expected; reinstall tinygpt2"
         )
-    # GPT-2 writes each byte as one visible character: itself where Latin-1 shows it, else the next one from U+0100 on.
-    visible = [byte for byte in range(256) if chr(byte).isprintable() and chr(byte) != " "]
-    others = [byte for byte in range(256) if byte not in visible]
-    byte_of = {chr(byte): byte for byte in visible} | {chr(256 + i): byte for i, byte in enumerate(others)}
+    byte_of = {sign: byte for byte, sign in _signs().items()}
     merges = content.decode("utf-8").splitlines()[1:]  # the first line is a version
     merged = [bytes(byte_of[char] for char in merge if char != " ") for merge in merges]
-    return [bytes([byte]) for byte in visible + others] + merged
+    return [bytes([byte]) for byte in _signs()] + merged
+
+
+@cache
+def _signs() -> dict[int, str]:
+    """Returns the visible character that GPT-2's files have for each byte, in the order of the bytes' ids.
+
+    It is the byte itself where Latin-1 shows it, else the next one from U+0100 on.
+    """
+    visible = [byte for byte in range(256) if chr(byte).isprintable() and chr(byte) != " "]
+    others = [byte for byte in range(256) if byte not in visible]
+    return {byte: chr(byte) for byte in visible} | {byte: chr(256 + i) for i, byte in enumerate(others)}
+
+
+def visible(token: bytes) -> str:
+    """Returns a token as GPT-2's files, and Hugging Face's, write it.
+
+    >>> visible(b" world")
+    'Ġworld'
+    """
+    return "".join(map(_signs().__getitem__, token))
 
 
 def byte_pair_encoding(name: str, pattern: str, tokens: Sequence[bytes]) -> tiktoken.Encoding:
