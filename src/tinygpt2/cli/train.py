@@ -1,16 +1,16 @@
-"""What ``tinygpt2 train`` does. `tinygpt2.cli.main` parses its arguments and tells its failures."""
+"""``tinygpt2 train``."""
 
 import argparse
-import json
 import math
 import shlex
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import chain, count
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
-from typing import Any, Never
+from typing import Never
 
 import tiktoken
 import torch
@@ -18,225 +18,177 @@ from torch.utils.data import DataLoader
 
 from tinygpt2._internal.console import write_line
 from tinygpt2._internal.devices import choose_device
-from tinygpt2._internal.files import read_json, write_text
-from tinygpt2.cli.commands import HISTORY_FILE, PLOT_FILE, lowest_validation_loss, naming, plot_history
+from tinygpt2.cli.common import directory_with_tokenizer, lowest_validation_loss, plot_history
+from tinygpt2.cli.corpus import make_loaders, prompt_from, read_corpus
+from tinygpt2.cli.options import Commands, save_options
+from tinygpt2.cli.train_options import (
+    CONTEXT_LENGTH,
+    EVALUATIONS,
+    PRESET,
+    RATE_TIMES_WIDTH,
+    TOKENIZERS,
+    WARMUP_STEPS,
+    TrainOptions,
+    add_parser,
+    options_of,
+    to_save,
+)
 from tinygpt2.config import GPT2Config, TrainingConfig
-from tinygpt2.data.loader import make_dataloader
-from tinygpt2.data.token_file import TokenFile, is_token_file
+from tinygpt2.data.token_file import TokenFile
 from tinygpt2.data.windows import Batch
 from tinygpt2.model.gpt2 import GPT2Model
-from tinygpt2.text.reading import read_text, sample_text, split_text
-from tinygpt2.text.storage import TOKENIZER_FILE, load_tokenizer, save_tokenizer
-from tinygpt2.text.tokenizers import CharTokenizer, Tokenizer, gpt2_tokenizer
+from tinygpt2.run.directory import RunDirectory
+from tinygpt2.text.storage import load_tokenizer, save_tokenizer
+from tinygpt2.text.tokenizers import CharTokenizer, gpt2_tokenizer
 from tinygpt2.text.vocabulary import trim_vocabulary
 from tinygpt2.training.callbacks.stopping import EarlyStopping
-from tinygpt2.training.checkpoints.saver import BEST, checkpoints, newest_checkpoint
+from tinygpt2.training.checkpoints.saver import newest_checkpoint
 from tinygpt2.training.history import TrainingHistory
 from tinygpt2.training.state import TrainState
 from tinygpt2.training.train import train
 
-OPTIONS_FILE = "options.json"
+EXIT_SIGNAL = 128  # plus the signal's number, as shells count
 
-PARAGRAPH_CHARACTERS = 60  # at least; a shorter line may be a title
-PROMPT_CHARACTERS = 20  # of the text, to continue after each epoch unless --sample-prompt says otherwise
-TOKENIZERS: dict[str, Callable[[str], tiktoken.Encoding | CharTokenizer]] = {
+_MAKERS: dict[str, Callable[[str], tiktoken.Encoding | CharTokenizer]] = {
     "trimmed": lambda text: trim_vocabulary(gpt2_tokenizer(), text),
     "gpt2": lambda _: gpt2_tokenizer(),
     "char": CharTokenizer.from_text,
 }
-
-EVALUATIONS = 20  # in a run, unless --eval-every says otherwise
-RATE_TIMES_WIDTH = 0.5  # the wider a model, the smaller its steps: GPT-3 paper, table 2.1, 6e-4 at a width of 768
-WARMUP_STEPS = 100  # unless --warmup-steps says otherwise, or the run is short
-EXIT_SIGNAL = 128  # plus the signal's number, as shells count
-
-_OF_ONE_CALL = ("run", "traceback", "out", "resume", "allow_changes", "device", "quiet")  # not what a run is made of
-_OPTIONS_LIMIT = 1 << 20  # bytes
 
 
 class _TerminatedError(BaseException):
     """SIGTERM, as an exception."""
 
 
-def train_command(options: argparse.Namespace) -> int:
+@dataclass(frozen=True)
+class _Plan:
+    """A run that is ready to begin.
+
+    Attributes:
+        run: Its directory.
+        options: Its options, with what was chosen for those not given.
+        config: How it trains.
+        prompt: What its samples continue.
+    """
+
+    run: RunDirectory
+    options: TrainOptions
+    config: TrainingConfig
+    prompt: str
+    model: GPT2Model
+    tokenizer: tiktoken.Encoding | CharTokenizer
+    train_loader: DataLoader[Batch]
+    val_loader: DataLoader[Batch]
+
+
+def add(commands: Commands) -> None:
+    """Adds the command."""
+    add_parser(commands, train_command)
+
+
+def train_command(arguments: argparse.Namespace) -> int:
     """Trains, and leaves a run directory."""
-    device = choose_device(options.device)
-    directory = Path(options.out) if options.resume else _new_run_directory(options)
-    corpus = _corpus(options.files)
-    torch.manual_seed(options.seed)
-    model, tokenizer = _model_and_tokenizer(options, corpus, directory)
-    train_loader, val_loader = _loaders(options, corpus, tokenizer, model.config.context_length)
-    beginning = (
-        corpus if isinstance(corpus, str) else tokenizer.decode(corpus.tokens[: 10 * PROMPT_CHARACTERS].tolist())
-    )
-    prompt = options.sample_prompt or _prompt(beginning)
-    config = _training_config(options, prompt, len(train_loader), model.config.n_embd)
-    directory.mkdir(parents=True, exist_ok=True)
-
-    def note_the_run(state: TrainState) -> None:
-        if state.event == "start":  # a run that may not be resumed with these options has been refused by then
-            _save_options(options, config, prompt, directory)
-            save_tokenizer(tokenizer, directory)
-
-    if not options.quiet:
-        write_line(
-            f"{model.num_parameters():,} parameters on {device.type}; {len(corpus):,} "
-            f"{'characters of text' if isinstance(corpus, str) else 'tokens'}, in batches of "
-            f"{options.batch_size} × {model.config.context_length} tokens; Ctrl-C stops and saves"
-        )
-    try:
-        with _sigterm_raises():
-            history = train(
-                model,
-                train_loader,
-                val_loader,
-                config,
-                callbacks=[note_the_run, *([EarlyStopping(options.early_stopping)] if options.early_stopping else [])],
-                tokenizer=tokenizer,
-                device=device,
-                checkpoint_dir=directory,
-                checkpoint_every=options.checkpoint_every,
-                checkpoint_keep=options.keep,
-                resume=options.resume,
-                allow_changes=options.allow_changes,
-                progress=not options.quiet,
-            )
-    except (KeyboardInterrupt, _TerminatedError) as error:
-        number = signal.SIGTERM if isinstance(error, _TerminatedError) else signal.SIGINT
-        go_on = f"tinygpt2 train --out {shlex.quote(str(directory))} --resume"
-        write_line(f"stopped by {number.name}; to go on:  {go_on}")
-        return EXIT_SIGNAL + number
-    model.save_pretrained(directory)
-    history.save(directory / HISTORY_FILE)
-    plotted = _plot_if_possible(directory, history)
-    if not options.quiet:
-        print(f"saved in {directory}: the model, {HISTORY_FILE}{f', {PLOT_FILE}' if plotted else ''}")
-        best = lowest_validation_loss(history)
-        if best is not None and best[1] < history.steps[-1]:
-            print(f"in {directory / BEST}: the model with the lowest validation loss, after step {best[1]}")
-        print(f"try:  tinygpt2 generate --model {directory} {shlex.quote(prompt)}")
+    device = choose_device(arguments.device)
+    with _run_directory(arguments) as run:
+        options = options_of(arguments, run)
+        corpus = read_corpus(options.files)
+        plan = _plan(run, options, corpus, resume=arguments.resume, quiet=arguments.quiet)
+        if not arguments.quiet:
+            write_line(_summary(plan, corpus, device))
+        try:
+            with _sigterm_raises():
+                history = _train(plan, arguments, device)
+        except (KeyboardInterrupt, _TerminatedError) as error:
+            return _stopped(run, signal.SIGTERM if isinstance(error, _TerminatedError) else signal.SIGINT)
+        _finish(plan, history, quiet=arguments.quiet)
     return 0
 
 
-def saved_options(directory: str | None) -> dict[str, Any]:
-    """Returns the options with which a run began.
-
-    Raises:
-        ValueError: If there is no run in the directory.
-    """
-    if directory is None:
-        raise ValueError("--resume needs --out DIR, the directory of the run to go on with")
-    path = Path(directory, OPTIONS_FILE)
-    if not path.exists():
-        raise ValueError(f"{directory} has no {OPTIONS_FILE}: no run of 'tinygpt2 train' began there")
-    return read_json(path, limit=_OPTIONS_LIMIT)
-
-
-def _save_options(options: argparse.Namespace, config: TrainingConfig, prompt: str, directory: Path) -> None:
-    """Writes the options that make the run what it is, with what was chosen for those not given."""
-    chosen = {
-        "learning_rate": config.learning_rate,
-        "warmup_steps": config.warmup_steps,
-        "eval_every": config.eval_every,
-        "sample_prompt": prompt,
-        "files": [str(Path(file).resolve()) for file in options.files],
-        "from_pretrained": options.from_pretrained and str(Path(options.from_pretrained).resolve()),
-    }
-    content = {name: value for name, value in vars(options).items() if name not in _OF_ONE_CALL} | chosen
-    write_text(directory / OPTIONS_FILE, json.dumps(content, indent=1) + "\n")
-
-
-def _new_run_directory(options: argparse.Namespace) -> Path:
-    """Returns where the run will go, never a directory that holds something."""
-    if options.out is not None:
-        directory = Path(options.out)
-        if directory.is_dir() and any(directory.iterdir()):
-            go_on = ", go on with the run in it (--resume)" if (directory / OPTIONS_FILE).exists() else ""
-            raise ValueError(f"{directory} is not empty; choose another --out{go_on}, or remove it")
+@contextmanager
+def _run_directory(arguments: argparse.Namespace) -> Iterator[RunDirectory]:
+    """Returns the directory of a new run or of the one to resume, in which nobody else is for as long as this runs."""
+    if arguments.resume:
+        if arguments.out is None:
+            raise ValueError("--resume needs --out DIR, the directory of the run to resume")
+        run = RunDirectory(Path(arguments.out))
+        if not run.path.is_dir():
+            raise ValueError(f"--resume: there is no directory {run.path}; leave --resume out to begin a run there")
+    elif arguments.out is not None:
+        run = RunDirectory.claim(Path(arguments.out))
     else:
-        name = Path(options.files[0]).stem if options.files else "sample-text"
-        names = chain([name], (f"{name}-{i}" for i in count(2)))
-        directory = next(path for path in (Path("runs", name) for name in names) if not path.exists())
-    return directory
+        files = getattr(arguments, "files", ())
+        run = RunDirectory.create(Path("runs"), Path(files[0]).stem if files else "sample-text")
+    with run.locked(), run.discarded_on_failure():
+        if not arguments.resume:
+            run.check_empty()  # again: whoever had the lock meanwhile may have left something
+        yield run
 
 
-def _prompt(text: str) -> str:
-    """Returns the first words of the first paragraph: a title is followed by nothing that a model could show."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()] or [text]
-    paragraph = next((line for line in lines if len(line) >= PARAGRAPH_CHARACTERS), lines[0])
-    words = paragraph[: PROMPT_CHARACTERS + 1]
-    return words.rpartition(" ")[0] or words[:PROMPT_CHARACTERS]
-
-
-def _corpus(files: list[str]) -> str | TokenFile:
-    """Returns the text of files, or the tokens that 'tinygpt2 tokenize' made of them."""
-    if not files:
-        return sample_text()
-    made = [file for file in files if is_token_file(file)]
-    if not made:
-        return "\n".join(map(read_text, files))
-    if len(files) > 1:
-        raise ValueError(f"{made[0]} is a file of tokens and cannot be joined with others; tokenize all texts into one")
-    return TokenFile(made[0])
-
-
-def _model_and_tokenizer(
-    options: argparse.Namespace, corpus: str | TokenFile, directory: Path
-) -> tuple[GPT2Model, tiktoken.Encoding | CharTokenizer]:
-    """Returns a new model, or one of the shape of that to resume, and the tokenizer."""
-    begun = options.resume and (directory / TOKENIZER_FILE).exists()
-    if options.from_pretrained is not None:
-        source = newest_checkpoint(directory) if begun and checkpoints(directory) else options.from_pretrained
-        return GPT2Model.from_pretrained(source), load_tokenizer(directory if begun else source)
-    if isinstance(corpus, TokenFile):
-        tokenizer: tiktoken.Encoding | CharTokenizer = gpt2_tokenizer()
+def _plan(run: RunDirectory, options: TrainOptions, corpus: str | TokenFile, *, resume: bool, quiet: bool) -> _Plan:
+    """Returns the run that options and a corpus describe."""
+    torch.manual_seed(options.seed)
+    begun = resume and run.tokenizer.exists()
+    if options.from_pretrained is None:
+        tokenizer = load_tokenizer(run.path) if begun else _new_tokenizer(options, corpus)
+        model = GPT2Model(_new_shape(options, tokenizer.n_vocab))
     else:
-        tokenizer = load_tokenizer(directory) if begun else TOKENIZERS[options.tokenizer](corpus)
-    config = GPT2Config.preset(
-        options.preset,
-        vocab_size=tokenizer.n_vocab,
-        context_length=options.context_length,
-        dropout=options.dropout,
+        source = newest_checkpoint(run.path) if begun and run.checkpoints() else Path(options.from_pretrained)
+        tokenizer = load_tokenizer(run.path if begun else directory_with_tokenizer(source))
+        model = _pretrained(source, options)
+    context_length = options.context_length or model.config.context_length
+    train_loader, val_loader = make_loaders(corpus, options, tokenizer, context_length)
+    prompt = options.sample_prompt or prompt_from(corpus, tokenizer)
+    config = _training_config(options, None if quiet else prompt, len(train_loader), model.config.n_embd)
+    chosen = replace(
+        options,
+        files=tuple(str(Path(file).resolve()) for file in options.files),
+        from_pretrained=options.from_pretrained and str(Path(options.from_pretrained).resolve()),
+        preset=options.preset or (None if options.from_pretrained else PRESET),
+        context_length=context_length,
+        dropout=model.config.dropout,
+        learning_rate=config.learning_rate,
+        warmup_steps=config.warmup_steps,
+        eval_every=config.eval_every,
+        sample_prompt=prompt,
     )
-    return GPT2Model(config), tokenizer
+    return _Plan(run, chosen, config, prompt, model, tokenizer, train_loader, val_loader)
 
 
-def _loaders(
-    options: argparse.Namespace, corpus: str | TokenFile, tokenizer: Tokenizer, context_length: int
-) -> tuple[DataLoader[Batch], DataLoader[Batch]]:
-    """Returns the batches to train on and those to validate on."""
+def _new_tokenizer(options: TrainOptions, corpus: str | TokenFile) -> tiktoken.Encoding | CharTokenizer:
     if isinstance(corpus, str):
-        encoder: Tokenizer | None = tokenizer
-        train_part: Any
-        val_part: Any
-        train_part, val_part = split_text(corpus, options.train_ratio)
-    else:
-        if corpus.n_vocab != tokenizer.n_vocab:
-            raise ValueError(
-                f"{corpus.path} has the tokens of a vocabulary of {corpus.n_vocab:,} and the model has "
-                f"{tokenizer.n_vocab:,}; make it with the model's tokenizer: tinygpt2 tokenize --model DIR"
-            )
-        encoder = None
-        cut = int(len(corpus) * options.train_ratio)
-        train_part, val_part = corpus.tokens[:cut], corpus.tokens[cut:]
-    with naming("the training part of the text"):
-        train_loader = make_dataloader(
-            train_part,
-            batch_size=options.batch_size,
-            context_length=context_length,
-            shuffle=True,
-            tokenizer=encoder,
-            seed=options.seed,
+        return _MAKERS[options.tokenizer or TOKENIZERS[0]](corpus)
+    if options.tokenizer not in (None, "gpt2"):
+        raise ValueError(
+            f"--tokenizer {options.tokenizer} is for text, and {corpus.path} is a file of tokens; leave it out"
         )
-    with naming(f"the validation part of the text (the last {1 - options.train_ratio:.0%}, see --train-ratio)"):
-        val_loader = make_dataloader(
-            val_part, batch_size=options.batch_size, context_length=context_length, tokenizer=encoder
-        )
-    return train_loader, val_loader
+    return gpt2_tokenizer()
 
 
-def _training_config(options: argparse.Namespace, prompt: str, batches_per_epoch: int, width: int) -> TrainingConfig:
-    steps = options.max_steps or options.epochs * math.ceil(batches_per_epoch / options.accumulate)
+def _new_shape(options: TrainOptions, vocab_size: int) -> GPT2Config:
+    shape = GPT2Config.preset(
+        options.preset or PRESET, vocab_size=vocab_size, context_length=options.context_length or CONTEXT_LENGTH
+    )
+    return shape if options.dropout is None else replace(shape, dropout=options.dropout)
+
+
+def _pretrained(directory: Path, options: TrainOptions) -> GPT2Model:
+    """Returns the model to fine-tune."""
+    model = GPT2Model.from_pretrained(directory)
+    longest = model.config.context_length
+    if options.context_length is not None and options.context_length > longest:
+        raise ValueError(
+            f"--context-length is {options.context_length} and the model in {directory} looks back on {longest} "
+            "tokens at most; leave it out, or pass less"
+        )
+    if options.dropout is None or options.dropout == model.config.dropout:
+        return model
+    changed = GPT2Model(replace(model.config, dropout=options.dropout))
+    changed.load_state_dict(model.state_dict())
+    return changed
+
+
+def _training_config(options: TrainOptions, prompt: str | None, batches: int, width: int) -> TrainingConfig:
+    steps = options.max_steps or options.epochs * math.ceil(batches / options.accumulate)
     usual_rate = RATE_TIMES_WIDTH / width * (1 if options.from_pretrained is None else 0.1)
     return TrainingConfig(
         epochs=options.epochs,
@@ -250,13 +202,60 @@ def _training_config(options: argparse.Namespace, prompt: str, batches_per_epoch
         compile=options.compile,
         eval_every=options.eval_every or math.ceil(steps / EVALUATIONS),
         eval_batches=options.eval_batches,
-        sample_prompt=None if options.quiet else prompt,
+        sample_prompt=prompt,
         seed=options.seed,
     )
 
 
+def _summary(plan: _Plan, corpus: str | TokenFile, device: torch.device) -> str:
+    size = f"{len(corpus):,} {'characters of text' if isinstance(corpus, str) else 'tokens'}"
+    batches = f"{plan.options.batch_size} × {plan.options.context_length} tokens"
+    parameters = f"{plan.model.num_parameters():,} parameters on {device.type}"
+    return f"{parameters}; {size}, in batches of {batches}; Ctrl-C stops and saves"
+
+
+def _train(plan: _Plan, arguments: argparse.Namespace, device: torch.device) -> TrainingHistory:
+    def note_the_run(state: TrainState) -> None:
+        if state.event == "start":  # a run that may not be resumed with these options has been refused by then
+            save_options(plan.run.options, to_save(plan.options))
+            save_tokenizer(plan.tokenizer, plan.run.path)
+
+    patience = plan.options.early_stopping
+    return train(
+        plan.model,
+        plan.train_loader,
+        plan.val_loader,
+        plan.config,
+        callbacks=[note_the_run, *([EarlyStopping(patience)] if patience else [])],
+        tokenizer=plan.tokenizer,
+        device=device,
+        checkpoint_dir=plan.run.path,
+        checkpoint_every=plan.options.checkpoint_every,
+        checkpoint_keep=plan.options.keep,
+        resume=arguments.resume,
+        allow_changes=arguments.allow_changes,
+        progress=not arguments.quiet,
+    )
+
+
+def _stopped(run: RunDirectory, number: signal.Signals) -> int:
+    """Says how to resume, and returns the exit code."""
+    if run.options.exists():
+        resume = f"; to resume:  tinygpt2 train --out {shlex.quote(str(run.path))} --resume"
+    else:
+        run.discard_if_empty()
+        resume = " before the run began"
+    write_line(f"stopped by {number.name}{resume}")
+    return EXIT_SIGNAL + number
+
+
 @contextmanager
 def _sigterm_raises() -> Iterator[None]:
+    """Makes SIGTERM an exception, as Ctrl-C is one; outside the main thread, which gets the signals, does nothing."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
     def handle(_: int, __: FrameType | None) -> Never:
         raise _TerminatedError
 
@@ -267,10 +266,25 @@ def _sigterm_raises() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _plot_if_possible(directory: Path, history: TrainingHistory) -> bool:
+def _finish(plan: _Plan, history: TrainingHistory, *, quiet: bool) -> None:
+    """Writes what a run leaves, and says what to do with it."""
+    run = plan.run
+    plan.model.save_pretrained(run.path)
+    history.save(run.history)
+    plotted = _plot_if_possible(run, history)
+    if quiet:
+        return
+    print(f"saved in {run.path}: the model, {run.history.name}{f', {run.plot.name}' if plotted else ''}")
+    best = lowest_validation_loss(history)
+    if best is not None and best[1] < history.steps[-1]:
+        print(f"in {run.best}: the model with the lowest validation loss, after step {best[1]}")
+    print(f"try:  tinygpt2 generate --model {shlex.quote(str(run.path))} {shlex.quote(plan.prompt)}")
+
+
+def _plot_if_possible(run: RunDirectory, history: TrainingHistory) -> bool:
     try:
-        plot_history(history, directory / PLOT_FILE)
+        plot_history(history, run.plot)
     except ImportError as error:
-        write_line(f"no plot: {error}; then: tinygpt2 plot {directory}")
+        write_line(f"no plot: {error}; then: tinygpt2 plot {shlex.quote(str(run.path))}")
         return False
     return True

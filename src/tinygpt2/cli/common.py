@@ -1,0 +1,68 @@
+"""What several commands do."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import tiktoken
+import torch
+
+from tinygpt2._internal.console import write_line
+from tinygpt2._internal.files import atomic_write
+from tinygpt2.model.gpt2 import GPT2Model
+from tinygpt2.run.directory import RunDirectory
+from tinygpt2.text.storage import load_tokenizer
+from tinygpt2.text.tokenizers import CharTokenizer
+from tinygpt2.training.checkpoints.saver import newest_checkpoint, read_history
+from tinygpt2.training.history import TrainingHistory
+
+
+@contextmanager
+def naming(what: str) -> Iterator[None]:
+    """Says in a ``ValueError`` from inside which text it is about."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{what}: {error}") from error
+
+
+def directory_with_model(directory: str) -> Path:
+    """Returns a directory that holds a model: this one, or its newest checkpoint if it is of an unfinished run."""
+    run = RunDirectory(Path(directory))
+    if not run.config.exists() and run.checkpoints():
+        newest = newest_checkpoint(run.path)
+        write_line(f"the run in {run.path} did not finish; this is {newest.name}")
+        return newest
+    return run.path
+
+
+def load(directory: Path, device: torch.device) -> tuple[GPT2Model, tiktoken.Encoding | CharTokenizer]:
+    """Returns the model in a directory and its tokenizer."""
+    model = GPT2Model.from_pretrained(directory).to(device)
+    return model, load_tokenizer(directory_with_tokenizer(directory))
+
+
+def directory_with_tokenizer(directory: Path) -> Path:  # until checkpoints carry their tokenizer
+    """Returns the directory that has the tokenizer of the model in another."""
+    around = RunDirectory(directory.resolve().parent)
+    part = directory.resolve() in (*around.checkpoints(), around.best)
+    return around.path if part and not RunDirectory(directory).tokenizer.exists() else directory
+
+
+def history_in(directory: Path) -> TrainingHistory | None:
+    """Returns the losses of the run, or of the checkpoint, in a directory; ``None`` if it is neither."""
+    path = RunDirectory(directory).history
+    return TrainingHistory.load(path) if path.exists() else read_history(directory)
+
+
+def lowest_validation_loss(history: TrainingHistory) -> tuple[float, int] | None:
+    """Returns the loss and the first step that had it, where there was validation data."""
+    measured = zip(history.val_losses, history.steps, strict=True)
+    return min(((loss, step) for loss, step in measured if loss is not None), default=None)
+
+
+def plot_history(history: TrainingHistory, path: Path) -> None:
+    """Writes the plot of losses as a picture of the kind that the name says."""
+    figure = history.plot()
+    kind = path.suffix.removeprefix(".") or "png"
+    atomic_write(path, lambda temporary: figure.savefig(temporary, format=kind))

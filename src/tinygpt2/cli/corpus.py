@@ -1,0 +1,78 @@
+"""What a run trains on: a text, or a file of tokens."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch.utils.data import DataLoader
+
+from tinygpt2.cli.common import naming
+from tinygpt2.cli.train_options import TrainOptions
+from tinygpt2.data.loader import make_dataloader
+from tinygpt2.data.token_file import TokenFile, is_token_file
+from tinygpt2.data.windows import Batch
+from tinygpt2.text.reading import read_text, sample_text, split_text
+from tinygpt2.text.tokenizers import Tokenizer
+
+PARAGRAPH_CHARACTERS = 60  # at least; a shorter line may be a title
+PROMPT_CHARACTERS = 20  # of the text, to continue after each epoch unless --sample-prompt says otherwise
+
+
+def read_corpus(files: Sequence[str]) -> str | TokenFile:
+    """Returns the text of files, or the tokens that 'tinygpt2 tokenize' made of them."""
+    if not files:
+        return sample_text()
+    made = [file for file in files if is_token_file(file)]
+    if not made:
+        return "\n".join(map(read_text, files))
+    if len(files) > 1:
+        raise ValueError(f"{made[0]} is a file of tokens and cannot be joined with others; tokenize all texts into one")
+    return TokenFile(made[0])
+
+
+def prompt_from(corpus: str | TokenFile, tokenizer: Tokenizer) -> str:
+    """Returns how a corpus begins, for the samples."""
+    if isinstance(corpus, TokenFile):
+        return first_words(tokenizer.decode(corpus.tokens[: 10 * PROMPT_CHARACTERS].tolist()))
+    return first_words(corpus)
+
+
+def first_words(text: str) -> str:
+    """Returns the first words of the first paragraph: a title is followed by nothing that a model could show."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()] or [text]
+    paragraph = next((line for line in lines if len(line) >= PARAGRAPH_CHARACTERS), lines[0])
+    words = paragraph[: PROMPT_CHARACTERS + 1]
+    return words.rpartition(" ")[0] or words[:PROMPT_CHARACTERS]
+
+
+def make_loaders(
+    corpus: str | TokenFile, options: TrainOptions, tokenizer: Tokenizer, context_length: int
+) -> tuple[DataLoader[Batch], DataLoader[Batch]]:
+    """Returns the batches to train on and those to validate on."""
+    train_part, val_part, encoder = _parts(corpus, options.train_ratio, tokenizer)
+    with naming("the training part of the text"):
+        train_loader = make_dataloader(
+            train_part,
+            batch_size=options.batch_size,
+            context_length=context_length,
+            shuffle=True,
+            tokenizer=encoder,
+            seed=options.seed,
+        )
+    with naming(f"the validation part of the text (the last {1 - options.train_ratio:.0%}, see --train-ratio)"):
+        val_loader = make_dataloader(
+            val_part, batch_size=options.batch_size, context_length=context_length, tokenizer=encoder
+        )
+    return train_loader, val_loader
+
+
+def _parts(corpus: str | TokenFile, train_ratio: float, tokenizer: Tokenizer) -> tuple[Any, Any, Tokenizer | None]:
+    """Returns both parts of a corpus, and what is still to encode them."""
+    if isinstance(corpus, str):
+        return *split_text(corpus, train_ratio), tokenizer
+    if corpus.n_vocab != tokenizer.n_vocab:
+        raise ValueError(
+            f"{corpus.path} has the tokens of a vocabulary of {corpus.n_vocab:,} and the model has "
+            f"{tokenizer.n_vocab:,}; make it with the model's tokenizer: tinygpt2 tokenize --model DIR"
+        )
+    cut = int(len(corpus) * train_ratio)
+    return corpus.tokens[:cut], corpus.tokens[cut:], None

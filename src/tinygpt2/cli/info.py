@@ -1,0 +1,58 @@
+"""``tinygpt2 info``."""
+
+import argparse
+
+from tinygpt2.cli.common import directory_with_model, directory_with_tokenizer, history_in, lowest_validation_loss
+from tinygpt2.cli.options import Commands, add_command
+from tinygpt2.model.gpt2 import GPT2Model
+from tinygpt2.text.storage import load_tokenizer
+from tinygpt2.text.tokenizers import CharTokenizer
+from tinygpt2.training.history import TrainingHistory
+
+
+def add(commands: Commands) -> None:
+    """Adds the command."""
+    parser = add_command(commands, "info", info_command, "report what a run directory holds")
+    parser.add_argument("directory", metavar="DIR", help="run directory")
+
+
+def info_command(options: argparse.Namespace) -> int:
+    """Writes what a run directory holds."""
+    directory = directory_with_model(options.directory)
+    model = GPT2Model.from_pretrained(directory)
+    try:
+        tokenizer = load_tokenizer(directory_with_tokenizer(directory))
+        kind = "characters" if isinstance(tokenizer, CharTokenizer) else f"byte pairs ({tokenizer.name})"
+    except ValueError as error:  # the rest is worth knowing all the same
+        kind = f"but no tokenizer: {error}"
+    rows = _shape(model, kind) | _losses(history_in(directory))
+    width = max(map(len, rows))
+    for name, value in rows.items():
+        print(f"{name:{width}}  {value}")
+    return 0
+
+
+def _shape(model: GPT2Model, tokenizer: str) -> dict[str, str]:
+    config = model.config
+    return {
+        "parameters": f"{model.num_parameters():,}",
+        "blocks": f"{config.n_layer} of width {config.n_embd}, {config.n_head} heads",
+        "context length": f"{config.context_length} tokens",
+        "vocabulary": f"{config.vocab_size:,} tokens, {tokenizer}",
+        "dropout": f"{config.dropout:g}",
+    }
+
+
+def _losses(history: TrainingHistory | None) -> dict[str, str]:
+    if history is None or not history.steps:
+        return {}
+    first, last = history.train_losses[0], history.train_losses[-1]
+    rows = {
+        "trained for": f"{history.steps[-1]:,} steps, {history.epochs[-1]:.2f} epochs, "
+        f"{history.tokens_seen[-1]:,} tokens",
+        "train loss": f"{last:.4f} nats per token (at first {first:.4f})",
+    }
+    if best := lowest_validation_loss(history):
+        loss = history.val_losses[-1]
+        rows["validation loss"] = f"{loss:.4f} nats per token (lowest {best[0]:.4f}, at step {best[1]})"
+    return rows

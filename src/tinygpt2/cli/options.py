@@ -1,0 +1,131 @@
+"""What the parsers of all commands are made of, and the options that a run keeps in a file."""
+
+import argparse
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from tinygpt2._internal.checks import Bool, Check, Choice, Optional, Text
+from tinygpt2._internal.files import read_json, write_text
+
+Command = Callable[[argparse.Namespace], int]
+"""What a command does with its options; returns the exit code."""
+
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # noqa: SLF001 - its only name
+Group: TypeAlias = "argparse._ActionsContainer"  # noqa: SLF001 - a parser, or a group in one
+
+_SAVED_LIMIT = 1 << 20  # bytes
+_MESSAGE_LIMIT = 300  # characters
+
+
+def add_command(
+    commands: Commands, name: str, run: Command, summary: str, details: str = ""
+) -> argparse.ArgumentParser:
+    """Adds a command and returns its parser."""
+    parser = commands.add_parser(
+        name,
+        help=summary,
+        description=f"{summary[0].upper()}{summary[1:]}. {details}",
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def add_option(
+    group: Group,
+    flag: str,
+    help: str,  # noqa: A002 - argparse's word
+    check: Check | None = None,
+    *,
+    metavar: str | None = None,
+    default: object = None,
+    required: bool = False,
+    only_if_given: bool = False,
+) -> None:
+    """Adds an option whose help ends with its default, where it has one.
+
+    Args:
+        group: A parser, or a group of one.
+        flag: Such as ``--seed``.
+        help: What it is for.
+        check: What values it takes; any text, a path for instance, if ``None``.
+        metavar: What stands for the value in the help.
+        default: The value where the option is not given.
+        required: Whether it must be given.
+        only_if_given: Whether the parsed options have it only where it was given.
+    """
+    check = check.inner if isinstance(check, Optional) else check
+    settings: dict[str, Any] = {"default": argparse.SUPPRESS if only_if_given else default}
+    if isinstance(check, Bool):
+        settings["action"] = "store_true"
+        settings["default"] = argparse.SUPPRESS if only_if_given else False
+    else:
+        settings |= {"metavar": metavar, "required": required}
+        if isinstance(check, Choice):
+            settings["choices"] = check.choices
+        elif check is not None:
+            settings["type"] = argument_type(check)
+        if default is not None:
+            help = f"{help} (default: {default})"  # noqa: A001
+    group.add_argument(flag, help=help, **settings)
+
+
+def add_model(parser: Group) -> None:
+    """Adds the option that says which model to take."""
+    help_text = "run directory, or any directory with a GPT-2 in Hugging Face layout"
+    add_option(parser, "--model", help_text, metavar="DIR", required=True)
+
+
+def add_device(parser: Group) -> None:
+    """Adds the option that says where to compute."""
+    add_option(parser, "--device", "cpu, cuda, cuda:1, mps (default: the best there is)", metavar="NAME")
+
+
+def argument_type(check: Check) -> Callable[[str], Any]:
+    """Returns a range as what argparse calls a type, which reads a value and says what is wrong with it."""
+
+    def parse(text: str) -> Any:  # noqa: ANN401 - of the range's type
+        try:
+            return check.parse(_decoded(text) if isinstance(check, Text) else text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return parse
+
+
+def _decoded(argument: str) -> str:
+    """Returns an argument as UTF-8 where the locale, "C" for instance, could not decode it."""
+    try:
+        argument.encode("utf-8")
+    except UnicodeEncodeError:
+        return os.fsencode(argument).decode("utf-8", errors="replace")
+    return argument
+
+
+def save_options(path: Path, options: Mapping[str, object]) -> None:
+    """Writes options for `read_options`, in one step."""
+    write_text(path, json.dumps(options, indent=1) + "\n")
+
+
+def read_options(path: Path, ranges: Mapping[str, Check]) -> dict[str, Any]:
+    """Reads options that `save_options` wrote.
+
+    Raises:
+        ValueError: If the file, which anybody may have edited, has an option that is not among ``ranges``, or a value
+            that is not in its range.
+    """
+    try:
+        content = read_json(path, limit=_SAVED_LIMIT)
+        return {name: _checked(name, value, ranges) for name, value in content.items()}
+    except (TypeError, ValueError) as error:
+        message = str(error)
+        message = message if len(message) <= _MESSAGE_LIMIT else f"{message[:_MESSAGE_LIMIT]}..."
+        raise ValueError(f"{path} does not hold the options of a run: {message}") from error
+
+
+def _checked(name: str, value: object, ranges: Mapping[str, Check]) -> Any:  # noqa: ANN401 - of the range's type
+    if name not in ranges:
+        raise ValueError(f"there is no option {name!r}; expected {', '.join(ranges)}")
+    return ranges[name].check(name, value)

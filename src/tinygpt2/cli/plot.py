@@ -1,0 +1,27 @@
+"""``tinygpt2 plot``."""
+
+import argparse
+from pathlib import Path
+
+from tinygpt2.cli.common import directory_with_model, history_in, plot_history
+from tinygpt2.cli.options import Commands, add_command, add_option
+from tinygpt2.run.directory import RunDirectory
+
+
+def add(commands: Commands) -> None:
+    """Adds the command."""
+    parser = add_command(commands, "plot", plot_command, "plot the losses of a run")
+    parser.add_argument("directory", metavar="DIR", help="run directory")
+    add_option(parser, "--out", "picture to write, .png, .svg or .pdf (default: DIR/losses.png)", metavar="FILE")
+
+
+def plot_command(options: argparse.Namespace) -> int:
+    """Draws a run's losses."""
+    run = RunDirectory(Path(options.directory))
+    history = history_in(run.path if run.history.exists() else directory_with_model(options.directory))
+    if history is None:
+        raise ValueError(f"{run.path} has no {run.history.name}: it is not the directory of a run")
+    path = run.plot if options.out is None else Path(options.out)
+    plot_history(history, path)
+    print(path)
+    return 0

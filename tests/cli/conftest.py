@@ -1,0 +1,106 @@
+"""What the tests of the command line share: a text, a run of a very small model, and processes that meet the same one.
+
+The command line's smallest preset has a width of 256; the tests make it one of 32, so that a run takes no time.
+"""
+
+import io
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from tinygpt2.cli.main import main
+from tinygpt2.config import PRESETS
+
+TEXT = "The quick brown fox jumps over the lazy dog. " * 40
+TINY = {"n_layer": 1, "n_head": 2, "n_embd": 32}
+FAST = ("--tokenizer", "char", "--context-length", "16", "--device", "cpu")
+
+# Several command lines in one process, since PyTorch takes seconds to begin; "++" stands between two.
+SCRIPT = f"""
+import itertools, sys
+from tinygpt2.config import PRESETS
+PRESETS["gpt2-nano"] = {TINY}
+from tinygpt2.cli.main import main
+commands = [list(words) for end, words in itertools.groupby(sys.argv[1:], "++".__eq__) if not end]
+sys.exit(next((code for code in map(main, commands) if code), 0))
+"""
+
+Fails = Callable[..., None]
+
+
+@pytest.fixture(autouse=True)
+def _tiny_preset(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(PRESETS, "gpt2-nano", TINY)
+
+
+@pytest.fixture(scope="session")
+def text_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("text") / "fox.txt"
+    path.write_text(TEXT, encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def run_directory(text_file: Path) -> Path:
+    """A model trained for two epochs by the command line; a test that writes there makes a copy."""
+    directory = text_file.parent / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(PRESETS, "gpt2-nano", TINY)
+        assert main(["train", str(text_file), "--out", str(directory), "--epochs", "2", "--quiet", *FAST]) == 0
+    return directory
+
+
+@pytest.fixture
+def fails(capsys: pytest.CaptureFixture[str]) -> Fails:
+    """Returns a check that a command fails and tells it in one line, which has some parts."""
+
+    def check(arguments: Sequence[object], *parts: str) -> None:
+        capsys.readouterr()
+        code = main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        assert code == 1
+        assert captured.err.count("\n") == 1
+        assert captured.err.startswith("tinygpt2: error: ")
+        for part in parts:
+            assert part in captured.err
+
+    return check
+
+
+@pytest.fixture
+def begin() -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
+    """Returns what begins a command line in a process of its own, which ends with the test at the latest."""
+    begun: list[subprocess.Popen[str]] = []
+
+    def begin(*arguments: object, **options: object) -> "subprocess.Popen[str]":
+        streams: dict[str, object] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        process: subprocess.Popen[str] = subprocess.Popen(
+            [sys.executable, "-c", SCRIPT, *map(os.fsdecode, map(_word, arguments))],
+            encoding="utf-8",
+            **{**streams, **options},  # type: ignore[call-overload]
+        )
+        begun.append(process)
+        return process
+
+    yield begin
+    for process in begun:
+        with process:  # closes its streams, and waits for it
+            process.kill()
+
+
+def _word(argument: object) -> str | bytes:
+    return argument if isinstance(argument, bytes) else str(argument)
+
+
+@pytest.fixture
+def standard_input(monkeypatch: pytest.MonkeyPatch) -> Callable[[bytes], None]:
+    """Returns what makes bytes the standard input."""
+
+    def provide(content: bytes) -> None:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content), encoding="ascii"))
+
+    return provide

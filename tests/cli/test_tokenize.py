@@ -1,0 +1,46 @@
+"""``tinygpt2 tokenize``, and training on what it makes."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tinygpt2 import TokenFile, TrainingHistory, gpt2_tokenizer
+from tinygpt2.cli.main import main
+
+TINY_STEPS = ("--batch-size", "2", "--eval-batches", "1", "--device", "cpu", "--quiet")
+
+
+def test_training_on_a_file_of_tokens_is_training_on_its_text(
+    text_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], fails: Callable[..., None]
+) -> None:
+    tokens, run = tmp_path / "fox.tokens", tmp_path / "run"
+    assert main(["tokenize", str(text_file), str(text_file), "--out", str(tokens)]) == 0
+    text = text_file.read_text(encoding="utf-8")
+    assert capsys.readouterr().out == f"{tokens}: 803 tokens, 4.48 bytes of text a token\n"
+    assert TokenFile(tokens).tokens.tolist() == gpt2_tokenizer().encode_ordinary(f"{text}\n{text}")
+    options = ["--context-length", "16", "--max-steps", "2", *TINY_STEPS]
+    assert main(["train", str(tokens), "--out", str(run), *options]) == 0
+    assert main(["train", "--out", str(run), "--resume", "--max-steps", "3", "--quiet"]) == 0
+    history = TrainingHistory.load(run / "history.json")
+    assert history.steps[-1] == 3
+    assert history.tokens_seen[0] == 0
+    assert main(["generate", "--model", str(run), "The", "--max-new-tokens", "2", "--device", "cpu"]) == 0
+
+    fails(["train", tokens, text_file, "--out", tmp_path / "two"], "cannot be joined")
+    fails(["train", tokens, "--tokenizer", "char", "--out", tmp_path / "two"], "--tokenizer char is for text")
+    assert not (tmp_path / "two").exists()
+
+
+def test_tokens_of_another_tokenizer_are_one_line(
+    run_directory: Path, text_file: Path, tmp_path: Path, fails: Callable[..., None]
+) -> None:
+    theirs, ours = tmp_path / "theirs", tmp_path / "ours"
+    assert main(["tokenize", str(text_file), "--out", str(theirs)]) == 0
+    assert main(["tokenize", str(text_file), "--out", str(ours), "--model", str(run_directory)]) == 0
+    tune = ["--from-pretrained", run_directory, "--max-steps", "1", *TINY_STEPS, "--out", tmp_path / "run"]
+    fails(["train", theirs, *tune], "vocabulary of 50,257 and the model has 30")
+    assert main(["train", str(ours), *map(str, tune)]) == 0
+    fails(["tokenize", tmp_path / "none", "--out", tmp_path / "x"], "No such file")
+    nowhere = ["tokenize", text_file, "--out", tmp_path / "x", "--model", tmp_path / "none"]
+    fails(nowhere, "none: there is no such directory of a model")

@@ -1,0 +1,502 @@
+"""``tinygpt2 train``: new runs, fine-tuned ones and resumed ones, and the directories that they leave."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tinygpt2 import (
+    Callback,
+    CharTokenizer,
+    GPT2Config,
+    GPT2Model,
+    TrainingHistory,
+    TrainState,
+    load_tokenizer,
+    newest_checkpoint,
+    sample_text,
+    save_tokenizer,
+)
+from tinygpt2 import train as real_train
+from tinygpt2.cli import train as module
+from tinygpt2.cli.corpus import first_words, read_corpus
+from tinygpt2.cli.main import main
+from tinygpt2.run.directory import RunDirectory
+
+Fails = Callable[..., None]
+Begin = Callable[..., "subprocess.Popen[str]"]
+
+CHINESE = "天地玄黃，宇宙洪荒。日月盈昃，辰宿列張。" * 40
+PNG = b"\x89PNG\r\n\x1a\n"
+FAST = ("--tokenizer", "char", "--context-length", "16", "--device", "cpu")
+STEPS = ("--max-steps", "2", "--quiet")
+
+
+def train(text: Path, out: Path, *options: object) -> int:
+    return main(["train", str(text), "--out", str(out), *map(str, options)])
+
+
+def resume(out: Path, *options: object) -> int:
+    return main(["train", "--out", str(out), "--resume", *map(str, options)])
+
+
+def saved(directory: Path, name: str) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((directory / name).read_text(encoding="utf-8"))
+    return content
+
+
+@contextmanager
+def interrupted_at(step: int) -> Iterator[None]:
+    """Presses Ctrl-C in a step of training."""
+
+    def press(state: TrainState) -> None:
+        if state.event == "step" and state.step == step:
+            signal.raise_signal(signal.SIGINT)
+
+    def train_and_press(*args: Any, callbacks: Sequence[Callback], **options: Any) -> TrainingHistory:  # noqa: ANN401
+        return real_train(*args, callbacks=[*callbacks, press], **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "train", train_and_press)
+        yield
+
+
+# --- new runs ---
+
+
+def test_training_leaves_a_run_directory(text_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    directory = tmp_path / "runs" / "fox"
+    assert train(text_file, directory, "--epochs", 3, "--sample-prompt", "The", *FAST) == 0
+    captured = capsys.readouterr()
+    last = newest_checkpoint(directory)
+    assert {path.name for path in directory.iterdir() if not path.name.startswith("checkpoint-")} == {
+        "best", "config.json", "history.json", "losses.png", "model.safetensors", "options.json",
+        "tinygpt2_tokenizer.json",
+    }  # fmt: skip
+    assert (last / "model.safetensors").read_bytes() == (directory / "model.safetensors").read_bytes()
+    assert (directory / "losses.png").read_bytes().startswith(PNG)
+    history = TrainingHistory.load(directory / "history.json")
+    assert history.train_losses[-1] < history.train_losses[0] - 0.5
+    assert len(history.steps) == 21
+    assert captured.err.count("sample: The") == 3
+    assert "train loss" in captured.err
+    assert f"tinygpt2 generate --model {directory} The" in captured.out
+    text = text_file.read_text(encoding="utf-8")
+    assert GPT2Model.from_pretrained(directory).config.vocab_size == CharTokenizer.from_text(text).n_vocab
+
+
+def test_the_same_seed_gives_the_same_run(text_file: Path, tmp_path: Path) -> None:
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        assert train(text_file, tmp_path / name, "--seed", seed, *STEPS, *FAST) == 0
+    weights = {name: (tmp_path / name / "model.safetensors").read_bytes() for name in "abc"}
+    assert weights["a"] == weights["b"]
+    assert weights["a"] != weights["c"]
+
+
+def test_without_arguments_it_takes_the_text_of_the_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    arguments = ["train", "--max-steps", "1", "--eval-batches", "1", *FAST]
+    assert main(arguments) == 0
+    assert main(arguments) == 0
+    assert f"{len(sample_text()):,} characters" in capsys.readouterr().err
+    assert sorted(path.name for path in Path("runs").iterdir()) == ["sample-text", "sample-text-2"]
+
+
+def test_the_options_of_a_run_are_saved_with_what_was_chosen(text_file: Path, tmp_path: Path) -> None:
+    assert train(text_file, tmp_path / "run", *STEPS, *FAST) == 0
+    options = saved(tmp_path / "run", "options.json")
+    chosen = {"files": [str(text_file)], "preset": "gpt2-nano", "dropout": 0.1, "learning_rate": 0.5 / 32}
+    chosen |= {"warmup_steps": 0, "eval_every": 1, "sample_prompt": "The quick brown fox"}
+    assert {name: options[name] for name in chosen} == chosen
+    assert not {"out", "resume", "quiet", "device", "allow_changes", "run", "traceback"} & options.keys()
+
+
+def test_chinese_goes_through_any_locale(tmp_path: Path, begin: Begin) -> None:
+    source = tmp_path / "千字文.txt"
+    source.write_bytes(CHINESE.encode("utf-8"))
+    locale = {"LC_ALL": "C", "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    prompt = "日月".encode() if sys.platform != "win32" else "日月"
+    process = begin(
+        *("train", source, "--out", tmp_path / "运行", *STEPS, *FAST),
+        *("++", "generate", "--model", tmp_path / "运行", prompt, "--max-new-tokens", 3),
+        env=os.environ | locale,
+    )
+    output, errors = process.communicate()
+    assert process.returncode == 0, errors
+    assert output.startswith("日月")
+
+
+def test_a_plot_without_matplotlib_does_not_fail_the_run(
+    text_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    directory = tmp_path / "out"
+    assert train(text_file, directory, "--max-steps", 1, *FAST) == 0
+    assert "no plot: plots need matplotlib: pip install 'tinygpt2[plot]'" in capsys.readouterr().err
+    assert not (directory / "losses.png").exists()
+    assert saved(directory, "history.json")["steps"] == [0, 1]
+
+
+def test_a_diverging_run_is_one_line_and_keeps_what_was_learned(
+    text_file: Path, tmp_path: Path, fails: Fails, capsys: pytest.CaptureFixture[str]
+) -> None:
+    directory = tmp_path / "out"
+    rate = ["--learning-rate", "1e30", "--warmup-steps", "0", "--quiet"]
+    fails(["train", text_file, "--out", directory, *rate, *FAST], "learning rate is too high")
+    assert all(p.isfinite().all() for p in GPT2Model.from_pretrained(newest_checkpoint(directory)).parameters())
+    assert main(["info", str(directory)]) == 0
+    assert "did not finish" in capsys.readouterr().err
+
+
+def test_it_trains_in_a_thread_of_another_program(text_file: Path, tmp_path: Path) -> None:
+    """Signals are the main thread's: asking for one elsewhere is an error of Python's."""
+    codes: list[int] = []
+    thread = threading.Thread(target=lambda: codes.append(train(text_file, tmp_path / "run", *STEPS, *FAST)))
+    thread.start()
+    thread.join()
+    assert codes == [0]
+
+
+@pytest.mark.parametrize(
+    ("text", "prompt"),
+    [
+        ("A title\n\n" + "The first paragraph of a long text " * 3, "The first paragraph"),
+        ("\n\nshort", "short"),
+        ("人" * 70, "人" * 20),
+        ("Antidisestablishmentarianism " * 5, "Antidisestablishment"),
+        (" \n", " \n"),
+    ],
+)
+def test_the_samples_begin_with_the_first_words_of_a_paragraph(text: str, prompt: str) -> None:
+    assert first_words(text) == prompt
+
+
+# --- directories ---
+
+
+def test_files_that_cannot_be_read_are_one_line_and_leave_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: Fails
+) -> None:
+    latin, empty, short = (tmp_path / f"{name}.txt" for name in ("latin", "empty", "short"))
+    latin.write_bytes(b"caf\xe9")
+    empty.touch()
+    short.write_text("a few words only", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    for out in ([], ["--out", tmp_path / "a" / "out"]):
+        fails(["train", tmp_path / "none.txt", *out], "none.txt", "No such file")
+        fails(["train", tmp_path, *out], str(tmp_path), "Is a directory")
+        fails(["train", latin, *out], "latin.txt", "0xe9 at offset 3")
+        fails(["train", empty, *out], "empty")
+        fails(["train", short, *out], "training part", "context_length is 128")
+        fails(["train", short, *out, "--device", "abacus"], "abacus", "available: ")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty.txt", "latin.txt", "short.txt"]
+
+
+def test_an_empty_directory_of_the_users_stays(tmp_path: Path, fails: Fails) -> None:
+    (tmp_path / "out").mkdir()
+    fails(["train", tmp_path / "none.txt", "--out", tmp_path / "out"], "No such file")
+    assert (tmp_path / "out").is_dir()
+
+
+def test_a_directory_that_holds_something_is_not_overwritten(
+    run_directory: Path, text_file: Path, tmp_path: Path, fails: Fails
+) -> None:
+    before = (run_directory / "model.safetensors").read_bytes()
+    fails(["train", text_file, "--out", run_directory], "not empty", "(--resume)")
+    assert (run_directory / "model.safetensors").read_bytes() == before
+    (tmp_path / "file").touch()
+    fails(["train", text_file, "--out", tmp_path / "file"], "file: File exists")
+
+
+@pytest.mark.skipif(sys.platform == "win32" or os.geteuid() == 0, reason="root may write anywhere")
+def test_no_permission_is_one_line(text_file: Path, tmp_path: Path, fails: Fails) -> None:
+    tmp_path.chmod(0o500)
+    fails(["train", text_file, "--out", tmp_path / "out", *FAST], "Permission denied")
+
+
+def test_whoever_comes_second_into_a_directory_finds_what_the_first_left(
+    text_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: Fails
+) -> None:
+    """Between the look into the directory and the lock another run may have come and gone."""
+    real = RunDirectory.claim
+
+    def claim(path: Path) -> RunDirectory:
+        run = real(path)
+        run.options.touch()
+        return run
+
+    monkeypatch.setattr(RunDirectory, "claim", claim)
+    fails(["train", text_file, "--out", tmp_path / "run", *STEPS, *FAST], "not empty")
+
+
+def test_nobody_else_is_in_the_directory_from_beginning_to_end(
+    text_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+
+    def attempt(*_: object, **__: object) -> bool:
+        def enter() -> None:
+            try:
+                with RunDirectory(tmp_path / "run").locked():
+                    seen.append("let in")
+            except BlockingIOError as error:
+                seen.append(str(error))
+
+        thread = threading.Thread(target=enter)
+        thread.start()
+        thread.join()
+        return False
+
+    monkeypatch.setattr(module, "read_corpus", lambda files: (attempt(), read_corpus(files))[1])  # the first thing
+    monkeypatch.setattr(module, "_plot_if_possible", attempt)  # and the last
+    assert train(text_file, tmp_path / "run", *STEPS, *FAST) == 0
+    assert [said.startswith("another thread is training in") for said in seen] == [True, True]
+
+
+# --- stopped and resumed ---
+
+
+def first_line_with(part: str, process: "subprocess.Popen[str]") -> None:
+    assert process.stderr is not None
+    next(line for line in process.stderr if part in line)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are sent otherwise there")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_after_the_step_and_saves(
+    text_file: Path, tmp_path: Path, begin: Begin, fails: Fails, number: signal.Signals
+) -> None:
+    """And until then no other process may resume the run, or begin one there."""
+    directory = tmp_path / "out"
+    arguments = ["train", text_file, "--out", directory, "--max-steps", 1000000, "--eval-every", 5, *FAST]
+    process = begin(*arguments, stdout=subprocess.DEVNULL)
+    first_line_with("step       5/", process)
+    fails(["train", "--out", directory, "--resume"], f"another process is training in {directory}: wait until")
+    fails(["train", text_file, "--out", directory], "not empty")
+    first_line_with("step      15/", process)
+    process.send_signal(number)
+    _, rest = process.communicate(timeout=60)
+    assert process.returncode == {signal.SIGINT: 130, signal.SIGTERM: 143}[number]
+    step = int(newest_checkpoint(directory).name.removeprefix("checkpoint-"))
+    assert step >= 15
+    *_, stopped, last = rest.splitlines()
+    assert stopped == f"stopped after step {step} of 1000000, saved in {directory} to resume from"
+    assert last == f"stopped by {number.name}; to resume:  tinygpt2 train --out {directory} --resume"
+    assert torch.isfinite(GPT2Model.from_pretrained(directory / f"checkpoint-{step}").wte.weight).all()
+
+    assert resume(directory, "--max-steps", step + 3, "--quiet") == 0
+    steps = TrainingHistory.load(directory / "history.json").steps
+    assert steps[:4] == [0, 5, 10, 15]
+    assert steps[-1] == step + 3
+
+
+def test_a_run_that_is_stopped_before_it_began_leaves_nothing(
+    text_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "train", stop)
+    assert train(text_file, tmp_path / "run", *STEPS, *FAST) == 130
+    assert capsys.readouterr().err == "stopped by SIGINT before the run began\n"
+    monkeypatch.setattr(module, "read_corpus", stop)
+    assert train(text_file, tmp_path / "run", *STEPS, *FAST) == 130
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_resumed_run_is_the_run_that_was_not_stopped(
+    text_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With nothing but --out and --resume, from another directory, and with more epochs."""
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    options = ["--epochs", "2", "--schedule", "constant", "--accumulate", "2", "--quiet", *FAST]
+    assert train(text_file, whole, *options) == 0
+    monkeypatch.chdir(text_file.parent)
+    with interrupted_at(7):
+        assert train(Path(text_file.name), stopped, *options) == 130
+    assert f"to resume:  tinygpt2 train --out {stopped} --resume" in capsys.readouterr().err
+    assert newest_checkpoint(stopped).name == "checkpoint-7"
+    assert not (stopped / "model.safetensors").exists()
+
+    for command in (["info", stopped], ["plot", stopped], ["generate", "--model", stopped, "The", "--device", "cpu"]):
+        assert main(list(map(str, command))) == 0
+        assert "did not finish; this is checkpoint-7" in capsys.readouterr().err
+
+    monkeypatch.chdir(tmp_path)
+    assert resume(stopped) == 0
+    assert "resumed after step 7" in capsys.readouterr().err
+    for file in ("model.safetensors", "history.json", "best/model.safetensors", "tinygpt2_tokenizer.json"):
+        assert (stopped / file).read_bytes() == (whole / file).read_bytes()
+    assert main(["generate", "--model", str(stopped / "best"), "The", "--device", "cpu"]) == 0
+
+    assert resume(stopped) == 0
+    assert "is finished after 26 steps; more epochs make it longer" in capsys.readouterr().err
+    assert resume(stopped, "--epochs", 3, "--quiet") == 0
+    assert TrainingHistory.load(stopped / "history.json").steps[-1] == 39
+
+
+def test_a_run_that_cannot_be_resumed_is_one_line(
+    run_directory: Path, text_file: Path, tmp_path: Path, fails: Fails
+) -> None:
+    fails(["train", "--resume"], "--resume needs --out DIR")
+    fails(["train", "--out", tmp_path, "--resume"], "has no options.json: no run")
+    fails(["train", "--out", tmp_path / "none", "--resume"], f"there is no directory {tmp_path / 'none'}")
+    assert not (tmp_path / "none").exists()
+    before = (run_directory / "options.json").read_bytes()
+    fails(
+        ["train", "--out", run_directory, "--resume", "--batch-size", "2", "--epochs", "9", "--quiet"],
+        "the training data's batch_size was 4 and is 2",
+        "--allow-changes",
+    )
+    assert (run_directory / "options.json").read_bytes() == before
+    shutil.copytree(run_directory, tmp_path / "run")
+    grown = tmp_path / "grown.txt"
+    grown.write_text(text_file.read_text(encoding="utf-8") * 2, encoding="utf-8")
+    more = ["train", grown, "--out", tmp_path / "run", "--resume", "--quiet", "--max-steps", "60"]
+    fails(more, "the training data's", "tokens was 1620 and is 3240")
+    assert main([*map(str, more), "--allow-changes"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "parts"),
+    [
+        ({"epochs": "2"}, ["epochs must be an integer, got '2'"]),
+        ({"epochs": True}, ["epochs must be an integer, got True"]),
+        ({"epochs": None}, ["epochs must be an integer, got None"]),
+        ({"epochs": 0}, ["epochs must be at least 1, got 0"]),
+        ({"compile": [1]}, ["compile must be True or False, got [1]"]),
+        ({"compile": 1}, ["compile must be True or False, got 1"]),
+        ({"dropout": "0.1"}, ["dropout must be a number, got '0.1'"]),
+        ({"dropout": 1.5}, ["dropout must be", "less than 1, got 1.5"]),
+        ({"weight_decay": float("nan")}, ["weight_decay must be a finite number", "got nan"]),
+        ({"seed": 2**70}, ["seed must be at most"]),
+        ({"preset": "gpt2-huge"}, ["preset must be one of 'gpt2-nano'", "got 'gpt2-huge'"]),
+        ({"preset": {"n_layer": 1}}, ["preset must be one of"]),
+        ({"schedule": None}, ["schedule must be one of 'constant', 'cosine', got None"]),
+        ({"files": "fox.txt"}, ["files must be a list, got 'fox.txt'"]),
+        ({"files": [1]}, ["each of files must be a text, got 1"]),
+        ({"sample_prompt": ["The"]}, ["sample_prompt must be a text, got ['The']"]),
+        ({"keep": 1}, ["keep must be at least 2, got 1"]),
+        ({"run": "rm"}, ["there is no option 'run'; expected files, preset"]),
+        ({"traceback": True}, ["there is no option 'traceback'"]),
+        ({"sample_prompt": [[0] * 10_000]}, ["sample_prompt must be a text, got [[0, 0,", "..."]),
+    ],
+)
+def test_options_that_were_damaged_are_one_line_which_names_them(
+    run_directory: Path, tmp_path: Path, fails: Fails, change: dict[str, object], parts: list[str]
+) -> None:
+    """Whatever was in the file used to become the parser's defaults, the function to call among them."""
+    content = saved(run_directory, "options.json") | change
+    (tmp_path / "options.json").write_text(json.dumps(content), encoding="utf-8")
+    fails(["train", "--out", tmp_path, "--resume"], str(tmp_path / "options.json"), *parts)
+    assert [path.name for path in tmp_path.iterdir()] == ["options.json"]
+
+
+@pytest.mark.parametrize(
+    ("content", "part"),
+    [
+        ("", "is not JSON"),
+        ("[]", "is not a JSON object"),
+        ('{"seed": 1, "seed": 2}', "a key comes twice"),
+        ("[" * 100_000, "options.json"),
+        ('{"sample_prompt": "' + "a" * (1 << 20) + '"}', "larger than 1,048,576 bytes"),
+    ],
+)
+def test_options_that_are_no_json_are_one_line(tmp_path: Path, fails: Fails, content: str, part: str) -> None:
+    (tmp_path / "options.json").write_text(content, encoding="utf-8")
+    fails(["train", "--out", tmp_path, "--resume"], "options.json", part)
+
+
+def test_options_that_an_older_version_did_not_save_have_their_defaults(run_directory: Path, tmp_path: Path) -> None:
+    shutil.copytree(run_directory, tmp_path / "run")
+    content = saved(run_directory, "options.json")
+    for name in ("weight_decay", "keep", "early_stopping"):
+        del content[name]
+    (tmp_path / "run" / "options.json").write_text(json.dumps(content), encoding="utf-8")
+    assert resume(tmp_path / "run", "--quiet", "--epochs", 3) == 0
+    assert saved(tmp_path / "run", "options.json") == saved(run_directory, "options.json") | {"epochs": 3}
+
+
+# --- fine-tuning ---
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that knows the characters of the text and has a longer context than it."""
+    directory = tmp_path_factory.mktemp("base")
+    tokenizer = CharTokenizer.from_text("The quick brown fox jumps over the lazy dog. ")
+    shape = GPT2Config(vocab_size=tokenizer.n_vocab, context_length=4096, n_layer=1, n_head=2, n_embd=16, dropout=0.25)
+    GPT2Model(shape).save_pretrained(directory)
+    save_tokenizer(tokenizer, directory)
+    return directory
+
+
+def tune(text: Path, base: Path, out: Path, *options: object) -> int:
+    return train(text, out, "--from-pretrained", base, "--device", "cpu", "--quiet", *options)
+
+
+def test_fine_tuning_starts_from_a_saved_model(run_directory: Path, text_file: Path, tmp_path: Path) -> None:
+    assert tune(text_file, run_directory, tmp_path / "tuned", "--max-steps", 2) == 0
+    before = TrainingHistory.load(run_directory / "history.json")
+    after = TrainingHistory.load(tmp_path / "tuned" / "history.json")
+    assert after.train_losses[0] < before.train_losses[0] - 0.5
+    assert load_tokenizer(tmp_path / "tuned") == load_tokenizer(run_directory)
+
+
+def test_a_text_shorter_than_the_context_is_tuned_on_shorter_windows(
+    base: Path, text_file: Path, tmp_path: Path, fails: Fails
+) -> None:
+    """The error advised a shorter context length, and the option for it was ignored."""
+    arguments = ["train", text_file, "--from-pretrained", base, "--out", tmp_path / "run"]
+    fails(arguments, "training part", "pass context_length=1619 or less")
+    fails([*arguments, "--context-length", 5000], "--context-length is 5000", "4096 tokens at most")
+    assert tune(text_file, base, tmp_path / "run", "--context-length", 32, "--max-steps", 1) == 0
+    assert GPT2Model.from_pretrained(tmp_path / "run").config.context_length == 4096
+    assert saved(tmp_path / "run", "options.json")["context_length"] == 32
+    assert resume(tmp_path / "run", "--max-steps", 2, "--quiet") == 0
+
+
+@pytest.mark.parametrize(("options", "dropout"), [([], 0.25), (["--dropout", "0.4"], 0.4), (["--dropout", "0"], 0.0)])
+def test_the_dropout_of_a_tuned_model_is_its_own_or_the_one_asked_for(
+    base: Path, text_file: Path, tmp_path: Path, options: list[str], dropout: float
+) -> None:
+    """It used to be recorded among the options, and ignored."""
+    assert tune(text_file, base, tmp_path / "run", "--context-length", 32, "--max-steps", 1, *options) == 0
+    assert saved(tmp_path / "run", "config.json")["resid_pdrop"] == dropout
+    assert saved(tmp_path / "run", "options.json")["dropout"] == dropout
+    assert resume(tmp_path / "run", "--max-steps", 2, "--quiet") == 0
+    assert saved(tmp_path / "run", "config.json")["resid_pdrop"] == dropout
+
+
+@pytest.mark.parametrize("option", [["--preset", "gpt2-micro"], ["--tokenizer", "gpt2"]])
+def test_an_option_of_new_models_is_refused_with_one_that_is_not_new(
+    base: Path, text_file: Path, tmp_path: Path, fails: Fails, option: list[str]
+) -> None:
+    arguments = ["train", text_file, "--from-pretrained", base, "--out", tmp_path / "run", *option]
+    fails(arguments, f"{option[0]} is of a new model", "leave out one of the two")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_fine_tuned_run_resumes_without_the_model_that_it_began_with(
+    run_directory: Path, text_file: Path, tmp_path: Path
+) -> None:
+    base, whole, stopped = tmp_path / "base", tmp_path / "whole", tmp_path / "stopped"
+    shutil.copytree(run_directory, base)
+    assert tune(text_file, base, whole, "--epochs", 1) == 0
+    with interrupted_at(3):
+        assert tune(text_file, base, stopped, "--epochs", 1) == 130
+    shutil.rmtree(base)
+    assert resume(stopped, "--quiet") == 0
+    assert (stopped / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
