@@ -1,6 +1,7 @@
 """Losses against the definition, written out in float64."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -8,9 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-import tinygpt2.losses
+import tinygpt2.kernels.cross_entropy
 from tinygpt2 import cross_entropy_loss, perplexity
-from tinygpt2.losses import IGNORE_INDEX, summed_cross_entropy, summed_linear_cross_entropy
+from tinygpt2.kernels.cross_entropy import linear_cross_entropy
+from tinygpt2.losses import IGNORE_INDEX, summed_cross_entropy
+
+summed_linear_cross_entropy = partial(linear_cross_entropy, reduction="sum")
 
 SHAPES = st.lists(st.integers(1, 5), max_size=3).map(tuple)
 
@@ -133,7 +137,7 @@ def test_head_and_loss_fused_are_head_then_loss(
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            tinygpt2.losses, "_logits_at_once", lambda _: 1
+            tinygpt2.kernels.cross_entropy, "_LOGITS_AT_ONCE_CPU", 1
         )  # so that 16 rows are one part, the last one ragged
         for got, expected in zip(losses_and_gradients(fused=True), losses_and_gradients(fused=False), strict=True):
             assert (got is None) == (expected is None)
@@ -143,7 +147,7 @@ def test_head_and_loss_fused_are_head_then_loss(
 
 @pytest.mark.parametrize("parts", [1, 2**22], ids=["in parts", "at once"])
 def test_fused_gradients_of_several_parts_are_right(monkeypatch: pytest.MonkeyPatch, parts: int) -> None:
-    monkeypatch.setattr(tinygpt2.losses, "_logits_at_once", lambda _: parts)
+    monkeypatch.setattr(tinygpt2.kernels.cross_entropy, "_LOGITS_AT_ONCE_CPU", parts)
     hidden = torch.randn(5, 13, 6, requires_grad=True)
     weight = torch.randn(61, 6, requires_grad=True)
     targets = torch.randint(61, (5, 13))

@@ -3,6 +3,7 @@
 import ctypes
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -16,14 +17,12 @@ _LARGEST = (1 << 31) - 1  # what an int holds
 
 _ZEN_5 = 26  # AMD's number of the family
 
-_state = {"kept": False}
-
 KEEP_MEMORY = "TINYGPT2_KEEP_MEMORY"
 ONEDNN = "TINYGPT2_ONEDNN"
 
 
-def keep_memory() -> bool:
-    """Makes glibc keep freed blocks of any size for the process; returns whether it was glibc, and was not told not to.
+def keep_memory() -> None:
+    """Makes glibc keep freed blocks of any size for the process, unless it is told not to.
 
     By default glibc gives each large block back to the system when it is freed and asks for it anew, and the kernel
     zeroes its pages each time. A training step on the CPU frees and asks for the same large blocks again and again. The
@@ -33,18 +32,11 @@ def keep_memory() -> bool:
     Source: mallopt(3).
     """
     if not sys.platform.startswith("linux") or os.environ.get(KEEP_MEMORY) == "0":
-        return False
+        return
     libc = ctypes.CDLL(None)
-    if not hasattr(libc, "gnu_get_libc_version"):  # another libc, musl for instance
-        return False
-    settings = ((_M_MMAP_THRESHOLD, _LARGEST), (_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, _LARGEST))
-    _state["kept"] = [libc.mallopt(name, value) for name, value in settings] == [1, 1, 1]
-    return _state["kept"]
-
-
-def memory_is_kept() -> bool:
-    """Returns whether `keep_memory` was called in this process and took effect."""
-    return _state["kept"]
+    if hasattr(libc, "gnu_get_libc_version"):  # other libcs, musl for instance, have other ways
+        for name, value in ((_M_MMAP_THRESHOLD, _LARGEST), (_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, _LARGEST)):
+            libc.mallopt(name, value)
 
 
 @contextmanager
@@ -58,17 +50,39 @@ def fast_products() -> Iterator[None]:
 
     Source: PyTorch's "Numerical accuracy", oneDNN's "Primitive attributes: floating-point math mode".
     """
-    mkldnn: Any = torch.backends.mkldnn  # whose settings have no types
-    matmul = mkldnn.matmul
-    before = matmul.fp32_precision
-    if before != "none" or os.environ.get(ONEDNN) == "0" or not _mkl_is_slow(Path("/proc/cpuinfo")):
+    if os.environ.get(ONEDNN) == "0" or not _mkl_is_slow(Path("/proc/cpuinfo")):
         yield
         return
-    matmul.fp32_precision = "bf16"
+    with _precision.lock:  # threads share the setting: the first one in makes it, the last one out takes it back
+        if not _precision.holders:
+            _precision.before = _matmul().fp32_precision
+            if _precision.before == "none":
+                _matmul().fp32_precision = "bf16"
+        _precision.holders += 1
     try:
         yield
     finally:
-        matmul.fp32_precision = before
+        with _precision.lock:
+            _precision.holders -= 1
+            if not _precision.holders:
+                _matmul().fp32_precision = _precision.before
+
+
+class _Precision:
+    """oneDNN's precision before tinygpt2 changed it, and how many now want the change."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.holders = 0
+        self.before = "none"
+
+
+_precision = _Precision()
+
+
+def _matmul() -> Any:  # noqa: ANN401 - settings without types
+    mkldnn: Any = torch.backends.mkldnn
+    return mkldnn.matmul
 
 
 @cache

@@ -5,32 +5,55 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import override
 
+from tinygpt2.kernels.switch import usable
+
 _LEVELS = 2**16  # a quarter of a 64-bit random number decides about an element
 
 
 class Dropout(nn.Dropout):
-    """`torch.nn.Dropout` with `dropout`."""
+    """`torch.nn.Dropout` with `dropout`.
+
+    Attributes:
+        seed: Of its random numbers on a CPU; each call draws the same ones until it changes. ``None`` for PyTorch's
+            global ones.
+    """
+
+    seed: int | None = None
+
+    @property
+    def usable_seed(self) -> int | None:
+        """The seed, where it can be used: compiled code would be compiled anew for each."""
+        return None if torch.compiler.is_compiling() else self.seed
 
     @override
     def forward(self, input: Tensor) -> Tensor:
-        return dropout(input, self.p) if self.training else input
+        return dropout(input, self.p, seed=self.usable_seed) if self.training else input
 
 
-def dropout(x: Tensor, p: float) -> Tensor:
-    """Returns ``x`` with each element zero with probability ``p``, and the others larger by 1 / (1 - p).
+def dropout(input: Tensor, p: float = 0.5, training: bool = True, *, seed: int | None = None) -> Tensor:  # noqa: A002 - the twin's
+    """Returns `torch.nn.functional.dropout`: each element zero with probability ``p``, the others times 1 / (1 - p).
 
     On a CPU ``p`` is rounded to a multiple of 1 / 65536, and the others are scaled by what it then is.
 
+    Args:
+        input: Any shape, floating point.
+        p: From 0 to 1.
+        training: Whether to drop anything.
+        seed: Of the random numbers, for the kernel; ``None`` for PyTorch's global ones.
+
     Source: Srivastava et al. 2014.
     """
-    if x.device.type != "cpu" or torch.compiler.is_compiling():
-        return F.dropout(x, p)
+    if not training or input.device.type != "cpu" or not usable("dropout", input):
+        return F.dropout(input, p, training)
     kept = round((1 - p) * _LEVELS)
     if kept == _LEVELS:
-        return x
+        return input
     # PyTorch's bernoulli_ draws a number of the Mersenne Twister for each element, on one thread but for Intel's
     # processors. One draw here serves four elements, and what remains uses vectors and all threads.
-    draws = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
-    levels = draws.view(torch.int16)[: x.numel()].view(x.shape)
-    mask = torch.lt(levels, max(kept, 1) - _LEVELS // 2, out=torch.empty(x.shape, dtype=x.dtype))
-    return x * mask.mul_(_LEVELS / max(kept, 1))
+    generator = None if seed is None else torch.Generator().manual_seed(seed)
+    draws = torch.empty((input.numel() + 3) // 4, dtype=torch.int64, device="cpu")
+    draws.random_(-(2**63), None, generator=generator)
+    levels = draws.view(torch.int16)[: input.numel()].view(input.shape)
+    mask = torch.empty(input.shape, dtype=input.dtype, device="cpu")
+    torch.lt(levels, max(kept, 1) - _LEVELS // 2, out=mask)
+    return input * mask.mul_(_LEVELS / max(kept, 1))

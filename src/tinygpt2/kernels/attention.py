@@ -1,0 +1,51 @@
+"""Causal attention, which on a CPU is faster with dropout, and on few positions, when it makes its weights."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tinygpt2.kernels.dropout import dropout
+from tinygpt2.kernels.switch import usable
+
+LONG = 512  # positions, from which on a CPU gains more by not making the weights of attention than it loses
+
+
+def scaled_dot_product_attention(  # noqa: PLR0917 - the twin's arguments
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    *,
+    seed: int | None = None,
+) -> Tensor:
+    """Returns `torch.nn.functional.scaled_dot_product_attention`, (B, H, T, D).
+
+    With dropout PyTorch leaves its fused kernel, and on few positions that kernel's matrix multiplications are small.
+
+    Args:
+        query: (B, H, T, D).
+        key: (B, H, S, D).
+        value: (B, H, S, D).
+        attn_mask: Which keys each query sees, broadcast to (B, H, T, S); ``None`` for all.
+        dropout_p: Probability of dropout on the weights of attention.
+        is_causal: Whether query t sees the keys up to t alone.
+        seed: Of the dropout on a CPU, for the kernel; ``None`` for PyTorch's global random numbers.
+    """
+    batch, heads, n, width = query.shape
+    if (
+        query.device.type != "cpu"
+        or not is_causal
+        or not usable("attention", query, key, value)
+        or n == 1
+        or not (dropout_p or n <= LONG)
+    ):
+        return F.scaled_dot_product_attention(query, key, value, attn_mask, dropout_p, is_causal)
+    query, key, value = (x.reshape(-1, n, width) for x in (query, key, value))  # (B * H, T, D)
+    later = torch.full((n, n), -math.inf, dtype=query.dtype, device="cpu").triu_(1)
+    weights = torch.baddbmm(later, query, key.transpose(1, 2), alpha=1 / math.sqrt(width)).softmax(dim=-1)
+    weights = dropout(weights, dropout_p, seed=seed)
+    return (weights.to(value.dtype) @ value).view(batch, heads, n, width)

@@ -1,0 +1,129 @@
+"""The head and the loss in one, which never hold all the logits."""
+
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from typing_extensions import override
+
+from tinygpt2.kernels.switch import usable
+
+# Logits held at once: enough rows for fast matrix multiplications, little beside a model. On a CPU that is 64 MB in
+# fp32, in one buffer for all pieces, because a new one each time would be zeroed by the kernel each time.
+_LOGITS_AT_ONCE_CPU = 2**24
+_LOGITS_AT_ONCE_GPU = 2**26
+
+
+def linear_cross_entropy(
+    input: Tensor,  # noqa: A002 - the twin's name
+    linear_weight: Tensor,
+    target: Tensor,
+    *,
+    reduction: Literal["mean", "sum"] = "mean",
+    ignore_index: int = -100,
+    scale: float = 1.0,
+) -> Tensor:
+    """Returns ``scale * F.cross_entropy(input @ linear_weight.T, target)`` without ever holding all the logits.
+
+    The twin is `torch.nn.functional.linear_cross_entropy`, new in PyTorch 2.13. GPT-2's logits are the largest tensor
+    of a training step by far: (B, T, 50257), twice with their gradient. Here they are made, used and overwritten a few
+    rows at a time, and both gradients are ready when the loss is.
+
+    Args:
+        input: (..., C), what the head reads.
+        linear_weight: (V, C), of the head.
+        target: (...), int64, each from 0 to V - 1 or ``ignore_index``.
+        reduction: Whether the mean or the sum over the targets that count.
+        ignore_index: A target that does not count.
+        scale: Multiplied with the loss; here it costs nothing, and afterwards a pass over the weight's gradient.
+
+    Returns:
+        A scalar in at least float32, differentiable once in ``input`` and ``linear_weight``.
+
+    Raises:
+        ValueError: If the shapes do not fit.
+
+    >>> import torch
+    >>> hidden, weight = torch.randn(2, 3, 8), torch.randn(50, 8)
+    >>> targets = torch.randint(50, (2, 3))
+    >>> plain = F.cross_entropy((hidden @ weight.T).flatten(0, 1), targets.flatten())
+    >>> torch.allclose(linear_cross_entropy(hidden, weight, targets), plain)
+    True
+    """
+    if input.shape[:-1] != target.shape:
+        raise ValueError(
+            "hidden states of shape (..., C) need targets of shape (...), "
+            f"got {tuple(input.shape)} and {tuple(target.shape)}"
+        )
+    rows, flat_target = input.reshape(-1, input.shape[-1]), target.reshape(-1)
+    if not usable("cross_entropy", input, linear_weight, target):
+        logits = F.linear(rows, linear_weight)
+        logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
+        return F.cross_entropy(logits, flat_target, ignore_index=ignore_index, reduction=reduction) * scale
+    device = input.device.type
+    if torch.is_autocast_enabled(device):
+        dtype = torch.get_autocast_dtype(device)
+        rows, linear_weight = rows.to(dtype), linear_weight.to(dtype)
+    of_one: Tensor | float = scale
+    if reduction == "mean":
+        of_one = scale / (flat_target != ignore_index).sum()
+    loss: Tensor = _LinearCrossEntropy.apply(rows, linear_weight, flat_target, ignore_index, of_one)  # type: ignore[no-untyped-call]
+    return loss
+
+
+class _LinearCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    @override
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, ignore_index: int, scale: Tensor | float
+    ) -> Tensor:
+        of_hidden, of_weight = ctx.needs_input_grad[:2]
+        dtype = torch.promote_types(hidden.dtype, torch.float32)
+        loss = torch.zeros((), dtype=dtype, device=hidden.device)
+        grad_hidden = torch.empty_like(hidden) if of_hidden else None
+        grad_weight: Tensor | None = None
+        at_once = _LOGITS_AT_ONCE_CPU if hidden.device.type == "cpu" else _LOGITS_AT_ONCE_GPU
+        rows = min(max(16, at_once // len(weight)), len(hidden))
+        buffer = torch.empty((rows, len(weight)), dtype=hidden.dtype, device=hidden.device)
+        with torch.autocast(hidden.device.type, enabled=False):
+            for start in range(0, len(hidden), rows):
+                part = hidden[start : start + rows]  # (n, C)
+                target = targets[start : start + rows].unsqueeze(1)  # (n, 1)
+                counts = target != ignore_index
+                target = target.where(counts, 0)
+                logits = torch.mm(part, weight.t(), out=buffer[: len(part)]).to(dtype)  # (n, V)
+                largest = logits.amax(dim=-1, keepdim=True)
+                at_target = logits.gather(1, target)
+                exponentials = logits.sub_(largest).exp_()
+                total = exponentials.sum(dim=-1, keepdim=True)
+                loss += (largest + total.log() - at_target).where(counts, 0).sum()
+                if not (of_hidden or of_weight):
+                    continue
+                # The gradient of the logits: softmax, less 1 at the target, nothing where the target does not count.
+                factor = counts.to(dtype) * scale
+                gradient = exponentials.mul_(factor / total).scatter_add_(1, target, -factor).to(hidden.dtype)
+                if grad_hidden is not None:
+                    grad_hidden[start : start + rows] = gradient @ weight
+                if of_weight and grad_weight is None:  # rather than zeros to add to
+                    grad_weight = (gradient.t() @ part).to(dtype)
+                elif grad_weight is not None and weight.dtype == dtype:
+                    grad_weight.addmm_(gradient.t(), part)
+                elif grad_weight is not None:
+                    grad_weight += gradient.t() @ part
+        if of_weight and grad_weight is None:
+            grad_weight = torch.zeros_like(weight, dtype=dtype)
+        ctx.gradients = (grad_hidden, grad_weight)
+        return loss * scale
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401 # pyright: ignore[reportIncompatibleMethodOverride]
+        if ctx.gradients is None:
+            raise RuntimeError("this loss can be differentiated only once; compute it again")
+        grad_hidden, grad_weight = ctx.gradients
+        ctx.gradients = None  # they are scaled in place, so that there is no second time
+        if grad.device.type != "cpu" or grad != 1:  # elsewhere the question would wait for the device
+            grad_hidden, grad_weight = (None if g is None else g.mul_(grad) for g in (grad_hidden, grad_weight))
+        return grad_hidden, grad_weight, None, None, None

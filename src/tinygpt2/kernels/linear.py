@@ -1,0 +1,54 @@
+"""The multiplication of a matrix and a single row, on all cores of a CPU."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tinygpt2.kernels.switch import calls_only, usable
+
+_ROWS_PER_THREAD = 64  # of the weight, below which dividing the work costs more than it saves
+
+
+def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:  # noqa: A002 - the twin's name
+    """Returns `torch.nn.functional.linear`, for a single row in fp32 and without gradients on all cores of a CPU.
+
+    PyTorch multiplies a matrix by a vector on one core, which reads memory at a fraction of what the machine can. A
+    batch of matrices is spread over the cores, and so are the rows of the weight as a batch of blocks of rows.
+    """
+    if torch.is_grad_enabled() or input.numel() != weight.shape[-1] or not _is_usable(input, weight):
+        return F.linear(input, weight, bias)
+    height, width = weight.shape
+    threads = torch.get_num_threads()
+    rest = height % threads
+    blocks = (weight[:-rest] if rest else weight).view(threads, -1, width)
+    # Laid out as the transpose of a row the vector is four times as fast as as a column.
+    column = input.reshape(1, width).t().expand(threads, -1, -1)
+    out = torch.bmm(blocks, column).view(-1)
+    if rest:
+        out = torch.cat([out, weight[-rest:] @ input.view(-1)])
+    if bias is not None:
+        out += bias
+    return out.view(*input.shape[:-1], height)
+
+
+def project(layer: nn.Module, x: Tensor) -> Tensor:
+    """Returns ``layer(x)``; where calling a layer is no more than PyTorch's ``nn.Linear``, by `linear`.
+
+    So the layers of a model stay PyTorch's own, which tools for quantisation and adapters look for and replace.
+    """
+    if torch.is_grad_enabled() or x.numel() != x.shape[-1] or not calls_only(layer, nn.Linear.forward):
+        out: Tensor = layer(x)
+        return out
+    return linear(x, layer.weight, layer.bias)  # type: ignore[arg-type]
+
+
+def _is_usable(x: Tensor, weight: Tensor) -> bool:
+    return (
+        weight.dim() == 2
+        and weight.shape[0] >= _ROWS_PER_THREAD * torch.get_num_threads()
+        and x.device.type == weight.device.type == "cpu"
+        and x.dtype == weight.dtype == torch.float32
+        and weight.is_contiguous()
+        and not torch.is_autocast_enabled("cpu")
+        and usable("linear", x, weight)
+    )
