@@ -1,19 +1,20 @@
-"""How good a model is on data that it does not learn from."""
+"""The loss of a model over data that it does not learn from."""
 
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from tinygpt2._internal.checks import check_int
 from tinygpt2._internal.cpu import fast_products
-from tinygpt2.data.windows import Batch
-from tinygpt2.losses import IGNORE_INDEX, perplexity, summed_cross_entropy, summed_linear_cross_entropy
-from tinygpt2.model.gpt2 import GPT2Model
+from tinygpt2.data.batches import as_batch
+from tinygpt2.losses import IGNORE_INDEX, perplexity
 from tinygpt2.model.modes import evaluation_mode
+from tinygpt2.model.objective import NextTokenLoss
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Evaluation:
         perplexity: exp(loss).
         tokens: How many targets it is the mean of.
 
+    >>> import math
     >>> result = Evaluation(loss=2.0, perplexity=math.exp(2.0), tokens=1000)
     >>> f"{result.loss / math.log(2):.2f} bits per token"
     '2.89 bits per token'
@@ -35,7 +37,7 @@ class Evaluation:
     tokens: int
 
 
-def evaluate(model: nn.Module, loader: Iterable[Batch], *, max_batches: int | None = None) -> Evaluation:
+def evaluate(model: nn.Module, loader: Iterable[Any], *, max_batches: int | None = None) -> Evaluation:
     """Returns the loss of a model over a data set, in which every token weighs alike whatever the batch sizes.
 
     Dropout is off, and the model is left in the mode it was in. A last batch that is smaller than the others counts
@@ -43,10 +45,12 @@ def evaluate(model: nn.Module, loader: Iterable[Batch], *, max_batches: int | No
 
     Args:
         model: Any module from tokens (B, T) to logits (B, T, V), such as a `GPT2Model`.
-        loader: (inputs, targets), both (B, T) int64; targets of -100 do not count. Moved to the model's device.
-        max_batches: Read no more than so many batches; ``None`` for all.
+        loader: (inputs, targets), both (B, T) int64; targets of -100 do not count. Or dicts of ``input_ids`` and
+            ``labels``, as Hugging Face means them: unshifted. Moved to the model's device.
+        max_batches: How many batches to read at most; ``None`` for all.
 
     Raises:
+        TypeError: If a batch is of another form.
         ValueError: If the loader has no batch, or no target that counts.
 
     >>> from tinygpt2 import GPT2Config, GPT2Model, make_dataloader
@@ -61,11 +65,13 @@ def evaluate(model: nn.Module, loader: Iterable[Batch], *, max_batches: int | No
     if max_batches is not None:
         check_int("max_batches", max_batches)
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    objective = NextTokenLoss(model)
     losses: list[Tensor] = []
     counts: list[Tensor] = []
     with torch.no_grad(), evaluation_mode(model), fast_products():
-        for inputs, targets in islice(loader, max_batches):
-            losses.append(_summed_loss(model, inputs.to(device), targets.to(device)))
+        for i, batch in enumerate(islice(loader, max_batches)):
+            inputs, targets = as_batch(batch, f"batch {i}")
+            losses.append(objective(inputs.to(device), targets.to(device)))
             counts.append((targets != IGNORE_INDEX).sum())
     if not losses:
         raise ValueError(
@@ -78,9 +84,3 @@ def evaluate(model: nn.Module, loader: Iterable[Batch], *, max_batches: int | No
         raise ValueError(f"there is nothing to evaluate: every target is {IGNORE_INDEX}, which does not count")
     loss = math.fsum(torch.stack(losses).tolist()) / tokens
     return Evaluation(loss=loss, perplexity=perplexity(loss), tokens=tokens)
-
-
-def _summed_loss(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
-    if isinstance(model, GPT2Model):  # the same in less memory
-        return summed_linear_cross_entropy(model.hidden_states(inputs), model.head_weight, targets)
-    return summed_cross_entropy(model(inputs), targets)

@@ -80,6 +80,7 @@ def plot_temperatures(
         ImportError: If matplotlib is not installed.
         ValueError: If the shapes do not fit or a temperature is not greater than 0.
 
+    >>> import torch
     >>> logits = torch.tensor([0.0, 2.0, 1.0])
     >>> figure = plot_temperatures(logits, labels=["every", "effort", "moves"])
     >>> figure.axes[0].get_ylabel()
@@ -121,6 +122,7 @@ def plot_token_frequencies(
         ValueError: If the shapes do not fit, a number is out of range, or the sampler does not return an id for each
             row.
 
+    >>> import torch
     >>> from tinygpt2 import GreedySampler
     >>> logits = torch.tensor([0.0, 2.0, 1.0])
     >>> figure = plot_token_frequencies(GreedySampler(), logits)

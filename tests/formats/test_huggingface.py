@@ -4,6 +4,7 @@ import copy
 import json
 import logging
 import pickle
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,6 @@ from torch import Tensor
 
 import tinygpt2.formats.huggingface
 from tinygpt2 import GPT2Config, GPT2Model
-from tinygpt2._internal.files import atomic_write
 from tinygpt2.formats.huggingface import config_from_huggingface, config_to_huggingface
 
 TINY = GPT2Config(vocab_size=61, context_length=16, n_layer=2, n_head=3, n_embd=24)
@@ -159,14 +159,11 @@ def test_saving_that_fails_leaves_the_old_files_whole(saved: Path, file: str, mo
         path.write_bytes(b"half of i")
         raise OSError("no space left on device")
 
-    def write_file(path: Path, _chunks: object) -> None:
-        full_disk(path)
+    def write_file(path: Path, *, chunks: Iterable[memoryview | bytes]) -> object:
+        return full_disk(path) if f".{file}." in path.name else real(path, chunks)
 
-    def write_text(path: Path, _text: str) -> None:
-        atomic_write(path, full_disk)
-
-    fake = write_file if file == "model.safetensors" else write_text
-    monkeypatch.setattr(tinygpt2.formats.huggingface, fake.__name__, fake)
+    real = tinygpt2.formats.huggingface.write_file
+    monkeypatch.setattr(tinygpt2.formats.huggingface, "write_file", write_file)
     same_shape = random_model()
     with pytest.raises(OSError, match="no space left"):
         same_shape.save_pretrained(saved)

@@ -9,6 +9,7 @@ import logging
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from tinygpt2._internal.files import atomic_write, read_json, write_file, write_text
+from tinygpt2._internal.files import atomic_write, read_json, write_file
 from tinygpt2.config import GPT2Config
 from tinygpt2.formats.manifest import MANIFEST_FILE, verify_manifest
 from tinygpt2.formats.safetensors import safetensors_chunks
@@ -57,13 +58,18 @@ FIXED: dict[str, tuple[object, ...]] = {
 }
 
 
-def config_to_huggingface(config: GPT2Config) -> dict[str, Any]:
+def config_to_huggingface(config: GPT2Config, end_of_text: int | None = None) -> dict[str, Any]:
     """Returns what ``config.json`` holds for a model of this shape.
+
+    Args:
+        config: The shape.
+        end_of_text: The id that ends a text; that of GPT-2's vocabulary if ``None``, where the model has it.
 
     >>> config_to_huggingface(GPT2Config())["n_positions"]
     1024
     """
-    end_of_text = GPT2_END_OF_TEXT if config.vocab_size > GPT2_END_OF_TEXT else None
+    if end_of_text is None and config.vocab_size > GPT2_END_OF_TEXT:
+        end_of_text = GPT2_END_OF_TEXT
     return {
         "architectures": ["GPT2LMHeadModel"],
         **{key: values[0] for key, values in FIXED.items()},
@@ -130,20 +136,23 @@ def _our_name(theirs: str) -> str:
     return theirs.removeprefix("transformer.")
 
 
-def write_pretrained(directory: str | os.PathLike[str], config: GPT2Config, state: Mapping[str, Tensor]) -> None:
-    """Writes ``config.json`` and ``model.safetensors``, each in one step; the directory is made if it is not there."""
+Contents = dict[str, Iterable[memoryview | bytes]]
+"""The bytes of files, in pieces, by the files' names."""
+
+
+def write_pretrained(directory: str | os.PathLike[str], contents: Contents) -> None:
+    """Writes what `pretrained_contents` returned, each file in one step; the directory is made if it is not there."""
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    contents = pretrained_contents(config, state)
-    atomic_write(directory / WEIGHTS_FILE, lambda path: write_file(path, contents[WEIGHTS_FILE]))
-    write_text(directory / CONFIG_FILE, b"".join(contents[CONFIG_FILE]).decode())
+    for name, chunks in contents.items():
+        atomic_write(directory / name, partial(write_file, chunks=chunks))
 
 
-def pretrained_contents(config: GPT2Config, state: Mapping[str, Tensor]) -> dict[str, Iterable[memoryview | bytes]]:
-    """Returns the bytes of ``model.safetensors`` and ``config.json``, in pieces."""
+def pretrained_contents(config: GPT2Config, state: Mapping[str, Tensor], end_of_text: int | None = None) -> Contents:
+    """Returns the bytes of ``model.safetensors`` and ``config.json``, whose end of text is as given."""
     weights = state_to_huggingface(state, config)
     dtype = str(next(iter(weights.values())).dtype).removeprefix("torch.")
-    content = config_to_huggingface(config) | {"dtype": dtype}
+    content = config_to_huggingface(config, end_of_text) | {"dtype": dtype}
     return {
         WEIGHTS_FILE: safetensors_chunks(weights),
         CONFIG_FILE: [(json.dumps(content, indent=2) + "\n").encode()],

@@ -48,6 +48,7 @@ def generate(
         ValueError: If the tokens are not (B, T) or outside the vocabulary, a number is out of range, the model gives
             logits that are not finite, or the sampler does not return an id for each row.
 
+    >>> import torch
     >>> from tinygpt2 import GPT2Config
     >>> shape = GPT2Config(
     ...     vocab_size=100, context_length=16, n_layer=1, n_head=2, n_embd=32
@@ -73,6 +74,7 @@ def stream(
 
     Arguments and errors are those of `generate`; they are checked at the call, before the first token is asked for.
 
+    >>> import torch
     >>> from tinygpt2 import GPT2Config
     >>> shape = GPT2Config(
     ...     vocab_size=100, context_length=16, n_layer=1, n_head=2, n_embd=32
@@ -189,6 +191,6 @@ class _Texts:
 
     def _read_last(self) -> Tensor:
         """Adds the last token to the cache."""
-        # A single row is not multiplied faster by oneDNN, but by all cores: see model.linear.
+        # A single row is not multiplied faster by oneDNN, but by all cores: see kernels.linear.
         with fast_products() if len(self.tokens) > 1 else nullcontext():
             return self.model.last_logits(self.tokens[:, self.length - 1 : self.length], self.cache)

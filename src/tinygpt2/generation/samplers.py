@@ -55,6 +55,7 @@ class Sampler(Protocol):
 class GreedySampler:
     """The most probable token; of several with the same logit the first.
 
+    >>> import torch
     >>> GreedySampler()(torch.tensor([[0.1, 2.0, 1.0]]))
     tensor([1])
     """
@@ -75,6 +76,7 @@ class GreedySampler:
 class MultinomialSampler:
     """A token drawn with its probability under the softmax of the logits.
 
+    >>> import torch
     >>> generator = torch.Generator().manual_seed(123)
     >>> MultinomialSampler()(torch.zeros(5, 50), generator=generator).shape
     torch.Size([5])
@@ -103,6 +105,7 @@ class TopKSampler:
         k: How many tokens stay, at least 1.
         then: The sampler that chooses among them.
 
+    >>> import torch
     >>> logits = torch.tensor([[0.0, 3.0, 1.0, 2.0]])
     >>> TopKSampler(1)(logits)
     tensor([1])
@@ -138,6 +141,7 @@ class TemperatureSampler:
         temperature: Greater than 0. Towards 0 the choice becomes greedy, towards infinity uniform.
         then: The sampler that chooses with the new logits.
 
+    >>> import torch
     >>> TemperatureSampler(1e-6)(torch.tensor([[0.0, 3.0, 1.0]]))
     tensor([1])
     >>> TemperatureSampler(0)
@@ -183,6 +187,7 @@ class TopPSampler:
         p: Greater than 0, at most 1; 1 keeps everything.
         then: The sampler that chooses among them.
 
+    >>> import torch
     >>> TopPSampler(0.5)(torch.tensor([[0.6, 0.3, 0.1]]).log())
     tensor([0])
     """
@@ -221,6 +226,7 @@ class MinPSampler:
         p: Greater than 0, at most 1; 1 keeps only the most probable and what ties with it.
         then: The sampler that chooses among them.
 
+    >>> import torch
     >>> MinPSampler(0.6)(torch.tensor([[0.6, 0.3, 0.1]]).log())
     tensor([0])
     """

@@ -32,6 +32,7 @@ class KVCache:
     Raises:
         ValueError: If the capacity is beyond the context length, or ``padding`` is not (B,) counts.
 
+    >>> import torch
     >>> from tinygpt2 import GPT2Model
     >>> shape = GPT2Config(
     ...     vocab_size=9, context_length=8, n_layer=2, n_head=2, n_embd=4

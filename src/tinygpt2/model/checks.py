@@ -1,10 +1,33 @@
-"""Checks of what a model is called with."""
+"""Checks of what a model is called with, and of what its call is."""
+
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
 
 from tinygpt2.config import GPT2Config
+from tinygpt2.kernels.switch import is_plain_computation
 from tinygpt2.model.cache import KVCache
+
+
+def check_weight_names(found: Iterable[str], expected: Iterable[str]) -> None:
+    """Raises ``ValueError`` if a model's weights are not those that its class makes, of an adapter for instance."""
+    if differing := sorted(set(found) ^ set(expected)):
+        names = ", ".join(differing[:3]) + (f" and {len(differing) - 3} more" if len(differing) > 3 else "")
+        raise ValueError(
+            f"the model's weights are not those of its class, so that from_pretrained could not read them: {names}. "
+            "Merge adapters into the model first (peft: merge_and_unload()), save a quantised model before it is "
+            "quantised, or save model.state_dict() yourself"
+        )
+
+
+def check_inputs(tokens: Tensor, cache: KVCache | None, config: GPT2Config) -> None:
+    """Raises ``ValueError`` if a model of this shape cannot be called so."""
+    if not is_plain_computation():  # values cannot be looked at, and shapes may be symbols
+        return
+    check_tokens(tokens, config)
+    if cache is not None:
+        check_cache(tokens, cache, config)
 
 
 def check_tokens(tokens: Tensor, config: GPT2Config) -> None:
@@ -31,6 +54,7 @@ def check_tokens(tokens: Tensor, config: GPT2Config) -> None:
 
 
 def check_cache(tokens: Tensor, cache: KVCache, config: GPT2Config) -> None:
+    """Raises ``ValueError`` if ``tokens`` cannot continue what the cache holds."""
     batch, n = tokens.shape
     if batch != cache.batch_size:
         raise ValueError(f"the cache is for a batch of {cache.batch_size}, but {batch} sequences were given")

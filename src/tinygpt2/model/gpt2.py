@@ -7,6 +7,7 @@ The names of the parts are those of transformers' GPT-2.
 
 import math
 import os
+from collections.abc import Mapping
 from typing import Self
 
 import torch
@@ -15,68 +16,18 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from tinygpt2.config import GPT2Config
-from tinygpt2.formats.huggingface import read_pretrained, write_pretrained
-from tinygpt2.kernels.dropout import Dropout, dropout
+from tinygpt2.formats.huggingface import Contents, pretrained_contents, read_pretrained, write_pretrained
+from tinygpt2.kernels.attention import scaled_dot_product_attention
+from tinygpt2.kernels.dropout import Dropout
+from tinygpt2.kernels.linear import linear, project
+from tinygpt2.kernels.switch import calls_only, is_plain_computation
 from tinygpt2.model.cache import KVCache
-from tinygpt2.model.checks import check_cache, check_tokens
+from tinygpt2.model.checks import check_inputs, check_weight_names
+from tinygpt2.text.storage import TOKENIZER_FILE, tokenizer_content
+from tinygpt2.text.tokenizers import Tokenizer
 
 INITIAL_STD = 0.02  # GPT-2's, for all matrices and embeddings
 LAYER_NORM_EPSILON = 1e-5
-
-
-class Linear(nn.Linear):
-    """`torch.nn.Linear` with `linear`."""
-
-    @override
-    def forward(self, input: Tensor) -> Tensor:
-        return linear(input, self.weight, self.bias)
-
-
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Returns ``F.linear(x, weight, bias)``, for a single row on all cores of a CPU.
-
-    PyTorch multiplies a matrix by a vector on one core, which reads memory at a fraction of what the machine can. A
-    batch of matrices is spread over the cores, and so are the rows of the weight as a batch of blocks of rows.
-    """
-    height, width = weight.shape
-    if (
-        torch.compiler.is_compiling()
-        or x.numel() != width  # more than one row
-        or x.device.type != "cpu"
-        or x.dtype != torch.float32
-        or height < 64 * (threads := torch.get_num_threads())
-        or torch.is_grad_enabled()
-        or torch.is_autocast_enabled("cpu")
-    ):
-        return F.linear(x, weight, bias)
-    rest = height % threads
-    blocks = (weight[:-rest] if rest else weight).view(threads, -1, width)
-    # Laid out as the transpose of a row the vector is four times as fast as as a column.
-    column = x.reshape(1, width).t().expand(threads, -1, -1)
-    out = torch.bmm(blocks, column).view(-1)
-    if rest:
-        out = torch.cat([out, weight[-rest:] @ x.view(-1)])
-    if bias is not None:
-        out += bias
-    return out.view(*x.shape[:-1], height)
-
-
-LONG = 512  # positions, from which on a CPU gains more by not making the weights of attention than it loses
-
-
-def _causal_attention(query: Tensor, key: Tensor, value: Tensor, p: float) -> Tensor:
-    """Returns ``F.scaled_dot_product_attention(query, key, value, dropout_p=p, is_causal=True)``, (B, H, T, D).
-
-    On a CPU this is faster with dropout, for which PyTorch leaves its fused kernel, and faster on few positions, for
-    which that kernel's products of matrices are small.
-    """
-    batch, heads, n, width = query.shape
-    query, key, value = (x.reshape(-1, n, width) for x in (query, key, value))  # (B * H, T, D)
-    later = torch.full((n, n), -math.inf, dtype=query.dtype).triu_(1)
-    weights = torch.baddbmm(later, query, key.transpose(1, 2), alpha=1 / math.sqrt(width)).softmax(dim=-1)
-    if p:
-        weights = dropout(weights, p)
-    return (weights.to(value.dtype) @ value).view(batch, heads, n, width)
 
 
 class Attention(nn.Module):
@@ -85,26 +36,30 @@ class Attention(nn.Module):
     def __init__(self, config: GPT2Config) -> None:
         super().__init__()
         self.n_head = config.n_head
-        self.dropout = config.dropout
-        self.c_attn = Linear(config.n_embd, 3 * config.n_embd, bias=config.qkv_bias)
-        self.c_proj = Linear(config.n_embd, config.n_embd)
+        self.c_attn = nn.Linear(config.n_embd, 3 * config.n_embd, bias=config.qkv_bias)
+        self.c_proj = nn.Linear(config.n_embd, config.n_embd)
+        self.attn_dropout = Dropout(config.dropout)
         self.resid_dropout = Dropout(config.dropout)
 
     @override
     def forward(self, x: Tensor, layer: int, cache: KVCache | None, mask: Tensor | None) -> Tensor:
-        n = x.shape[1]
-        heads = self.c_attn(x).unflatten(-1, (3, self.n_head, -1))  # (B, T, 3, H, D)
+        batch, n, width = x.shape
+        heads = project(self.c_attn, x).view(batch, n, 3, self.n_head, width // self.n_head)  # (B, T, 3, H, D)
         query, key, value = heads.permute(2, 0, 3, 1, 4).unbind(0)  # (B, H, T, D) each
         if cache is not None:
             key, value = cache.update(layer, key, value)  # (B, H, S, D) each
-        p = self.dropout if self.training else 0.0
-        # is_causal aligns queries and keys at their first ones: right only where there are as many of both.
-        causal = mask is None and n > 1
-        if causal and x.device.type == "cpu" and (p or n <= LONG):
-            mixed = _causal_attention(query, key, value, p)
-        else:
-            mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=p, is_causal=causal)
-        out: Tensor = self.resid_dropout(self.c_proj(mixed.transpose(1, 2).flatten(2)))  # (B, T, C)
+        dropout = self.attn_dropout
+        mixed = scaled_dot_product_attention(
+            query,
+            key,
+            value,
+            attn_mask=mask,
+            dropout_p=dropout.p if self.training else 0.0,
+            # This aligns queries and keys at their first ones: right only where there are as many of both.
+            is_causal=mask is None and query.shape[2] == key.shape[2],
+            seed=dropout.usable_seed,
+        )
+        out: Tensor = self.resid_dropout(project(self.c_proj, mixed.transpose(1, 2).flatten(2)))  # (B, T, C)
         return out
 
 
@@ -113,14 +68,14 @@ class MLP(nn.Module):
 
     def __init__(self, config: GPT2Config) -> None:
         super().__init__()
-        self.c_fc = Linear(config.n_embd, 4 * config.n_embd)
-        self.c_proj = Linear(4 * config.n_embd, config.n_embd)
+        self.c_fc = nn.Linear(config.n_embd, 4 * config.n_embd)
+        self.c_proj = nn.Linear(4 * config.n_embd, config.n_embd)
         self.dropout = Dropout(config.dropout)
 
     @override
     def forward(self, x: Tensor) -> Tensor:
-        hidden = F.gelu(self.c_fc(x), approximate="tanh")  # (B, T, 4C)
-        out: Tensor = self.dropout(self.c_proj(hidden))
+        hidden = F.gelu(project(self.c_fc, x), approximate="tanh")  # (B, T, 4C)
+        out: Tensor = self.dropout(project(self.c_proj, hidden))
         return out
 
 
@@ -147,6 +102,7 @@ class GPT2Model(nn.Module):
     Args:
         config: Its shape.
 
+    >>> import torch
     >>> shape = GPT2Config(
     ...     vocab_size=100, context_length=16, n_layer=2, n_head=2, n_embd=32
     ... )
@@ -167,7 +123,7 @@ class GPT2Model(nn.Module):
         self.ln_f = nn.LayerNorm(config.n_embd, eps=LAYER_NORM_EPSILON)
         # With tied weights there is no module for the head, so that nothing is shared: safetensors, FSDP and optimizers
         # see every tensor once.
-        self.lm_head = None if config.tie_weights else Linear(config.n_embd, config.vocab_size, bias=False)
+        self.lm_head = None if config.tie_weights else nn.Linear(config.n_embd, config.vocab_size, bias=False)
         self._initialise()
 
     def _initialise(self) -> None:
@@ -183,13 +139,19 @@ class GPT2Model(nn.Module):
 
     @property
     def head_weight(self) -> Tensor:
-        """Weight of the head, (V, C): the token embedding's when tied."""
-        return self.wte.weight if self.lm_head is None else self.lm_head.weight
+        """Weight of the head, (V, C): when tied, what the token embedding gives for each id."""
+        if self.lm_head is not None:
+            return self.lm_head.weight
+        if type(self.wte).forward is nn.Embedding.forward:
+            return self.wte.weight
+        # An adapter or a quantised module stands in its place, whose call is the embedding.
+        every_id: Tensor = self.wte(torch.arange(self.config.vocab_size, device=self.device))
+        return every_id
 
     @property
     def device(self) -> torch.device:
         """Where the weights lie."""
-        return self.wte.weight.device
+        return next(self.parameters()).device
 
     @override
     def forward(self, tokens: Tensor, cache: KVCache | None = None) -> Tensor:
@@ -206,15 +168,37 @@ class GPT2Model(nn.Module):
             ValueError: If ``tokens`` is not (B, T) of integers, has an id outside the vocabulary (checked on the CPU),
                 or reaches beyond the context length or the cache's capacity.
         """
-        return linear(self.hidden_states(tokens, cache), self.head_weight)
+        return self.head(self.hidden_states(tokens, cache))
 
     def last_logits(self, tokens: Tensor, cache: KVCache | None = None) -> Tensor:
-        """Returns the logits of the token after the last position, (B, V): ``forward(tokens, cache)[:, -1]``.
+        """Returns the logits of the token after the last position, (B, V): ``model(tokens, cache)[:, -1]``.
 
-        Arguments and errors are those of ``forward``; where nothing overrides it, the head is spared the other
-        positions.
+        Arguments and errors are those of ``forward``. Where calling the model does no more than that, the head is
+        spared the other positions.
         """
-        return linear(self.hidden_states(tokens, cache)[:, -1], self.head_weight)
+        if not (is_plain_computation() and self.splits()):
+            logits: Tensor = self(tokens, cache)
+            return logits[:, -1]
+        return self.head(self.hidden_states(tokens, cache)[:, -1])
+
+    def splits(self) -> bool:
+        """Returns whether ``hidden_states`` and then the head are provably what calling the model does.
+
+        They are not where a subclass overrides ``forward``, where a hook or an adapter sits on the model or its head,
+        or where the model was compiled. Then only the call itself is right.
+        """
+        cls = type(self)
+        return (
+            calls_only(self, GPT2Model.forward)
+            and (cls.head, cls.head_weight) == (GPT2Model.head, GPT2Model.head_weight)
+            and (self.lm_head is None or calls_only(self.lm_head, nn.Linear.forward))
+        )
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """Returns the logits, (..., V), of hidden states, (..., C)."""
+        if self.lm_head is None:
+            return linear(hidden, self.head_weight)
+        return project(self.lm_head, hidden)
 
     def hidden_states(self, tokens: Tensor, cache: KVCache | None = None) -> Tensor:
         """Returns what the head reads: the last block's output, normalised.
@@ -229,13 +213,11 @@ class GPT2Model(nn.Module):
         Raises:
             ValueError: As ``forward``.
         """
-        if not torch.compiler.is_compiling():
-            check_tokens(tokens, self.config)
+        check_inputs(tokens, cache, self.config)
         n = tokens.shape[1]
         if cache is None:
-            mask, positions = None, torch.arange(n, device=tokens.device).unsqueeze(0)  # (1, T)
+            mask, positions = None, torch.arange(n, device=tokens.device)  # (T,)
         else:
-            check_cache(tokens, cache, self.config)
             mask, positions = cache.attention_mask(n), cache.positions(n)
         x = self.drop(self.wte(tokens) + self.wpe(positions))  # (B, T, C)
         for layer, block in enumerate(self.h):
@@ -248,6 +230,7 @@ class GPT2Model(nn.Module):
     def num_parameters(self) -> int:
         """Returns how many numbers are trained, as published: 124,439,808 for ``"gpt2"``.
 
+        >>> import torch
         >>> with torch.device("meta"):
         ...     GPT2Model(GPT2Config.preset("gpt2-medium")).num_parameters()
         354823168
@@ -290,13 +273,20 @@ class GPT2Model(nn.Module):
         model.load_state_dict(copies, assign=True)
         return model.eval()
 
-    def save_pretrained(self, path: str | os.PathLike[str]) -> None:
+    def save_pretrained(self, path: str | os.PathLike[str], *, tokenizer: Tokenizer | None = None) -> None:
         """Writes ``config.json`` and ``model.safetensors`` into a directory, which transformers reads as they are.
 
         The directory is made if it is not there. Each file replaces an older one in one step.
 
+        Args:
+            path: The directory.
+            tokenizer: The one that the model was trained with, written beside the weights for `load_tokenizer`; its
+                end of text is then the one in ``config.json``.
+
         Raises:
             OSError: If it cannot be written; files that were there are unharmed.
+            ValueError: If the model has weights that ``from_pretrained`` would not read, of an adapter for instance,
+                or the tokenizer cannot be saved.
 
         >>> import tempfile
         >>> shape = GPT2Config(
@@ -308,8 +298,22 @@ class GPT2Model(nn.Module):
         ...     GPT2Model.from_pretrained(directory).config == model.config
         True
         """
-        write_pretrained(path, self.config, self.state_dict())
+        state = self.state_dict()
+        check_weight_names(state, self._weight_names(self.config))
+        write_pretrained(path, model_contents(self.config, state, tokenizer))
+
+    @classmethod
+    def _weight_names(cls, config: GPT2Config) -> set[str]:
+        with torch.device("meta"):
+            return set(cls(config).state_dict())
 
     @override
     def __repr__(self) -> str:
         return f"GPT2Model({self.config}, {self.num_parameters():,} parameters)"
+
+
+def model_contents(config: GPT2Config, state: Mapping[str, Tensor], tokenizer: Tokenizer | None) -> Contents:
+    """Returns the bytes of all files of a model's directory, the tokenizer's among them where there is one."""
+    if tokenizer is None:
+        return pretrained_contents(config, state)
+    return pretrained_contents(config, state, tokenizer.eot_token) | {TOKENIZER_FILE: [tokenizer_content(tokenizer)]}

@@ -12,7 +12,7 @@ import tiktoken
 from tinygpt2._internal.files import PathLike, atomic_write, read_json
 from tinygpt2.config import GPT2Config
 from tinygpt2.formats.huggingface import CONFIG_FILE
-from tinygpt2.text.tokenizers import END_OF_TEXT, CharTokenizer, byte_pair_encoding, gpt2_tokenizer, visible
+from tinygpt2.text.tokenizers import END_OF_TEXT, CharTokenizer, Tokenizer, byte_pair_encoding, gpt2_tokenizer, visible
 
 TOKENIZER_FILE = "tinygpt2_tokenizer.json"
 
@@ -25,7 +25,7 @@ _NEVER_GPT2S = ("vocab.txt", "spiece.model", "tokenizer.model", "sentencepiece.b
 _FIX = "save_tokenizer(tokenizer, directory), or model.save_pretrained(directory, tokenizer=tokenizer)"
 
 
-def save_tokenizer(tokenizer: "tiktoken.Encoding | CharTokenizer", directory: PathLike) -> None:
+def save_tokenizer(tokenizer: Tokenizer, directory: PathLike) -> None:
     """Writes a tokenizer into a model's directory, in one step, for `load_tokenizer`.
 
     Args:
@@ -48,7 +48,7 @@ def save_tokenizer(tokenizer: "tiktoken.Encoding | CharTokenizer", directory: Pa
     atomic_write(Path(directory) / TOKENIZER_FILE, lambda temporary: temporary.write_bytes(content))
 
 
-def tokenizer_content(tokenizer: "tiktoken.Encoding | CharTokenizer") -> bytes:
+def tokenizer_content(tokenizer: Tokenizer) -> bytes:
     """Returns what `save_tokenizer` writes, after it was read back as the same tokenizer.
 
     Raises:

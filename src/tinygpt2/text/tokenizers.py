@@ -210,6 +210,7 @@ def tensor_to_text(tokens: Tensor, tokenizer: Tokenizer) -> str:
     Raises:
         ValueError: If ``tokens`` holds more than one sequence.
 
+    >>> import torch
     >>> tensor_to_text(torch.tensor([[15496, 11, 995]]), gpt2_tokenizer())
     'Hello, world'
     """

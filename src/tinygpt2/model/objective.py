@@ -1,0 +1,55 @@
+"""What is minimised: the only place that knows what the loss of a model is."""
+
+from torch import Tensor, nn
+from typing_extensions import override
+
+from tinygpt2.kernels.cross_entropy import linear_cross_entropy
+from tinygpt2.kernels.switch import is_plain_computation
+from tinygpt2.losses import summed_cross_entropy
+from tinygpt2.model.gpt2 import GPT2Model
+
+
+class NextTokenLoss(nn.Module):
+    """The summed negative log-likelihood of the next tokens under a model, as a module.
+
+    `train` and `evaluate` call it, and it is what ``torch.compile``, ``DistributedDataParallel`` and ``fully_shard``
+    are to wrap in a loop of your own. The head and the loss are computed as one, without ever holding all logits, where
+    that is provably what calling the model gives; where the model is a subclass with a ``forward`` of its own, or has
+    hooks, adapters or other types on it or on its head, the model is called.
+
+    Args:
+        model: Any module from tokens (B, T) to logits (B, T, V), such as a `GPT2Model`.
+
+    >>> import torch
+    >>> from tinygpt2 import GPT2Config, GPT2Model, cross_entropy_loss
+    >>> model = GPT2Model(GPT2Config(
+    ...     vocab_size=9, context_length=8, n_layer=1, n_head=2, n_embd=4,
+    ...     dropout=0.0,
+    ... ))
+    >>> inputs, targets = torch.tensor([[1, 2, 3]]), torch.tensor([[2, 3, 4]])
+    >>> loss = NextTokenLoss(model)(inputs, targets, 1 / targets.numel())
+    >>> torch.allclose(loss, cross_entropy_loss(model(inputs), targets))
+    True
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    @override
+    def forward(self, inputs: Tensor, targets: Tensor, scale: float = 1.0) -> Tensor:
+        """Returns ``scale`` times the summed loss in nats, a scalar.
+
+        Args:
+            inputs: (B, T) int64.
+            targets: (B, T) int64; those of -100 do not count.
+            scale: Such as 1 over the number of targets that count in all micro-batches of a step.
+
+        Raises:
+            ValueError: If the model cannot be called with ``inputs``, or the shapes do not fit.
+        """
+        model = self.model
+        if is_plain_computation() and isinstance(model, GPT2Model) and model.splits():
+            hidden = model.hidden_states(inputs)
+            return linear_cross_entropy(hidden, model.head_weight, targets, reduction="sum", scale=scale)
+        return summed_cross_entropy(model(inputs), targets) * scale
