@@ -28,8 +28,8 @@ from tinygpt2 import (
     split_text,
     tensor_to_text,
 )
+from tinygpt2.data.batches import Batch
 from tinygpt2.data.order import EpochSampler
-from tinygpt2.data.windows import Batch
 
 CHINESE = "第一次世界大战是一场主要发生在欧洲的战争。👩\u200d👩\u200d👧\n"
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]))

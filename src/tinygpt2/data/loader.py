@@ -1,31 +1,34 @@
 """From text to batches: reading, cleaning, splitting, cutting into windows, shuffling."""
 
-import hashlib
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
-import torch
-from torch import Tensor
 from torch.utils.data import DataLoader
 
 from tinygpt2._internal.checks import check_int
 from tinygpt2._internal.random import seeded_generator
+from tinygpt2.data.batches import Batch
 from tinygpt2.data.order import EpochSampler
 from tinygpt2.data.token_file import TokenFile
-from tinygpt2.data.windows import Batch, TokenArray, TokenDataset
+from tinygpt2.data.windows import TokenDataset
 from tinygpt2.text.tokenizers import Tokenizer, gpt2_tokenizer
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
 
 
 class Loader(Protocol):
-    """Batches that can be read again and again: a ``DataLoader``, or as little as a list of (inputs, targets)."""
+    """Batches that can be read again and again: a ``DataLoader``, or as little as a list of (inputs, targets).
 
-    def __iter__(self) -> Iterator[Batch]:
+    A batch is (inputs, targets), both (B, T) int64, or a dict of ``input_ids`` and ``labels`` as Hugging Face means
+    them. More is optional: ``len()``, without which `train` needs ``max_steps``; ``set_epoch(epoch)`` here or on
+    ``sampler``, to choose an order; ``state_dict()`` and ``load_state_dict()``, with which resuming within a pass reads
+    nothing twice; ``identity()``, JSON values that tell one data set from another.
+    """
+
+    def __iter__(self) -> Iterator[Any]:
         """Begins a pass over the batches."""
-        ...
-
-    def __len__(self) -> int:
-        """Returns how many batches a pass has."""
         ...
 
 
@@ -75,7 +78,7 @@ def make_dataloader(
     if isinstance(source, TokenFile):
         if n_vocab not in (None, source.n_vocab):
             raise ValueError(f"{source.path} has ids of a vocabulary of {source.n_vocab}, the tokenizer has {n_vocab}")
-        source, n_vocab = source.tokens, None  # its ids were made by that tokenizer: no need to read all of it
+        n_vocab = None  # its ids were made by that tokenizer: no need to read all of it
     dataset = TokenDataset(source, context_length=context_length, stride=stride, n_vocab=n_vocab)
     if drop_last and len(dataset) < batch_size:
         raise ValueError(
@@ -91,44 +94,6 @@ def make_dataloader(
         collate_fn=_as_it_is,
         generator=seeded_generator(seed),  # a loader without one draws from the global state at each epoch
     )
-
-
-def fingerprint(loader: Loader) -> dict[str, Any]:
-    """Returns what a loader's batches depend on, in values that JSON can hold; equal loaders have equal ones.
-
-    Of a loader that `make_dataloader` did not make, it reads the first batch.
-
-    >>> loader = make_dataloader(range(9), batch_size=2, context_length=4)
-    >>> fingerprint(loader)["tokens"]
-    9
-    """
-    if isinstance(loader, DataLoader) and isinstance(loader.dataset, TokenDataset):
-        dataset, sampler = loader.dataset, loader.sampler
-        order = {"shuffle": sampler.shuffle, "seed": sampler.seed} if isinstance(sampler, EpochSampler) else {}
-        return {
-            "batch_size": loader.batch_size,
-            "drop_last": loader.drop_last,
-            "context_length": dataset.context_length,
-            "stride": dataset.stride,
-            "tokens": len(dataset.tokens),
-            "sha256": _sha256(dataset.tokens),
-            **order,
-        }
-    inputs, targets = next(iter(loader))
-    return {
-        "batches": len(loader),
-        "batch_size": inputs.shape[0],
-        "context_length": inputs.shape[1],
-        "sha256": _sha256(torch.cat([inputs, targets]).flatten().cpu().numpy()),
-    }
-
-
-def _sha256(tokens: TokenArray) -> str:
-    """Returns the SHA-256 of ids, whatever integer type they have."""
-    digest = hashlib.sha256()
-    for begin in range(0, len(tokens), 1 << 20):
-        digest.update(np.ascontiguousarray(tokens[begin : begin + (1 << 20)], dtype="<i8").data)
-    return digest.hexdigest()
 
 
 def _as_it_is(batch: Any) -> Batch:  # noqa: ANN401 - DataLoader's own type promises a list of samples

@@ -33,10 +33,12 @@ class EpochSampler(IndexSampler[int]):
         self.shuffle = shuffle
         self.seed = check_int("seed", seed, minimum=0)
         self.epoch = 0
+        self.start = 0
 
-    def set_epoch(self, epoch: int) -> None:
-        """Makes the next iteration that of epoch ``epoch``, counted from 0."""
+    def set_epoch(self, epoch: int, *, start: int = 0) -> None:
+        """Makes the next iteration that of epoch ``epoch``, counted from 0, without its first ``start`` items."""
         self.epoch = check_int("epoch", epoch, minimum=0)
+        self.start = check_int("start", start, minimum=0)
 
     def __len__(self) -> int:
         return self.size
@@ -44,8 +46,9 @@ class EpochSampler(IndexSampler[int]):
     @override
     def __iter__(self) -> Iterator[int]:
         epoch, self.epoch = self.epoch, self.epoch + 1
+        start, self.start = self.start, 0
         if not self.shuffle:
-            return iter(range(self.size))
-        order = torch.randperm(self.size, generator=seeded_generator(self.seed, epoch))
+            return iter(range(start, self.size))
+        order = torch.randperm(self.size, generator=seeded_generator(self.seed, epoch), device="cpu")
         # In pieces: as Python integers the order of a large corpus would take several times its memory.
-        return (i for piece in torch.split(order, 4096) for i in piece.tolist())
+        return (i for piece in torch.split(order[start:], 4096) for i in piece.tolist())

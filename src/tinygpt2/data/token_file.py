@@ -1,5 +1,6 @@
 """Corpora larger than memory: text files become one file of token ids, which is read where it lies."""
 
+import copy
 import hashlib
 import json
 import os
@@ -8,7 +9,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -31,13 +32,14 @@ _CUT = re.compile(r"\S(?=[ \n])|[\u4e00-\u9fa5](?=[\uff0c\u3002\uff01\uff1f\uff1
 class TokenFile:
     """A file of token ids, made by `tokenize_to_file` and read by memory mapping: a slice reads what it shows, no more.
 
-    `make_dataloader` takes one as it is, or a slice of its ``tokens``.
+    `make_dataloader` takes one as it is, or a part of it: ``tokens[:1_000_000]``.
 
     Attributes:
         path: Where it is.
         tokens: (N,) uint16, or uint32 where the vocabulary needs it; mapped into memory and not writable.
         n_vocab: Size of the vocabulary of the tokenizer that made it.
-        sha256: Of the ids as they are in the file.
+        sha256: Of all ids as they are in the file.
+        begin: Index in the file of the first of ``tokens``: 0, but for a part such as ``tokens[1000:]``.
 
     Args:
         path: A file that `tokenize_to_file` wrote.
@@ -67,6 +69,7 @@ class TokenFile:
             raise ValueError(
                 f"{self.path} is not a file of tokens ({error}); make one with tokenize_to_file or 'tinygpt2 tokenize'"
             ) from error
+        self.begin = 0
         expected, size = _HEADER + count * dtype.itemsize, self.path.stat().st_size
         if size != expected:
             raise ValueError(f"{self.path} is damaged: it should have {expected:,} bytes and has {size:,}")
@@ -77,18 +80,34 @@ class TokenFile:
     def __len__(self) -> int:
         return len(self.tokens)
 
+    def __getitem__(self, part: slice) -> Self:
+        """Returns consecutive tokens, as a `TokenFile` of the same file: ``tokens[:1_000_000]``."""
+        begin, end, step = part.indices(len(self))
+        if step != 1:
+            raise ValueError(f"a part of a TokenFile has consecutive tokens, got a step of {step}")
+        view = copy.copy(self)
+        view.tokens = self.tokens[begin:end]
+        view.begin = self.begin + begin
+        return view
+
     def __repr__(self) -> str:
         return f"TokenFile({os.fspath(self.path)!r}, {len(self):,} tokens)"
 
+    def identity(self) -> dict[str, object]:
+        """Returns what tells these tokens from others, without reading them: the hash of the file, and which part."""
+        return {"file": self.sha256, "begin": self.begin, "tokens": len(self)}
+
     def verify(self) -> None:
-        """Reads all of it.
+        """Reads all of the file.
 
         Raises:
             ValueError: If it is not what was written.
         """
         digest = hashlib.sha256()
-        for begin in range(0, len(self.tokens), _PIECE):
-            digest.update(self.tokens[begin : begin + _PIECE].tobytes())
+        with self.path.open("rb") as file:
+            file.seek(_HEADER)
+            while piece := file.read(_PIECE):
+                digest.update(piece)
         if digest.hexdigest() != self.sha256:
             raise ValueError(f"{self.path} is damaged: its tokens do not have the SHA-256 in its header; make it again")
 

@@ -11,11 +11,10 @@ from torch.utils.data import Dataset
 from typing_extensions import override
 
 from tinygpt2._internal.checks import check_int
+from tinygpt2.data.batches import Batch
+from tinygpt2.data.token_file import TokenFile
 
 TokenArray = npt.NDArray[np.integer[Any]]
-
-Batch = tuple[Tensor, Tensor]
-"""Inputs and targets, both (B, T) int64; the targets are the inputs shifted by one."""
 
 
 class TokenDataset(Dataset[Batch]):
@@ -25,8 +24,8 @@ class TokenDataset(Dataset[Batch]):
     tail too short for a window is left out.
 
     Args:
-        tokens: Token ids, one-dimensional, of any integer type. A NumPy array, also a memory-mapped one, or a tensor on
-            the CPU is not copied.
+        tokens: Token ids, one-dimensional, of any integer type. A NumPy array, also a memory-mapped one, a `TokenFile`,
+            or a tensor on the CPU is not copied.
         context_length: Tokens in a window, T.
         stride: Distance between the beginnings of two windows; ``context_length`` by default, so that every token is a
             target once. A smaller one makes the windows overlap.
@@ -45,7 +44,7 @@ class TokenDataset(Dataset[Batch]):
 
     def __init__(
         self,
-        tokens: "Sequence[int] | Tensor | TokenArray",
+        tokens: "Sequence[int] | Tensor | TokenArray | TokenFile",
         *,
         context_length: int,
         stride: int | None = None,
@@ -53,6 +52,9 @@ class TokenDataset(Dataset[Batch]):
     ) -> None:
         self.context_length = check_int("context_length", context_length)
         self.stride = context_length if stride is None else check_int("stride", stride)
+        self.identity: dict[str, object] | None = None  # where it is known without reading all tokens
+        if isinstance(tokens, TokenFile):
+            self.identity, tokens = tokens.identity(), tokens.tokens
         self.tokens = _as_token_array(tokens)
         if len(self.tokens) <= context_length:
             shorter = f"context_length={len(self.tokens) - 1} or less, or " if len(self.tokens) > 1 else ""

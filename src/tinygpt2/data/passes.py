@@ -1,0 +1,253 @@
+"""Passes over a loader: in a known order, from a known place, and checked against what the loader promises."""
+
+import hashlib
+import math
+from collections.abc import Iterator, Sized
+from contextlib import contextmanager
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, IterableDataset
+
+from tinygpt2._internal.random import mixed_seed
+from tinygpt2.data.batches import Batch, as_batch
+from tinygpt2.data.loader import Loader
+from tinygpt2.data.order import EpochSampler
+from tinygpt2.data.windows import TokenArray, TokenDataset
+
+
+@runtime_checkable
+class _HasEpochs(Protocol):
+    def set_epoch(self, epoch: int) -> object: ...
+
+
+@runtime_checkable
+class _HasIdentity(Protocol):
+    def identity(self) -> object: ...
+
+
+@runtime_checkable
+class _HasPosition(Protocol):
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any], /) -> object: ...
+
+
+class Passes:
+    """Passes over a loader, each a function of (seed, epoch), which can begin in the middle.
+
+    Args:
+        loader: Batches that can be read again and again.
+        name: What errors call it.
+        seed: Of the order where the loader has none of its own: of PyTorch's ``DataLoader(shuffle=True)``.
+
+    Attributes:
+        batches: How many a pass has; ``None`` for a stream that does not say.
+        before: The sequence before the one that a pass began with, where `read` had to read what it left out.
+
+    Raises:
+        ValueError: If it has no batches, or can be read only once.
+    """
+
+    def __init__(self, loader: Loader, *, name: str, seed: int) -> None:
+        self.loader, self.name, self.seed = loader, name, seed
+        if isinstance(loader, Iterator):
+            raise ValueError(  # noqa: TRY004 - the type would be right, were it read once
+                f"{name} is a {type(loader).__name__}, an iterator, which can be read once; pass a list, a DataLoader, "
+                "or an object whose __iter__ begins a new pass"
+            )
+        self.batches = _length(loader)
+        if self.batches == 0:
+            raise ValueError(f"{name} has no batches; with drop_last=True a data set smaller than one batch has none")
+        self._generators = [(generator, generator.initial_seed()) for generator in _generators(loader)]
+        self.before: Batch | None = None
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether `make_dataloader` made it: then its order needs no other random numbers than its own."""
+        return isinstance(self.loader, DataLoader) and isinstance(self.loader.sampler, EpochSampler)
+
+    def read(self, epoch: int, *, items: int = 0, state: dict[str, Any] | None = None) -> Iterator[Batch]:
+        """Yields the batches of a pass.
+
+        Args:
+            epoch: Which pass, counted from 0.
+            items: How many sequences of the pass to leave out.
+            state: The loader's own position after those sequences, where it has one.
+
+        Raises:
+            TypeError: If a batch is not one.
+            ValueError: If there are not as many batches as the loader says.
+        """
+        self._begin(epoch)
+        skipped = items
+        if items and state is not None and isinstance(self.loader, _HasPosition):
+            self.loader.load_state_dict(state)
+            skipped = 0
+        elif items and self.is_ours:
+            sampler: Any = getattr(self.loader, "sampler", None)
+            sampler.set_epoch(epoch, start=items)
+            skipped = 0
+        whole = skipped == items  # so that its batches can be counted
+        count = 0
+        for batch in self._checked(self.loader, epoch):
+            count += 1
+            if whole and self.batches is not None and count > self.batches:
+                raise ValueError(f"{self.name} says that it has {self.batches} batches, but yields more")
+            if skipped:
+                inputs, targets = batch
+                left_out = min(skipped, len(inputs))
+                skipped -= left_out
+                self.before = inputs[left_out - 1], targets[left_out - 1]
+                if left_out < len(inputs):
+                    yield inputs[left_out:], targets[left_out:]
+            else:
+                yield batch
+        if count == 0 and (whole or items == 0):
+            raise ValueError(
+                f"{self.name} yielded no batch in pass {epoch + 1}; each iter() of it should begin a new pass"
+            )
+        if whole and self.batches is not None and count < self.batches:
+            raise ValueError(f"{self.name} says that it has {self.batches} batches, but yielded {count}")
+
+    @contextmanager
+    def evaluation(self) -> Iterator[Iterator[Batch]]:
+        """Gives the batches of the first pass, always the same ones, beside a pass that may be under way."""
+        states = [(generator, generator.get_state()) for generator, _ in self._generators]
+        try:
+            self._begin(0)
+            yield self._checked(_beside(self.loader), 0)
+        finally:
+            for generator, state in states:
+                generator.set_state(state)
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Gives the loader's generators their states back at the end."""
+        states = [(generator, generator.get_state()) for generator, _ in self._generators]
+        try:
+            yield
+        finally:
+            for generator, state in states:
+                generator.set_state(state)
+
+    def position(self) -> dict[str, Any] | None:
+        """Returns the loader's own position after the last batch, where it has one."""
+        return self.loader.state_dict() if isinstance(self.loader, _HasPosition) else None
+
+    def identity(self) -> dict[str, Any]:
+        """Returns what the batches depend on, in values that JSON can hold; equal loaders have equal ones.
+
+        Of a loader that `make_dataloader` did not make, and that has no ``identity()``, it reads the first batch.
+        """
+        loader = self.loader
+        if isinstance(loader, _HasIdentity):
+            return {"identity": loader.identity()}
+        if isinstance(loader, DataLoader) and isinstance(loader.dataset, TokenDataset):
+            return _identity_of_windows(loader, loader.dataset)
+        with self.evaluation() as batches:
+            first = next(batches, None)
+        if first is None:
+            raise ValueError(f"{self.name} has no batches")
+        return {
+            "batches": self.batches,
+            "batch_size": len(first[0]),
+            "context_length": first[0].shape[-1],
+            "seeds": [seed for _, seed in self._generators],
+            "sha256": sha256_of(first),
+        }
+
+    def items_per_pass(self) -> int | None:
+        """Returns how many sequences a pass has, as far as that is known before it."""
+        loader = self.loader
+        if self.batches is None:
+            return None
+        if isinstance(loader, DataLoader) and loader.batch_size and not isinstance(loader.dataset, IterableDataset):
+            whole = self.batches * loader.batch_size
+            return whole if loader.drop_last or not isinstance(loader.sampler, Sized) else len(loader.sampler)
+        with self.evaluation() as batches:
+            return self.batches * len(next(batches)[0])
+
+    def batches_left(self, items: int) -> int:
+        """Returns how many batches a pass still has after so many sequences; 0 for a stream that does not say."""
+        total = self.items_per_pass()
+        if self.batches is None or total is None:
+            return 0
+        size = getattr(self.loader, "batch_size", None) or total / self.batches
+        return math.ceil(max(0, total - items) / size)
+
+    def _begin(self, epoch: int) -> None:
+        """Makes the order of the next pass a function of (seed, epoch)."""
+        for generator, seed in self._generators:
+            generator.manual_seed(mixed_seed(seed, epoch))
+        if not self.is_ours:
+            torch.default_generator.manual_seed(mixed_seed(self.seed, epoch))
+        for owner in (self.loader, getattr(self.loader, "sampler", None)):
+            if isinstance(owner, _HasEpochs):
+                owner.set_epoch(epoch)
+                break
+
+    def _checked(self, loader: Loader, epoch: int) -> Iterator[Batch]:
+        iterator = iter(loader)
+        for i in range(2**63):
+            if not self.is_ours:  # what is drawn for a batch, by a data set that augments, depends on no other batch
+                torch.default_generator.manual_seed(mixed_seed(self.seed, epoch, i))
+            try:
+                batch = next(iterator)
+            except StopIteration:
+                return
+            yield as_batch(batch, f"batch {i} of {self.name}")
+
+
+def _length(loader: Loader) -> int | None:
+    try:
+        return len(loader)  # type: ignore[arg-type]
+    except (TypeError, NotImplementedError):  # a stream, of an IterableDataset for instance
+        return None
+
+
+def _generators(loader: Loader) -> list[torch.Generator]:
+    batch_sampler = getattr(loader, "batch_sampler", None)
+    owners = (loader, getattr(loader, "sampler", None), batch_sampler, getattr(batch_sampler, "sampler", None))
+    found = {id(g): g for owner in owners if isinstance(g := getattr(owner, "generator", None), torch.Generator)}
+    return list(found.values())
+
+
+def _beside(loader: Loader) -> Loader:
+    """Returns a loader of the same batches; persistent workers serve one pass at a time, and have one under way."""
+    if not (isinstance(loader, DataLoader) and loader.persistent_workers):
+        return loader
+    common: dict[str, Any] = {"collate_fn": loader.collate_fn, "generator": loader.generator}
+    if isinstance(loader.dataset, IterableDataset):
+        return DataLoader(loader.dataset, batch_size=loader.batch_size, drop_last=loader.drop_last, **common)
+    if loader.batch_sampler is None:
+        return DataLoader(loader.dataset, batch_size=None, sampler=loader.sampler, **common)
+    return DataLoader(loader.dataset, batch_sampler=loader.batch_sampler, **common)
+
+
+def _identity_of_windows(loader: DataLoader[Any], dataset: TokenDataset) -> dict[str, Any]:
+    sampler = loader.sampler
+    order = {"shuffle": sampler.shuffle, "seed": sampler.seed} if isinstance(sampler, EpochSampler) else {}
+    return {
+        "batch_size": loader.batch_size,
+        "drop_last": loader.drop_last,
+        "context_length": dataset.context_length,
+        "stride": dataset.stride,
+        "tokens": len(dataset.tokens),
+        **(dataset.identity or {"sha256": _sha256(dataset.tokens)}),
+        **order,
+    }
+
+
+def sha256_of(batch: Batch) -> str:
+    """Returns the SHA-256 of inputs and targets of any shape."""
+    return _sha256(torch.cat([part.detach().cpu().long().flatten() for part in batch]).numpy())
+
+
+def _sha256(tokens: TokenArray) -> str:
+    """Returns the SHA-256 of ids, whatever integer type they have."""
+    digest = hashlib.sha256()
+    for begin in range(0, len(tokens), 1 << 20):
+        digest.update(np.ascontiguousarray(tokens[begin : begin + (1 << 20)], dtype="<i8").data)
+    return digest.hexdigest()
