@@ -1,5 +1,6 @@
 """The errors that are tinygpt2's own."""
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -20,14 +21,32 @@ class CheckpointError(ValueError):
     """
 
 
+class IncompatibleRunError(ValueError):
+    """A checkpoint is of another run than the one that is to resume from it. Nothing was changed, on the disk either.
+
+    Attributes:
+        differences: Each difference, in words: of weights, of what is trained and how, of the data.
+
+    >>> error = IncompatibleRunError("checkpoint-10", ["the seed was 0 and is 1"])
+    >>> error.differences
+    ('the seed was 0 and is 1',)
+    """
+
+    def __init__(self, checkpoint: object, differences: Iterable[str], *, fix: str = "") -> None:
+        self.differences = tuple(differences)
+        super().__init__(f"{checkpoint} is of another run: {'; '.join(self.differences)}{'. ' if fix else ''}{fix}")
+
+
 class NonFiniteLossError(ArithmeticError):
     """The loss or its gradient became NaN or infinite, and training stopped before that reached the weights.
 
     Attributes:
-        step: The step that failed; the model holds the weights after the one before.
-        history: The evaluations until then.
+        step: The step that failed; the model holds the weights after the one before. ``None`` from `training_step`.
+        history: The evaluations until then; ``None`` from `training_step`.
 
-    >>> from tinygpt2 import GPT2Config, make_dataloader
+    >>> from tinygpt2 import (
+    ...     GPT2Config, GPT2Model, TrainingConfig, make_dataloader, train
+    ... )
     >>> shape = GPT2Config(
     ...     vocab_size=4, context_length=8, n_layer=1, n_head=2, n_embd=32
     ... )
@@ -43,7 +62,7 @@ class NonFiniteLossError(ArithmeticError):
     stopped at step 2
     """
 
-    def __init__(self, message: str, *, step: int, history: "TrainingHistory") -> None:
+    def __init__(self, message: str, *, step: int | None = None, history: "TrainingHistory | None" = None) -> None:
         super().__init__(message)
         self.step = step
         self.history = history

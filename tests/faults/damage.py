@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 
 from tinygpt2 import CheckpointError, GPT2Config, GPT2Model, TrainingConfig, make_dataloader, make_optimizer, train
-from tinygpt2.training.checkpoints.saver import read_checkpoint, restore
+from tinygpt2.training.checkpoints.format import read_checkpoint
+from tinygpt2.training.checkpoints.restore import restore
 from tinygpt2.training.state import TrainState
 
 FILES = ("config.json", "model.safetensors", "training_state.safetensors", "training.json")

@@ -16,7 +16,8 @@ from typing import Any
 import torch
 
 from tinygpt2 import GPT2Config, GPT2Model, TrainingConfig, make_dataloader, train
-from tinygpt2.training.checkpoints.saver import checkpoints, read_checkpoint
+from tinygpt2.training.checkpoints.format import read_checkpoint
+from tinygpt2.training.checkpoints.saver import checkpoints
 
 CALLS = ("write", "fsync", "rename", "replace", "mkdir", "unlink", "rmdir")  # of the module os; and open, audited
 STEPS = 24

@@ -3,10 +3,12 @@
 import io
 import sys
 from pathlib import Path
+from typing import Never
 
 import pytest
 import torch
 from torch.utils.data import DataLoader
+from tqdm import tqdm
 
 from tinygpt2 import (
     CharTokenizer,
@@ -19,7 +21,7 @@ from tinygpt2 import (
     make_dataloader,
     train,
 )
-from tinygpt2.data.windows import Batch
+from tinygpt2.data.batches import Batch
 
 TOKENIZER = CharTokenizer("abcdefgh")
 
@@ -71,10 +73,23 @@ def test_the_bar_is_closed_when_training_fails(
 ) -> None:
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
-    with pytest.raises(ZeroDivisionError), ProgressBar() as bar:
-        train(tiny, loader, device="cpu", progress=False, callbacks=[bar, lambda state: 1 // (3 - state.step - 2)])
-    assert bar._bar is not None
-    assert bar._bar.disable
+    closed: list[object] = []
+    real = tqdm.close
+
+    def close(bar: "tqdm[Never]") -> None:
+        closed.append(bar)
+        real(bar)
+
+    monkeypatch.setattr(tqdm, "close", close)
+    with pytest.raises(ZeroDivisionError):
+        train(
+            tiny,
+            loader,
+            device="cpu",
+            progress=False,
+            callbacks=[ProgressBar(), lambda state: 1 // (3 - state.step - 2)],
+        )
+    assert len(closed) == 1
 
 
 def test_progress_false_is_silent(

@@ -9,7 +9,8 @@ from typing import Never
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+from typing_extensions import override
 
 from tinygpt2 import (
     CharTokenizer,
@@ -23,8 +24,8 @@ from tinygpt2 import (
     make_dataloader,
     train,
 )
-from tinygpt2._internal.devices import choose_device, compiled
-from tinygpt2.data.windows import Batch
+from tinygpt2._internal.devices import Compiled, choose_device
+from tinygpt2.data.batches import Batch
 
 TOKENS = torch.arange(400).mul(7).remainder(61)
 
@@ -228,7 +229,7 @@ def test_history_holds_what_evaluate_gives() -> None:
     config = TrainingConfig(epochs=3, eval_every=4, learning_rate=1e-2)
     history = quick(model, loader, config, val_loader=val_loader)
     assert history.steps == [0, 4, 8, 12, 15]
-    assert history.epochs == [step / 5 for step in history.steps]
+    assert history.epochs == [0, 16 / 18, 30 / 18, 44 / 18, 3]  # of 18 windows, in batches of 4
     assert history.learning_rates == [0.0, 1e-2, 1e-2, 1e-2, 1e-2]
     assert history.val_losses[0] == pytest.approx(untrained, rel=1e-6)
     assert history.val_losses[-1] == pytest.approx(evaluate(model, val_loader).loss, rel=1e-6)
@@ -359,13 +360,15 @@ def test_without_a_compiler_the_run_goes_on_with_a_warning(*, late: bool, monkey
     assert torch.equal(weights(models[1]), weights(models[0]))
 
 
-def test_an_error_of_a_compiled_function_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fails() -> Never:
-        raise KeyError("mine")
+def test_an_error_of_a_compiled_module_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Fails(nn.Module):
+        @override
+        def forward(self) -> Never:
+            raise KeyError("mine")
 
-    monkeypatch.setattr(torch, "compile", lambda function: function)
+    monkeypatch.setattr(torch, "compile", lambda module: module)
     with pytest.raises(KeyError, match="mine"):
-        compiled(fails)()
+        Compiled(Fails())()
 
 
 def test_a_batch_may_have_any_length_up_to_the_context() -> None:

@@ -1,11 +1,14 @@
-"""Where a model trains, in which precision, and from which random numbers."""
+"""Where a model computes, in which precision, and compiled or not."""
 
-import functools
 import warnings
-from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
+from typing_extensions import override
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def choose_device(device: torch.device | str | None = None) -> torch.device:
@@ -38,36 +41,37 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16)
 
 
-P = ParamSpec("P")
-R = TypeVar("R")
-
-
-def compiled(function: Callable[P, R]) -> Callable[P, R]:
-    """Returns `torch.compile(function)`, which becomes ``function`` itself, with a warning, where compiling fails.
+class Compiled(nn.Module):
+    """A module whose calls are compiled; where that fails, a warning, and from then on the module's own calls.
 
     Compiling happens at the first calls, and where it fails there is no saying how: no C++ compiler, no Triton, a
-    version of Python that is too new. If the function itself fails, its error is raised.
+    version of Python that is too new. If the module itself fails, its error is raised.
+
+    Args:
+        module: Any.
     """
-    attempts: list[Callable[P, R]] = []
 
-    def give_up(error: Exception) -> None:
-        attempts.clear()
-        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        warnings.warn(f"not compiled, and slower for it: {reason}", RuntimeWarning, stacklevel=4)
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+        self._attempts: list[Callable[..., Any]] = []
+        try:
+            self._attempts.append(torch.compile(module))
+        except RuntimeError as error:
+            self._give_up(error)
 
-    @functools.wraps(function)
-    def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        if attempts:
+    @override
+    def forward(self, *args: Any) -> Any:
+        if self._attempts:
             try:
-                return attempts[0](*args, **kwargs)
+                return self._attempts[0](*args)
             except Exception as error:  # noqa: BLE001 - a compiler may fail in any way
-                result = function(*args, **kwargs)  # or fails itself, and that is the error to tell
-                give_up(error)
+                result = self.module(*args)  # or fails itself, and that is the error to report
+                self._give_up(error)
                 return result
-        return function(*args, **kwargs)
+        return self.module(*args)
 
-    try:
-        attempts.append(torch.compile(function))
-    except RuntimeError as error:
-        give_up(error)
-    return call
+    def _give_up(self, error: Exception) -> None:
+        self._attempts.clear()
+        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        warnings.warn(f"not compiled, and slower for it: {reason}", RuntimeWarning, stacklevel=5)

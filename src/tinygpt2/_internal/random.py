@@ -1,4 +1,4 @@
-"""Random numbers: seeds for generators of one's own, and PyTorch's global states."""
+"""Random numbers: seeds, generators of one's own, and PyTorch's global states."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager

@@ -1,9 +1,7 @@
-"""How the weights move: AdamW with its groups, and the learning rate of each step."""
-
-import math
+"""The optimizer that moves the weights, and the rates of its groups."""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tinygpt2.config import TrainingConfig
 
@@ -21,6 +19,7 @@ def make_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Adam
     Raises:
         ValueError: If the model has nothing to train.
 
+    >>> from torch import nn
     >>> config = TrainingConfig(weight_decay=0.1)
     >>> optimizer = make_optimizer(nn.Linear(3, 2), config)
     >>> groups = optimizer.param_groups
@@ -45,29 +44,34 @@ def make_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Adam
     )
 
 
-def learning_rate_at(step: int, total_steps: int, config: TrainingConfig) -> float:
-    """Returns the learning rate of a step.
+def names_of_trained(model: nn.Module, optimizer: torch.optim.Optimizer) -> list[list[str]]:
+    """Returns the names of the parameters in each of the optimizer's groups.
 
-    During the warm-up it rises linearly and reaches ``config.learning_rate`` at the last warm-up step; then it stays
-    there, or falls along half a cosine to ``config.min_learning_rate`` at the last step of all.
-
-    Args:
-        step: Counted from 1.
-        total_steps: The last step.
-        config: Its ``learning_rate``, ``min_learning_rate``, ``schedule`` and ``warmup_steps`` are read.
-
-    >>> config = TrainingConfig(
-    ...     learning_rate=1.0, schedule="cosine", warmup_steps=2,
-    ...     min_learning_rate=0.0,
-    ... )
-    >>> [round(learning_rate_at(step, 6, config), 3) for step in range(1, 7)]
-    [0.5, 1.0, 0.854, 0.5, 0.146, 0.0]
+    Raises:
+        ValueError: If the optimizer updates something that is not a parameter of the model.
     """
-    peak = config.learning_rate
-    if step <= config.warmup_steps:
-        return peak * step / config.warmup_steps
-    if config.schedule == "constant" or total_steps <= config.warmup_steps:
-        return peak
-    floor = peak / 10 if config.min_learning_rate is None else config.min_learning_rate
-    progress = (step - config.warmup_steps) / (total_steps - config.warmup_steps)
-    return floor + (peak - floor) * (1 + math.cos(math.pi * progress)) / 2
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    groups = [[names.get(id(parameter)) for parameter in group["params"]] for group in optimizer.param_groups]
+    if any(name is None for group in groups for name in group):
+        raise ValueError(
+            "the optimizer has parameters that are not the model's; make it of model.parameters(), as "
+            "make_optimizer(model, config) does"
+        )
+    return [[str(name) for name in group] for group in groups]
+
+
+def set_initial_rates(optimizer: torch.optim.Optimizer) -> None:
+    """Notes in each group the rate that it was made with, as PyTorch's schedulers do: the schedule multiplies it."""
+    for group in optimizer.param_groups:
+        group.setdefault("initial_lr", float(group["lr"]))
+
+
+def set_rates(optimizer: torch.optim.Optimizer, multiplier: float) -> float:
+    """Makes the rate of each group its ``initial_lr`` times a multiplier, and returns the first group's."""
+    for group in optimizer.param_groups:
+        rate = group["initial_lr"] * multiplier
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
+    return float(optimizer.param_groups[0]["lr"])

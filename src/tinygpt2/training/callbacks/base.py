@@ -1,41 +1,200 @@
-"""What looks on while a model trains: the progress bar, text samples, TensorBoard, and anything of yours.
+"""What a callback is, and how plain functions become one."""
 
-A callback is a function of the training state. It is called at each event, which ``state.event`` names:
+from collections.abc import Callable, Sequence
+from typing import Any
 
-    def stop_when_good(state: TrainState) -> None:
-        if state.event == "evaluation" and state.history.train_losses[-1] < 3:
-            state.stop()
+from typing_extensions import override
 
-    train(model, loader, callbacks=[stop_when_good])
-"""
-
-from typing import Protocol
-
-from tinygpt2.generation.samplers import GreedySampler
-from tinygpt2.training.state import TrainState
-
-_GREEDY = GreedySampler()
+from tinygpt2.training.state import Event, TrainState
 
 
-class Callback(Protocol):
-    """Anything that can be called with the training state.
+class Callback:
+    """Something that looks on while a model trains. Override what you need.
 
-    >>> from tinygpt2 import GPT2Config, make_dataloader, train
+    A plain function of the training state is a callback, too: it is called at every event, which ``state.event``
+    names; `on_step`, `on_evaluation` and `on_epoch` call it at one alone.
+
+    A callback with a state of its own may bring ``state_dict()`` and ``load_state_dict()``, in values that JSON can
+    hold: then a resumed run gives it its state back.
+
+    >>> from tinygpt2 import (
+    ...     GPT2Config, GPT2Model, TrainState, make_dataloader, train
+    ... )
     >>> shape = GPT2Config(
     ...     vocab_size=4, context_length=8, n_layer=1, n_head=2, n_embd=32
     ... )
     >>> loader = make_dataloader([0, 1, 2, 3] * 50, batch_size=4, context_length=8)
-    >>> def write_the_steps(state: TrainState) -> None:
-    ...     if state.event == "end":
-    ...         print(state.step, "of", state.total_steps)
-    >>> callbacks: list[Callback] = [write_the_steps]
+    >>> class WriteTheSteps(Callback):
+    ...     def on_end(self, state, error):
+    ...         print(state.step, "of", state.total_steps, "and", error)
     >>> _ = train(
-    ...     GPT2Model(shape), loader, callbacks=callbacks, device="cpu",
-    ...     progress=False,
+    ...     GPT2Model(shape), loader, callbacks=[WriteTheSteps()],
+    ...     device="cpu", progress=False,
     ... )
-    6 of 6
+    6 of 6 and None
     """
 
-    def __call__(self, state: TrainState, /) -> object:
-        """Looks at the state after an event; what it returns does not matter."""
-        ...
+    def on_start(self, state: TrainState) -> None:
+        """Is called before anything, and after a run was resumed."""
+
+    def on_step(self, state: TrainState) -> None:
+        """Is called after each update of the weights."""
+
+    def on_evaluation(self, state: TrainState) -> None:
+        """Is called after each entry in the history."""
+
+    def on_epoch(self, state: TrainState) -> None:
+        """Is called after each whole pass over the training data."""
+
+    def on_end(self, state: TrainState, error: BaseException | None) -> None:
+        """Is called when the run ends, in whatever way; once, and after nothing but ``on_start`` too.
+
+        Args:
+            state: As it is then, with the history.
+            error: What ended the run, a second Ctrl-C for instance; ``None`` if it ended by itself, if a callback
+                stopped it, or if a first Ctrl-C did (``state.interrupted``).
+        """
+
+
+class FunctionCallback(Callback):
+    """A function of the training state as a callback.
+
+    Args:
+        function: Called with the state.
+        events: At which; ``None`` for all.
+    """
+
+    def __init__(self, function: Callable[[TrainState], object], events: Sequence[Event] | None = None) -> None:
+        self.function, self.events = function, events
+
+    @override
+    def __repr__(self) -> str:
+        return f"FunctionCallback({self.function!r}, {self.events!r})"
+
+    def _call(self, state: TrainState) -> None:
+        if self.events is None or state.event in self.events:
+            self.function(state)
+
+    @override
+    def on_start(self, state: TrainState) -> None:
+        self._call(state)
+
+    @override
+    def on_step(self, state: TrainState) -> None:
+        self._call(state)
+
+    @override
+    def on_evaluation(self, state: TrainState) -> None:
+        self._call(state)
+
+    @override
+    def on_epoch(self, state: TrainState) -> None:
+        self._call(state)
+
+    @override
+    def on_end(self, state: TrainState, error: BaseException | None) -> None:
+        self._call(state)
+
+
+def on_step(function: Callable[[TrainState], object]) -> Callback:
+    """Returns a callback that calls a function after each update of the weights.
+
+    >>> def report(state):
+    ...     print(state.step, state.loss)
+    >>> isinstance(on_step(report), Callback)
+    True
+    """
+    return FunctionCallback(function, ("step",))
+
+
+def on_evaluation(function: Callable[[TrainState], object]) -> Callback:
+    """Returns a callback that calls a function after each entry in the history.
+
+    >>> def stop_when_good(state):
+    ...     if state.history.train_losses[-1] < 3:
+    ...         state.stop()
+    >>> isinstance(on_evaluation(stop_when_good), Callback)
+    True
+    """
+    return FunctionCallback(function, ("evaluation",))
+
+
+def on_epoch(function: Callable[[TrainState], object]) -> Callback:
+    """Returns a callback that calls a function after each whole pass over the training data.
+
+    >>> isinstance(on_epoch(lambda state: print(state.epoch)), Callback)
+    True
+    """
+    return FunctionCallback(function, ("epoch",))
+
+
+def as_callback(callback: Callback | Callable[[TrainState], object]) -> Callback:
+    """Returns a callback as one, and a function as one that is called at every event.
+
+    Raises:
+        TypeError: If it is neither; the class of a callback, for instance, where an object is wanted.
+    """
+    if isinstance(callback, Callback):
+        return callback
+    if isinstance(callback, type):
+        raise TypeError(f"a callback should be an object and not a class; pass {callback.__name__}(...)")
+    if not callable(callback):
+        raise TypeError(f"a callback should be a Callback or a function of the training state, got {callback!r}")
+    return FunctionCallback(callback)
+
+
+class Callbacks:
+    """The callbacks of a run.
+
+    Args:
+        callbacks: Called in this order at every event.
+    """
+
+    def __init__(self, callbacks: Sequence[Callback | Callable[[TrainState], object]]) -> None:
+        self.callbacks = [as_callback(callback) for callback in callbacks]
+        self._begun: list[Callback] = []
+
+    def emit(self, state: TrainState, event: Event) -> None:
+        """Calls all of them at an event other than the end."""
+        state.event = event
+        for callback in self.callbacks:
+            if event == "start":
+                self._begun.append(callback)
+            getattr(callback, f"on_{event}")(state)
+
+    def end(self, state: TrainState, error: BaseException | None) -> None:
+        """Calls all that were begun for the last time, each of them even if another fails.
+
+        Raises:
+            Exception: The first that one of them raised, if the run did not end by an error itself.
+        """
+        state.event = "end"
+        failures: list[Exception] = []
+        for callback in self._begun:
+            try:
+                callback.on_end(state, error)
+            except Exception as raised:  # noqa: BLE001 - raised below, once the others have had their turn
+                failures.append(raised)
+        if failures and error is None:
+            raise failures[0]
+        for failure in failures:
+            error.add_note(f"and then, at the end of the run: {failure!r}")  # type: ignore[union-attr]
+
+    def state_dict(self) -> list[dict[str, Any]]:
+        """Returns the states of those that have one, with their types."""
+        return [
+            {"type": type(callback).__qualname__, "state": callback.state_dict()} for callback in self._with_state()
+        ]
+
+    def load_state_dict(self, states: Sequence[dict[str, Any]]) -> None:
+        """Gives each callback with a state the next of its type."""
+        left = list(states)
+        for callback in self._with_state():
+            for saved in left:
+                if saved["type"] == type(callback).__qualname__:
+                    callback.load_state_dict(saved["state"])
+                    left.remove(saved)
+                    break
+
+    def _with_state(self) -> list[Any]:
+        return [c for c in self.callbacks if hasattr(c, "state_dict") and hasattr(c, "load_state_dict")]

@@ -1,15 +1,18 @@
-"""Loggers of numbers."""
+"""Loggers of numbers, for tools that draw them."""
 
 import os
 from typing import TYPE_CHECKING
 
+from typing_extensions import override
+
+from tinygpt2.training.callbacks.base import Callback
 from tinygpt2.training.state import TrainState
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard.writer import SummaryWriter
 
 
-class TensorBoardLogger:
+class TensorBoardLogger(Callback):
     """Writes losses, learning rate, gradient norm and speed for TensorBoard: ``pip install 'tinygpt2[tensorboard]'``.
 
     Args:
@@ -34,23 +37,29 @@ class TensorBoardLogger:
         self.directory = os.fspath(directory)
         self._writer: SummaryWriter | None = None
 
-    def __call__(self, state: TrainState, /) -> None:
-        """Writes the numbers of a step or an evaluation."""
-        if self._writer is None:
-            self._writer = self._open()
-        if state.event == "step":
-            self._write(state.step, {
-                "step/loss": state.loss,
-                "step/learning_rate": state.learning_rate,
-                "step/grad_norm": state.grad_norm,
-                "step/tokens_per_second": state.tokens_per_second,
-            })  # fmt: skip
-        elif state.event == "evaluation":
-            val_loss = state.history.val_losses[-1]
-            self._write(state.step, {"evaluation/train_loss": state.history.train_losses[-1]})
-            if val_loss is not None:
-                self._write(state.step, {"evaluation/val_loss": val_loss})
-        elif state.event == "end":
+    @override
+    def on_start(self, state: TrainState) -> None:
+        self._writer = self._open()
+
+    @override
+    def on_step(self, state: TrainState) -> None:
+        self._write(state.step, {
+            "step/loss": state.loss,
+            "step/learning_rate": state.learning_rate,
+            "step/grad_norm": state.grad_norm,
+            "step/tokens_per_second": state.tokens_per_second,
+        })  # fmt: skip
+
+    @override
+    def on_evaluation(self, state: TrainState) -> None:
+        val_loss = state.history.val_losses[-1]
+        self._write(state.step, {"evaluation/train_loss": state.history.train_losses[-1]})
+        if val_loss is not None:
+            self._write(state.step, {"evaluation/val_loss": val_loss})
+
+    @override
+    def on_end(self, state: TrainState, error: BaseException | None) -> None:
+        if self._writer is not None:
             self._writer.close()
             self._writer = None
 

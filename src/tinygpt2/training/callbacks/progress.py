@@ -1,64 +1,63 @@
-"""Progress on stderr."""
+"""Progress, on stderr."""
 
 import sys
 import time
-from types import TracebackType
-from typing import Never, Self
+from typing import Never
 
 from tqdm import tqdm
+from typing_extensions import override
 
 from tinygpt2._internal.console import write_line
+from tinygpt2.training.callbacks.base import Callback
 from tinygpt2.training.state import TrainState
 
 
-class ProgressBar:
+class ProgressBar(Callback):
     """Shows on stderr how training goes: a bar on a terminal, plain lines elsewhere.
 
     `train` adds one unless ``progress=False``. The same by hand:
 
-    >>> from tinygpt2 import GPT2Config, make_dataloader, train
+    >>> from tinygpt2 import GPT2Config, GPT2Model, make_dataloader, train
     >>> shape = GPT2Config(
     ...     vocab_size=4, context_length=8, n_layer=1, n_head=2, n_embd=32
     ... )
     >>> loader = make_dataloader([0, 1, 2, 3] * 50, batch_size=4, context_length=8)
-    >>> with ProgressBar() as bar:
-    ...     history = train(
-    ...         GPT2Model(shape), loader, callbacks=[bar], device="cpu",
-    ...         progress=False,
-    ...     )
+    >>> history = train(
+    ...     GPT2Model(shape), loader, callbacks=[ProgressBar()], device="cpu",
+    ...     progress=False,
+    ... )
     """
 
     def __init__(self) -> None:
         self._bar: tqdm[Never] | None = None
         self._last_line = time.monotonic()
 
-    def __enter__(self) -> Self:
-        return self
+    @override
+    def on_start(self, state: TrainState) -> None:
+        if sys.stderr.isatty():
+            self._bar = tqdm(total=state.total_steps, initial=state.step, unit="step", dynamic_ncols=True, leave=False)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    @override
+    def on_step(self, state: TrainState) -> None:
+        if self._bar is not None:
+            self._bar.set_postfix_str(f"loss {state.loss:.3f}, {state.tokens_per_second:,.0f} tokens/s", refresh=False)
+            self._bar.update()
+        elif time.monotonic() - self._last_line > _PLAIN_LINE_SECONDS:
+            self._write(f"{_position(state)} | loss {state.loss:.3f} | {_pace(state)}")
+
+    @override
+    def on_evaluation(self, state: TrainState) -> None:
+        val_loss = state.history.val_losses[-1]
+        validation = "" if val_loss is None else f" | val loss {val_loss:.3f}"
+        self._write(
+            f"{_position(state)} | train loss {state.history.train_losses[-1]:.3f}{validation} | {_pace(state)}"
+        )
+
+    @override
+    def on_end(self, state: TrainState, error: BaseException | None) -> None:
         if self._bar is not None:
             self._bar.close()
-
-    def __call__(self, state: TrainState, /) -> None:
-        """Moves the bar on, and writes a line for each evaluation."""
-        if state.event == "start" and sys.stderr.isatty():
-            self._bar = tqdm(total=state.total_steps, initial=state.step, unit="step", dynamic_ncols=True, leave=False)
-        elif state.event == "step":
-            if self._bar is not None:
-                self._bar.set_postfix_str(
-                    f"loss {state.loss:.3f}, {state.tokens_per_second:,.0f} tokens/s", refresh=False
-                )
-                self._bar.update()
-            elif time.monotonic() - self._last_line > _PLAIN_LINE_SECONDS:
-                self._write(f"{_position(state)} | loss {state.loss:.3f} | {_pace(state)}")
-        elif state.event == "evaluation":
-            val_loss = state.history.val_losses[-1]
-            validation = "" if val_loss is None else f" | val loss {val_loss:.3f}"
-            self._write(
-                f"{_position(state)} | train loss {state.history.train_losses[-1]:.3f}{validation} | {_pace(state)}"
-            )
+            self._bar = None
 
     def _write(self, line: str) -> None:
         write_line(line)
@@ -67,7 +66,7 @@ class ProgressBar:
 
 def _position(state: TrainState) -> str:
     width = len(str(state.total_steps))
-    return f"epoch {state.step / state.steps_per_epoch:5.2f} | step {state.step:{width}d}/{state.total_steps}"
+    return f"epoch {state.epochs:5.2f} | step {state.step:{width}d}/{state.total_steps}"
 
 
 def _pace(state: TrainState) -> str:

@@ -1,21 +1,23 @@
-"""Samples of text."""
+"""Samples of text, while a model trains."""
 
 from dataclasses import dataclass, field
 
 import torch
+from typing_extensions import override
 
 from tinygpt2._internal.console import write_line
 from tinygpt2._internal.random import mixed_seed
 from tinygpt2.generation.samplers import GreedySampler, Sampler
 from tinygpt2.generation.text import generate_text
 from tinygpt2.text.tokenizers import Tokenizer
+from tinygpt2.training.callbacks.base import Callback
 from tinygpt2.training.state import TrainState
 
 _GREEDY = GreedySampler()
 
 
 @dataclass
-class TextSamples:
+class TextSamples(Callback):
     """Continues a prompt at the end of each epoch, and of a run that ends within one, and writes the text to stderr.
 
     `train` adds one where ``config.sample_prompt`` is given.
@@ -36,17 +38,24 @@ class TextSamples:
     def __post_init__(self) -> None:
         self.tokenizer.encode_ordinary(self.prompt)  # an error, if there is one, before training and not after an epoch
 
-    def __call__(self, state: TrainState, /) -> None:
-        """Writes a sample after an epoch."""
-        if state.event in ("epoch", "end") and state.step != self._last_step and not state.interrupted:
-            self._last_step = state.step
-            generator = torch.Generator(state.model.device).manual_seed(mixed_seed(state.config.seed))
-            text = generate_text(
-                state.model,
-                self.tokenizer,
-                self.prompt,
-                max_new_tokens=self.max_new_tokens,
-                sampler=self.sampler,
-                generator=generator,
-            )
-            write_line(f"  sample: {' '.join(text.split())}")
+    @override
+    def on_epoch(self, state: TrainState) -> None:
+        if not state.interrupted:
+            self._write(state)
+
+    @override
+    def on_end(self, state: TrainState, error: BaseException | None) -> None:
+        if error is None and not state.interrupted and state.step != self._last_step:
+            self._write(state)
+
+    def _write(self, state: TrainState) -> None:
+        self._last_step = state.step
+        text = generate_text(
+            state.model,
+            self.tokenizer,
+            self.prompt,
+            max_new_tokens=self.max_new_tokens,
+            sampler=self.sampler,
+            generator=torch.Generator(state.model.device).manual_seed(mixed_seed(state.config.seed)),
+        )
+        write_line(f"  sample: {' '.join(text.split())}")

@@ -1,15 +1,18 @@
-"""When to stop."""
+"""When to stop training."""
 
 import math
 from dataclasses import dataclass
 
+from typing_extensions import override
+
 from tinygpt2._internal.checks import check_int, check_number
 from tinygpt2._internal.console import write_line
+from tinygpt2.training.callbacks.base import Callback
 from tinygpt2.training.state import TrainState
 
 
 @dataclass
-class EarlyStopping:
+class EarlyStopping(Callback):
     """Ends the run when the validation loss has not become lower for some evaluations.
 
     With ``checkpoint_dir``, `train` keeps the model with the lowest validation loss in ``best``.
@@ -33,10 +36,12 @@ class EarlyStopping:
         check_int("patience", self.patience)
         check_number("min_delta", self.min_delta)
 
-    def __call__(self, state: TrainState, /) -> None:
-        """Looks at the history, so that a resumed run stops where an uninterrupted one does."""
-        if state.event not in ("start", "evaluation") or not state.history.steps:
-            return
+    @override
+    def on_start(self, state: TrainState) -> None:
+        self.on_evaluation(state)  # so that a resumed run stops where an uninterrupted one does
+
+    @override
+    def on_evaluation(self, state: TrainState) -> None:
         best, waited = math.inf, 0
         for loss in state.history.val_losses:
             if loss is None:

@@ -1,0 +1,173 @@
+"""One update of the weights."""
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from tinygpt2._internal.devices import autocast
+from tinygpt2._internal.random import mixed_seed, random_states_kept, seed_everywhere
+from tinygpt2.config import Precision
+from tinygpt2.data.batches import Batch, as_batch
+from tinygpt2.errors import NonFiniteLossError
+from tinygpt2.kernels.dropout import Dropout
+from tinygpt2.losses import IGNORE_INDEX
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What an update found.
+
+    Attributes:
+        loss: Mean loss over the targets of all micro-batches, before the update, in nats per token.
+        grad_norm: Norm of its gradient, before clipping.
+        tokens: How many tokens were read.
+
+    >>> StepResult(loss=2.5, grad_norm=1.0, tokens=256).tokens
+    256
+    """
+
+    loss: float
+    grad_norm: float
+    tokens: int
+
+
+def training_step(
+    objective: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    micro_batches: Sequence[Any],
+    *,
+    max_grad_norm: float | None = 1.0,
+    precision: Precision = "auto",
+    seed: int | None = None,
+) -> StepResult:
+    """Updates the weights once, or raises and leaves them alone. It is the step of `train`, for loops of your own.
+
+    The loss is the summed loss over the targets of all micro-batches, divided by their number: several micro-batches,
+    equal or not, are one big batch. The optimizer's rates are as you set them.
+
+    Args:
+        objective: From (inputs, targets, scale) to the scaled sum of the losses: `NextTokenLoss`, or what wraps one.
+        optimizer: Over its parameters.
+        micro_batches: Each (inputs, targets), both (B, T) int64, or a dict of ``input_ids`` and ``labels``; at least
+            one. Moved to the objective's device.
+        max_grad_norm: Gradients with a larger norm are scaled down to it; ``None`` leaves them.
+        precision: As in `TrainingConfig`.
+        seed: Of dropout; ``None`` for PyTorch's global random numbers.
+
+    Raises:
+        NonFiniteLossError: If the loss or its gradient is NaN or infinite.
+        ValueError: If no target counts.
+
+    >>> import torch
+    >>> from tinygpt2 import (
+    ...     GPT2Config, GPT2Model, NextTokenLoss, TrainingConfig, make_optimizer
+    ... )
+    >>> model = GPT2Model(GPT2Config(
+    ...     vocab_size=9, context_length=8, n_layer=1, n_head=2, n_embd=4
+    ... ))
+    >>> optimizer = make_optimizer(model, TrainingConfig())
+    >>> batch = torch.tensor([[1, 2, 3]]), torch.tensor([[2, 3, 4]])
+    >>> training_step(NextTokenLoss(model), optimizer, [batch]).tokens
+    3
+    """
+    seeds = None if seed is None else (seed,)
+    with nullcontext() if seed is None else random_states_kept(_device_of(objective)):
+        result, norm = backward(objective, optimizer, micro_batches, precision=precision, seeds=seeds, seed_global=True)
+    check_finite(result)
+    clip(objective, norm, max_grad_norm)
+    optimizer.step()
+    return result
+
+
+def backward(
+    objective: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    micro_batches: Sequence[Any],
+    *,
+    precision: Precision,
+    seeds: Sequence[int] | None,
+    seed_global: bool,
+) -> tuple[StepResult, Tensor]:
+    """Computes the gradients of a step, and returns what it found and their norm, on the device.
+
+    Args:
+        objective: As in `training_step`, and so are the next three.
+        optimizer: Whose old gradients are forgotten.
+        micro_batches: The data.
+        precision: Of the forward pass.
+        seeds: Of dropout, to which the number of the micro-batch is added.
+        seed_global: Whether these seed PyTorch's global random numbers, too.
+    """
+    device = _device_of(objective)
+    batches = [as_batch(batch, f"micro-batch {i}") for i, batch in enumerate(micro_batches)]
+    count = _targets_that_count(batches)
+    optimizer.zero_grad(set_to_none=True)
+    total = torch.zeros((), device=device)
+    for i, (inputs, targets) in enumerate(batches):
+        with seeded_dropout(objective, None if seeds is None else (*seeds, i), device if seed_global else None):
+            with autocast(device, precision):
+                loss = objective(inputs.to(device), targets.to(device), 1 / count)
+            loss.backward()
+        total += loss.detach()
+    norm = torch.nn.utils.get_total_norm(p.grad for p in objective.parameters() if p.grad is not None)
+    if not isinstance(norm, Tensor):  # no parameter had a gradient
+        norm = torch.zeros((), device=device)
+    tokens = sum(inputs.numel() for inputs, _ in batches)
+    return StepResult(loss=float(total), grad_norm=float(norm), tokens=tokens), norm
+
+
+def _device_of(module: nn.Module) -> torch.device:
+    return next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
+
+
+def _targets_that_count(batches: Sequence[Batch]) -> int:
+    count = sum(int((targets != IGNORE_INDEX).sum()) for _, targets in batches)
+    if count == 0:
+        raise ValueError(f"every target of a step is {IGNORE_INDEX}, which does not count: nothing to learn from")
+    return count
+
+
+def check_finite(result: StepResult) -> None:
+    """Raises `NonFiniteLossError` if the loss or its gradient is NaN or infinite."""
+    if not (math.isfinite(result.loss) and math.isfinite(result.grad_norm)):
+        raise NonFiniteLossError(
+            f"the loss is {result.loss:g} and its gradient's norm {result.grad_norm:g}; the weights are as before"
+        )
+
+
+def clip(objective: nn.Module, norm: Tensor, max_grad_norm: float | None) -> None:
+    """Scales the gradients down to a norm, where theirs is larger."""
+    if max_grad_norm is not None and float(norm) > max_grad_norm:
+        torch.nn.utils.clip_grads_with_norm_(objective.parameters(), max_grad_norm, norm)
+
+
+@contextmanager
+def seeded_dropout(model: nn.Module, seeds: Sequence[int] | None, device: torch.device | None) -> Iterator[None]:
+    """Makes each dropout of a model a function of ``seeds`` and its place, for the duration.
+
+    Args:
+        model: The model.
+        seeds: What to derive the seeds from; ``None`` for leaving all as it is.
+        device: Where PyTorch's global random numbers are seeded, too, for dropout that has no other; ``None`` for
+            leaving those alone.
+    """
+    if seeds is None:
+        yield
+        return
+    if device is not None:
+        seed_everywhere(device, mixed_seed(*seeds))
+    modules = [module for module in model.modules() if isinstance(module, Dropout) and module.p]
+    states = np.random.SeedSequence(seeds).generate_state(max(1, len(modules)), np.uint64)
+    for module, state in zip(modules, states.tolist(), strict=False):
+        module.seed = state >> 1
+    try:
+        yield
+    finally:
+        for module in modules:
+            module.seed = None
