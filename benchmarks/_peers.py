@@ -16,9 +16,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from _measure import Step
-from tinygpt2 import GPT2Config, GPT2Model, TrainingConfig, TrainState, evaluate, generate, make_optimizer
+from tinygpt2 import (
+    GPT2Config,
+    GPT2Model,
+    NextTokenLoss,
+    TrainingConfig,
+    evaluate,
+    generate,
+    make_optimizer,
+    training_step,
+)
 from tinygpt2._internal.cpu import fast_products, keep_memory
-from tinygpt2.training.train import _take_step
 
 LEARNING_RATE, WEIGHT_DECAY, BETAS, MAX_GRAD_NORM = 4e-4, 0.1, (0.9, 0.95), 1.0
 
@@ -52,21 +60,15 @@ def num_parameters(config: GPT2Config) -> int:
 def tinygpt2(work: Work) -> tuple[float, Step]:
     """The step of `train`, without its evaluations."""
     model, batch = work.model(), work.batch()
-    config = TrainingConfig(
-        max_steps=10**9,
-        learning_rate=LEARNING_RATE,
-        weight_decay=WEIGHT_DECAY,
-        betas=BETAS,
-        max_grad_norm=MAX_GRAD_NORM,
-    )
+    config = TrainingConfig(learning_rate=LEARNING_RATE, weight_decay=WEIGHT_DECAY, betas=BETAS)
     keep_memory()  # as train does
     loss = evaluate(model, [batch]).loss
-    state = TrainState(model, make_optimizer(model, config), config, total_steps=10**9, steps_per_epoch=1)
+    objective, optimizer = NextTokenLoss(model), make_optimizer(model, config)
     model.train()
 
     def step() -> None:
         with fast_products():  # as train does
-            _take_step(state, [batch])
+            training_step(objective, optimizer, [batch], max_grad_norm=MAX_GRAD_NORM, seed=0)
 
     return loss, step
 

@@ -1,54 +1,41 @@
-"""A training step with one thing at a time turned off that makes it fast, in processes that take turns.
+"""A training step, or a generation, with one thing at a time turned off that makes it fast, in processes that take turns.
 
 python benchmarks/ablation.py                    # 124M, batch 2 x 128, dropout 0.1
 python benchmarks/ablation.py --dropout 0
 python benchmarks/ablation.py --small            # 0.8M parameters, characters, batch 12 x 64
+python benchmarks/ablation.py --generate         # 64 new tokens of one text, instead of a training step
 """
 
 import argparse
 import functools
 import os
-from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
 from _measure import Step, in_turns, report
-from _peers import Work, tinygpt2
-from tinygpt2 import GPT2Config, GPT2Model, _cpu, _dropout, model, training
-from tinygpt2.losses import summed_cross_entropy
+from _peers import GENERATION, Work, tinygpt2
+from tinygpt2 import GPT2Config
+from tinygpt2._internal.cpu import KEEP_MEMORY, ONEDNN
+from tinygpt2.kernels.switch import without_kernels
 from train_step import SMALL
 
-PARTS = ("oneDNN", "kept memory", "dropout", "attention", "head and loss in one")
+TRAINING = {"oneDNN": ONEDNN, "kept memory": KEEP_MEMORY, "dropout": "", "attention": "", "cross_entropy": ""}
+GENERATING = {"oneDNN": ONEDNN, "linear": "", "attention": ""}
 
 
-def plain_attention(query: Tensor, key: Tensor, value: Tensor, p: float) -> Tensor:
-    return F.scaled_dot_product_attention(query, key, value, dropout_p=p, is_causal=True)
-
-
-def plain_loss(gpt: GPT2Model, inputs: Tensor, targets: Tensor, scale: float) -> Tensor:
-    return summed_cross_entropy(gpt(inputs), targets) * scale
-
-
-def without(parts: tuple[str, ...], work: Work) -> tuple[float, Step]:
-    """Returns the contestant, in a process of its own, after these parts were replaced by PyTorch's."""
-    switches = {"oneDNN": _cpu.ONEDNN, "kept memory": _cpu.KEEP_MEMORY}
-    os.environ |= {switches[part]: "0" for part in parts if part in switches}
-    replaced: dict[str, list[tuple[Any, str, Any]]] = {
-        "dropout": [(model, "dropout", F.dropout), (_dropout, "dropout", F.dropout)],
-        "attention": [(model, "_causal_attention", plain_attention)],
-        "head and loss in one": [(training._take_step, "__defaults__", (plain_loss,))],
-    }
-    for part in parts:
-        for place, name, value in replaced.get(part, []):
-            setattr(place, name, value)
-    return tinygpt2(work)
+def without(parts: tuple[str, ...], work: Work, *, generate: bool) -> tuple[object, Step]:
+    """Returns the contestant, in a process of its own, in which these parts are switched off."""
+    switches = TRAINING | GENERATING
+    os.environ |= {switches[part]: "0" for part in parts if switches[part]}
+    if kernels := [part for part in parts if not switches[part]]:
+        without_kernels(*kernels).__enter__()  # for as long as the process lives
+    return GENERATION["tinygpt2"](work) if generate else tinygpt2(work)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--small", action="store_true", help="0.8M parameters, characters")
+    parser.add_argument("--generate", action="store_true", help="generate instead of training")
     parser.add_argument("--dropout", type=float, default=0.1)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--rounds", type=int, default=7)
@@ -56,15 +43,19 @@ def main() -> None:
     shape: dict[str, int] = SMALL if options.small else {"context_length": 128}
     config = GPT2Config(**shape, dropout=options.dropout)  # type: ignore[arg-type]
     work = Work(config, 12, 64) if options.small else Work(config, 2, 128)
-    cases = {"tinygpt2": (), **{f"without {part}": (part,) for part in PARTS}, "without all of them": PARTS}
+    if options.generate:
+        work = Work(config, 1, 32 if options.small else 64)
+    parts = tuple(GENERATING if options.generate else TRAINING)
+    cases = {"tinygpt2": (), **{f"without {part}": (part,) for part in parts}, "without all of them": parts}
     turns = in_turns(
-        {name: functools.partial(without, parts) for name, parts in cases.items()},
+        {name: functools.partial(without, off, generate=options.generate) for name, off in cases.items()},
         work,
         threads=options.threads,
         rounds=options.rounds,
-        steps=20 if options.small else 1,
+        steps=20 if options.small and not options.generate else 1,
     )
-    title = f"training step, {work.batch_size} x {work.length} tokens, dropout {options.dropout}"
+    kind = "generation" if options.generate else "training step"
+    title = f"{kind}, {work.batch_size} x {work.length} tokens, dropout {options.dropout}"
     report(title, turns.seconds, per_run=1, unit="steps/s", **vars(options))
 
 

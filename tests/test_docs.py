@@ -63,6 +63,7 @@ def form(printed: str) -> str:
     return re.sub(r"[\d.]+", "#", printed.split(maxsplit=1)[0])
 
 
+@pytest.mark.slow  # minutes: the model has 124 million parameters
 def test_the_tutorial_runs_and_prints_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With three steps where the pages have epochs, so that of what depends on them only the form can be compared."""
     monkeypatch.chdir(tmp_path)

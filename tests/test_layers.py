@@ -36,7 +36,7 @@ FILES = {
     "kernels": ["switch", "linear", "dropout", "attention", "cross_entropy"],
     "formats": ["safetensors", "manifest", "huggingface"],
     "text": ["reading", "tokenizers", "vocabulary", "storage"],
-    "data": ["token_file", "windows", "order", "loader"],
+    "data": ["token_file", "batches", "windows", "order", "loader", "passes"],
     "model": ["modes", "cache", "checks", "gpt2", "objective"],
     "generation": ["samplers", "decoding", "text"],
     "run": ["lock", "directory"],

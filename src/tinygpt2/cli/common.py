@@ -13,7 +13,8 @@ from tinygpt2.model.gpt2 import GPT2Model
 from tinygpt2.run.directory import RunDirectory
 from tinygpt2.text.storage import load_tokenizer
 from tinygpt2.text.tokenizers import CharTokenizer
-from tinygpt2.training.checkpoints.saver import newest_checkpoint, read_history
+from tinygpt2.training.checkpoints.format import read_history
+from tinygpt2.training.checkpoints.saver import newest_checkpoint
 from tinygpt2.training.history import TrainingHistory
 
 
@@ -38,15 +39,7 @@ def directory_with_model(directory: str) -> Path:
 
 def load(directory: Path, device: torch.device) -> tuple[GPT2Model, tiktoken.Encoding | CharTokenizer]:
     """Returns the model in a directory and its tokenizer."""
-    model = GPT2Model.from_pretrained(directory).to(device)
-    return model, load_tokenizer(directory_with_tokenizer(directory))
-
-
-def directory_with_tokenizer(directory: Path) -> Path:  # until checkpoints carry their tokenizer
-    """Returns the directory that has the tokenizer of the model in another."""
-    around = RunDirectory(directory.resolve().parent)
-    part = directory.resolve() in (*around.checkpoints(), around.best)
-    return around.path if part and not RunDirectory(directory).tokenizer.exists() else directory
+    return GPT2Model.from_pretrained(directory).to(device), load_tokenizer(directory)
 
 
 def history_in(directory: Path) -> TrainingHistory | None:

@@ -7,9 +7,9 @@ from torch.utils.data import DataLoader
 
 from tinygpt2.cli.common import naming
 from tinygpt2.cli.train_options import TrainOptions
+from tinygpt2.data.batches import Batch
 from tinygpt2.data.loader import make_dataloader
 from tinygpt2.data.token_file import TokenFile, is_token_file
-from tinygpt2.data.windows import Batch
 from tinygpt2.text.reading import read_text, sample_text, split_text
 from tinygpt2.text.tokenizers import Tokenizer
 
@@ -75,4 +75,4 @@ def _parts(corpus: str | TokenFile, train_ratio: float, tokenizer: Tokenizer) ->
             f"{tokenizer.n_vocab:,}; make it with the model's tokenizer: tinygpt2 tokenize --model DIR"
         )
     cut = int(len(corpus) * train_ratio)
-    return corpus.tokens[:cut], corpus.tokens[cut:], None
+    return corpus[:cut], corpus[cut:], None

@@ -8,8 +8,9 @@ from tinygpt2._internal.devices import choose_device
 from tinygpt2.cli.common import directory_with_model, load, naming
 from tinygpt2.cli.options import Commands, add_command, add_device, add_model, add_option
 from tinygpt2.config import GPT2Config
+from tinygpt2.data.batches import Batch
 from tinygpt2.data.loader import make_dataloader
-from tinygpt2.data.windows import Batch, TokenDataset
+from tinygpt2.data.windows import TokenDataset
 from tinygpt2.evaluation import evaluate
 from tinygpt2.text.reading import read_text
 from tinygpt2.text.tokenizers import Tokenizer

@@ -2,7 +2,7 @@
 
 import argparse
 
-from tinygpt2.cli.common import directory_with_model, directory_with_tokenizer, history_in, lowest_validation_loss
+from tinygpt2.cli.common import directory_with_model, history_in, lowest_validation_loss
 from tinygpt2.cli.options import Commands, add_command
 from tinygpt2.model.gpt2 import GPT2Model
 from tinygpt2.text.storage import load_tokenizer
@@ -21,7 +21,7 @@ def info_command(options: argparse.Namespace) -> int:
     directory = directory_with_model(options.directory)
     model = GPT2Model.from_pretrained(directory)
     try:
-        tokenizer = load_tokenizer(directory_with_tokenizer(directory))
+        tokenizer = load_tokenizer(directory)
         kind = "characters" if isinstance(tokenizer, CharTokenizer) else f"byte pairs ({tokenizer.name})"
     except ValueError as error:  # the rest is worth knowing all the same
         kind = f"but no tokenizer: {error}"

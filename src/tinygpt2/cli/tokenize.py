@@ -7,7 +7,6 @@ from typing import Never
 
 from tqdm import tqdm
 
-from tinygpt2.cli.common import directory_with_tokenizer
 from tinygpt2.cli.options import Commands, add_command, add_option
 from tinygpt2.data.token_file import tokenize_to_file
 from tinygpt2.text.reading import Utf8Reader
@@ -33,7 +32,7 @@ def add(commands: Commands) -> None:
 def tokenize_command(options: argparse.Namespace) -> int:
     """Writes the tokens of text files into one file."""
     model = options.model
-    tokenizer = gpt2_tokenizer() if model is None else load_tokenizer(directory_with_tokenizer(Path(model)))
+    tokenizer = gpt2_tokenizer() if model is None else load_tokenizer(Path(model))
     sizes = [Path(file).stat().st_size for file in options.files]
     with tqdm(total=sum(sizes), unit="B", unit_scale=True, disable=None, leave=False) as bar:
         tokens = tokenize_to_file(_text_of(options.files, bar), options.out, tokenizer=tokenizer)

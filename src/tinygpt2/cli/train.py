@@ -15,10 +15,11 @@ from typing import Never
 import tiktoken
 import torch
 from torch.utils.data import DataLoader
+from typing_extensions import override
 
 from tinygpt2._internal.console import write_line
 from tinygpt2._internal.devices import choose_device
-from tinygpt2.cli.common import directory_with_tokenizer, lowest_validation_loss, plot_history
+from tinygpt2.cli.common import lowest_validation_loss, plot_history
 from tinygpt2.cli.corpus import make_loaders, prompt_from, read_corpus
 from tinygpt2.cli.options import Commands, save_options
 from tinygpt2.cli.train_options import (
@@ -34,13 +35,14 @@ from tinygpt2.cli.train_options import (
     to_save,
 )
 from tinygpt2.config import GPT2Config, TrainingConfig
+from tinygpt2.data.batches import Batch
 from tinygpt2.data.token_file import TokenFile
-from tinygpt2.data.windows import Batch
 from tinygpt2.model.gpt2 import GPT2Model
 from tinygpt2.run.directory import RunDirectory
 from tinygpt2.text.storage import load_tokenizer, save_tokenizer
 from tinygpt2.text.tokenizers import CharTokenizer, gpt2_tokenizer
 from tinygpt2.text.vocabulary import trim_vocabulary
+from tinygpt2.training.callbacks.base import Callback
 from tinygpt2.training.callbacks.stopping import EarlyStopping
 from tinygpt2.training.checkpoints.saver import newest_checkpoint
 from tinygpt2.training.history import TrainingHistory
@@ -133,7 +135,7 @@ def _plan(run: RunDirectory, options: TrainOptions, corpus: str | TokenFile, *, 
         model = GPT2Model(_new_shape(options, tokenizer.n_vocab))
     else:
         source = newest_checkpoint(run.path) if begun and run.checkpoints() else Path(options.from_pretrained)
-        tokenizer = load_tokenizer(run.path if begun else directory_with_tokenizer(source))
+        tokenizer = load_tokenizer(run.path if begun else source)
         model = _pretrained(source, options)
     context_length = options.context_length or model.config.context_length
     train_loader, val_loader = make_loaders(corpus, options, tokenizer, context_length)
@@ -214,19 +216,26 @@ def _summary(plan: _Plan, corpus: str | TokenFile, device: torch.device) -> str:
     return f"{parameters}; {size}, in batches of {batches}; Ctrl-C stops and saves"
 
 
-def _train(plan: _Plan, arguments: argparse.Namespace, device: torch.device) -> TrainingHistory:
-    def note_the_run(state: TrainState) -> None:
-        if state.event == "start":  # a run that may not be resumed with these options has been refused by then
-            save_options(plan.run.options, to_save(plan.options))
-            save_tokenizer(plan.tokenizer, plan.run.path)
+class _NotedRun(Callback):
+    """Writes what a run is made of, once it begins: one that may not be resumed with these options was refused."""
 
+    def __init__(self, plan: _Plan) -> None:
+        self.plan = plan
+
+    @override
+    def on_start(self, state: TrainState) -> None:
+        save_options(self.plan.run.options, to_save(self.plan.options))
+        save_tokenizer(self.plan.tokenizer, self.plan.run.path)
+
+
+def _train(plan: _Plan, arguments: argparse.Namespace, device: torch.device) -> TrainingHistory:
     patience = plan.options.early_stopping
     return train(
         plan.model,
         plan.train_loader,
         plan.val_loader,
         plan.config,
-        callbacks=[note_the_run, *([EarlyStopping(patience)] if patience else [])],
+        callbacks=[_NotedRun(plan), *([EarlyStopping(patience)] if patience else [])],
         tokenizer=plan.tokenizer,
         device=device,
         checkpoint_dir=plan.run.path,
@@ -269,7 +278,7 @@ def _sigterm_raises() -> Iterator[None]:
 def _finish(plan: _Plan, history: TrainingHistory, *, quiet: bool) -> None:
     """Writes what a run leaves, and says what to do with it."""
     run = plan.run
-    plan.model.save_pretrained(run.path)
+    plan.model.save_pretrained(run.path, tokenizer=plan.tokenizer)
     history.save(run.history)
     plotted = _plot_if_possible(run, history)
     if quiet:
