@@ -1,7 +1,6 @@
 """Losses against the definition, written out in float64."""
 
 import math
-from functools import partial
 
 import pytest
 import torch
@@ -9,12 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-import tinygpt2.kernels.cross_entropy
 from tinygpt2 import cross_entropy_loss, perplexity
-from tinygpt2.kernels.cross_entropy import linear_cross_entropy
 from tinygpt2.losses import IGNORE_INDEX, summed_cross_entropy
-
-summed_linear_cross_entropy = partial(linear_cross_entropy, reduction="sum")
 
 SHAPES = st.lists(st.integers(1, 5), max_size=3).map(tuple)
 
@@ -92,7 +87,6 @@ def test_if_no_target_counts_the_mean_is_nan_and_the_sum_zero() -> None:
     logits, targets = torch.randn(2, 3, 5), torch.full((2, 3), IGNORE_INDEX)
     assert cross_entropy_loss(logits, targets).isnan()
     assert summed_cross_entropy(logits, targets) == 0
-    assert summed_linear_cross_entropy(torch.randn(2, 3, 4), torch.randn(5, 4), targets) == 0
 
 
 @pytest.mark.parametrize(
@@ -104,114 +98,6 @@ def test_shapes_that_do_not_fit_are_told(logits: tuple[int, ...], targets: tuple
             loss(torch.zeros(logits), torch.zeros(targets, dtype=torch.int64))
         assert str(logits) in str(caught.value)
         assert str(targets) in str(caught.value)
-
-
-# --- head and loss fused ---
-
-
-@given(
-    shape=SHAPES,
-    sizes=st.tuples(st.integers(1, 7), st.integers(1, 9)),
-    seed=st.integers(0, 2**32),
-    weights=st.tuples(st.sampled_from([1.0, -0.5, 3.0]), st.sampled_from([0.0, 0.5])),
-    needed=st.sampled_from([(True, True), (True, False), (False, True)]),
-)
-def test_head_and_loss_fused_are_head_then_loss(
-    shape: tuple[int, ...], sizes: tuple[int, int], seed: int, weights: tuple[float, float], needed: tuple[bool, bool]
-) -> None:
-    (width, vocab_size), (factor, ignored) = sizes, weights
-    generator = torch.Generator().manual_seed(seed)
-    hidden = torch.randn(*shape, width, dtype=torch.float64, generator=generator)
-    weight = torch.randn(vocab_size, width, dtype=torch.float64, generator=generator)
-    targets = torch.randint(vocab_size, shape, generator=generator)
-    targets.masked_fill_(torch.rand(shape, generator=generator) < ignored, IGNORE_INDEX)
-
-    def losses_and_gradients(*, fused: bool) -> list[Tensor | None]:
-        leaves = [leaf.clone().requires_grad_(need) for leaf, need in zip((hidden, weight), needed, strict=True)]
-        if fused:
-            loss = summed_linear_cross_entropy(leaves[0], leaves[1], targets)
-        else:
-            loss = summed_cross_entropy(leaves[0] @ leaves[1].T, targets)
-        (loss * factor).backward()  # type: ignore[no-untyped-call]
-        return [loss.detach(), leaves[0].grad, leaves[1].grad]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            tinygpt2.kernels.cross_entropy, "_LOGITS_AT_ONCE_CPU", 1
-        )  # so that 16 rows are one part, the last one ragged
-        for got, expected in zip(losses_and_gradients(fused=True), losses_and_gradients(fused=False), strict=True):
-            assert (got is None) == (expected is None)
-            if got is not None:
-                torch.testing.assert_close(got, expected)
-
-
-@pytest.mark.parametrize("parts", [1, 2**22], ids=["in parts", "at once"])
-def test_fused_gradients_of_several_parts_are_right(monkeypatch: pytest.MonkeyPatch, parts: int) -> None:
-    monkeypatch.setattr(tinygpt2.kernels.cross_entropy, "_LOGITS_AT_ONCE_CPU", parts)
-    hidden = torch.randn(5, 13, 6, requires_grad=True)
-    weight = torch.randn(61, 6, requires_grad=True)
-    targets = torch.randint(61, (5, 13))
-    targets[1, 2:9] = IGNORE_INDEX
-    plain = summed_cross_entropy(hidden @ weight.T, targets)
-    fused = summed_linear_cross_entropy(hidden, weight, targets)
-    torch.testing.assert_close(fused, plain)
-    expected = torch.autograd.grad(plain, (hidden, weight))
-    torch.testing.assert_close(torch.autograd.grad(fused, (hidden, weight)), expected, rtol=1e-5, atol=1e-5)
-
-
-def test_another_index_may_be_ignored_by_the_fused_loss() -> None:
-    hidden, weight, targets = torch.randn(4, 3), torch.randn(5, 3), torch.tensor([0, 3, 0, 2])
-    fused = summed_linear_cross_entropy(hidden, weight, targets, ignore_index=0)
-    torch.testing.assert_close(fused.double(), by_hand(hidden @ weight.T, targets, ignore_index=0).sum())
-
-
-def test_the_fused_loss_changes_none_of_its_inputs() -> None:
-    inputs = [
-        torch.randn(4, 3, requires_grad=True),
-        torch.randn(5, 3, requires_grad=True),
-        torch.tensor([0, -100, 4, 2]),
-    ]
-    before = [tensor.detach().clone() for tensor in inputs]
-    summed_linear_cross_entropy(*inputs).backward()  # type: ignore[no-untyped-call]
-    assert all(torch.equal(tensor, copy) for tensor, copy in zip(inputs, before, strict=True))
-
-
-def test_without_gradients_the_fused_loss_is_the_same() -> None:
-    hidden, weight, targets = torch.randn(4, 3), torch.randn(5, 3, requires_grad=True), torch.tensor([0, -100, 4, 2])
-    with torch.no_grad():
-        loss = summed_linear_cross_entropy(hidden, weight, targets)
-    assert not loss.requires_grad
-    torch.testing.assert_close(loss, summed_linear_cross_entropy(hidden, weight, targets).detach())
-
-
-@pytest.mark.parametrize("autocast", [False, True])
-def test_the_fused_loss_of_bfloat16_is_summed_in_float32(autocast: bool) -> None:
-    dtype = torch.float32 if autocast else torch.bfloat16
-    hidden = torch.randn(7, 32, dtype=dtype, requires_grad=True)
-    weight = torch.randn(50, 32, dtype=dtype, requires_grad=True)
-    targets = torch.randint(50, (7,))
-    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
-        fused = summed_linear_cross_entropy(hidden, weight, targets)
-        plain = summed_cross_entropy(hidden @ weight.T, targets)
-    assert fused.dtype == torch.float32
-    torch.testing.assert_close(fused, plain)
-    got = torch.autograd.grad(fused, (hidden, weight))
-    expected = torch.autograd.grad(plain, (hidden, weight))
-    assert [gradient.dtype for gradient in got] == [dtype, dtype]
-    torch.testing.assert_close(got, expected, rtol=0.02, atol=0.02)  # bfloat16 has 8 bits
-
-
-def test_large_logits_do_not_overflow_in_the_fused_loss() -> None:
-    hidden, weight = torch.tensor([[1e4, 0.0], [-1e4, 0.0]]), torch.eye(2)
-    targets = torch.tensor([0, 0])
-    assert summed_linear_cross_entropy(hidden, weight, targets).item() == 1e4
-
-
-@pytest.mark.parametrize("shape", [(1,), (3, 2), (2, 4)])
-def test_the_fused_loss_refuses_targets_that_do_not_fit(shape: tuple[int, ...]) -> None:
-    """One target was broadcast over all positions, and (3, 2) taken for (2, 3), without complaint."""
-    with pytest.raises(ValueError, match="need targets of shape"):
-        summed_linear_cross_entropy(torch.randn(2, 3, 4), torch.randn(5, 4), torch.zeros(shape, dtype=torch.int64))
 
 
 # --- perplexity ---

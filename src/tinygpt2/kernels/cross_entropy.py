@@ -5,6 +5,7 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.autograd.function import once_differentiable
 from typing_extensions import override
 
@@ -58,17 +59,17 @@ def linear_cross_entropy(
             f"got {tuple(input.shape)} and {tuple(target.shape)}"
         )
     rows, flat_target = input.reshape(-1, input.shape[-1]), target.reshape(-1)
-    if not usable("cross_entropy", input, linear_weight, target):
+    if not usable("cross_entropy", input, linear_weight, target) or forward_ad._current_level >= 0:  # noqa: SLF001
         logits = F.linear(rows, linear_weight)
         logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
         return F.cross_entropy(logits, flat_target, ignore_index=ignore_index, reduction=reduction) * scale
     device = input.device.type
-    if torch.is_autocast_enabled(device):
+    if torch.is_autocast_enabled(device) and input.dtype != torch.float64:  # which autocast leaves alone
         dtype = torch.get_autocast_dtype(device)
         rows, linear_weight = rows.to(dtype), linear_weight.to(dtype)
     of_one: Tensor | float = scale
     if reduction == "mean":
-        of_one = scale / (flat_target != ignore_index).sum()
+        of_one = scale / (flat_target != ignore_index).sum().to(torch.promote_types(input.dtype, torch.float32))
     loss: Tensor = _LinearCrossEntropy.apply(rows, linear_weight, flat_target, ignore_index, of_one)  # type: ignore[no-untyped-call]
     return loss
 
@@ -85,7 +86,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         grad_hidden = torch.empty_like(hidden) if of_hidden else None
         grad_weight: Tensor | None = None
         at_once = _LOGITS_AT_ONCE_CPU if hidden.device.type == "cpu" else _LOGITS_AT_ONCE_GPU
-        rows = min(max(16, at_once // len(weight)), len(hidden))
+        rows = max(1, min(max(16, at_once // len(weight)), len(hidden)))
         buffer = torch.empty((rows, len(weight)), dtype=hidden.dtype, device=hidden.device)
         with torch.autocast(hidden.device.type, enabled=False):
             for start in range(0, len(hidden), rows):
