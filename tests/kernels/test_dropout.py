@@ -79,3 +79,34 @@ def test_the_module_is_off_in_evaluation() -> None:
     assert isinstance(module, torch.nn.Dropout)
     assert (module(x) == 0).any()
     assert module.eval()(x) is x
+
+
+@pytest.mark.parametrize("p", [1.0, -0.1, 1.1])
+def test_dropping_everything_or_more_is_pytorchs(p: float) -> None:
+    """With p = 1 one of 65536 elements stayed, 65536 times as large; other numbers were taken for 0 or 1."""
+    x = torch.ones(1000, 1000)
+    if p == 1:
+        assert not dropout(x, p).any()
+    else:
+        with pytest.raises(ValueError, match="has to be between 0 and 1"):
+            dropout(x, p)
+
+
+def test_a_seed_gives_the_same_numbers_and_leaves_the_global_generator_alone() -> None:
+    x = torch.randn(5, 100)
+    before = torch.get_rng_state()
+    first = dropout(x, 0.3, seed=7)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.rand(3)
+    assert torch.equal(dropout(x, 0.3, seed=7), first)
+    assert not torch.equal(dropout(x, 0.3, seed=8), first)
+
+
+def test_the_module_draws_by_its_seed_while_it_has_one() -> None:
+    x, module = torch.ones(1000), Dropout(0.5)
+    module.seed = 2**63 - 1
+    before = torch.get_rng_state()
+    assert torch.equal(module(x), module(x))
+    assert torch.equal(torch.get_rng_state(), before)
+    module.seed = None
+    assert not torch.equal(module(x), module(x))

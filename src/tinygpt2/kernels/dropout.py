@@ -43,7 +43,7 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True, *, seed: int |
 
     Source: Srivastava et al. 2014.
     """
-    if not training or input.device.type != "cpu" or not usable("dropout", input):
+    if not (training and 0 <= p < 1 and input.device.type == "cpu" and usable("dropout", input)):
         return F.dropout(input, p, training)
     kept = round((1 - p) * _LEVELS)
     if kept == _LEVELS:
