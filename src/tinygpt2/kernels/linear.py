@@ -15,7 +15,7 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     PyTorch multiplies a matrix by a vector on one core, which reads memory at a fraction of what the machine can. A
     batch of matrices is spread over the cores, and so are the rows of the weight as a batch of blocks of rows.
     """
-    if torch.is_grad_enabled() or input.numel() != weight.shape[-1] or not _is_usable(input, weight):
+    if torch.is_grad_enabled() or not _is_usable(input, weight):
         return F.linear(input, weight, bias)
     height, width = weight.shape
     threads = torch.get_num_threads()
@@ -44,11 +44,13 @@ def project(layer: nn.Module, x: Tensor) -> Tensor:
 
 def _is_usable(x: Tensor, weight: Tensor) -> bool:
     return (
-        weight.dim() == 2
-        and weight.shape[0] >= _ROWS_PER_THREAD * torch.get_num_threads()
-        and x.device.type == weight.device.type == "cpu"
+        x.device.type == weight.device.type == "cpu"
         and x.dtype == weight.dtype == torch.float32
-        and weight.is_contiguous()
         and not torch.is_autocast_enabled("cpu")
-        and usable("linear", x, weight)
+        and usable("linear", x, weight)  # before shapes, which are symbols where they are traced
+        and weight.dim() == 2
+        and x.shape[-1:] == weight.shape[1:]
+        and x.numel() == weight.shape[1]
+        and weight.shape[0] >= _ROWS_PER_THREAD * torch.get_num_threads()
+        and weight.is_contiguous()
     )

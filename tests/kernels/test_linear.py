@@ -1,0 +1,105 @@
+"""The product of a matrix and a row on all cores, held against PyTorch's."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+import tinygpt2.kernels.linear
+from tinygpt2.kernels.linear import linear, single_row_products
+from tinygpt2.kernels.switch import without_kernels
+
+
+@given(
+    height=st.integers(1, 300),
+    width=st.integers(1, 40),
+    leading=st.lists(st.integers(0, 2), max_size=3).map(tuple),
+    threads=st.integers(1, 4),
+    biased=st.booleans(),
+    dtype=st.sampled_from([torch.float32, torch.float32, torch.float64, torch.bfloat16]),
+    seed=st.integers(0, 2**32),
+)
+def test_it_is_pytorchs(
+    height: int, width: int, leading: tuple[int, ...], threads: int, *, biased: bool, dtype: torch.dtype, seed: int
+) -> None:
+    torch.manual_seed(seed)
+    x, weight = torch.randn(*leading, width, dtype=dtype), torch.randn(height, width, dtype=dtype)
+    bias = torch.randn(height, dtype=dtype) if biased else None
+    with pytest.MonkeyPatch.context() as patch, torch.no_grad():
+        patch.setattr(torch, "get_num_threads", lambda: threads)
+        out = linear(x, weight, bias)
+    tolerance = 0.1 if dtype == torch.bfloat16 else 1e-4
+    torch.testing.assert_close(out, F.linear(x, weight, bias), rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("height", [63, 128, 192, 1001])
+@pytest.mark.parametrize("shape", [(24,), (1, 24), (1, 1, 24), (2, 24), (1, 0, 24)])
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_gradients_are_pytorchs(
+    height: int, shape: tuple[int, ...], threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    x, weight = torch.randn(shape), torch.randn(height, 24, requires_grad=True)
+    out = linear(x, weight)
+    assert out.requires_grad
+    assert torch.equal(out, F.linear(x, weight))
+
+
+def test_shapes_that_do_not_fit_are_refused_as_by_pytorch() -> None:
+    """A column of as many numbers as the matrix is wide was taken for a row, where the height allowed it."""
+    with torch.no_grad():
+        for shape in ((24, 1), (2, 12), (1, 24, 1)):
+            with pytest.raises(RuntimeError, match="cannot be multiplied"):
+                linear(torch.randn(shape), torch.randn(100, 24))
+
+
+@pytest.mark.parametrize("layout", ["transposed", "every other"])
+def test_any_layout_of_the_weight_will_do(layout: str) -> None:
+    weight = torch.randn(24, 200).t() if layout == "transposed" else torch.randn(400, 24)[::2]
+    x = torch.randn(1, 24)
+    with torch.no_grad():
+        torch.testing.assert_close(linear(x, weight), F.linear(x, weight))
+
+
+def test_a_row_that_is_a_view_will_do() -> None:
+    x, weight = torch.randn(5, 24, 3)[2, :, 1], torch.randn(200, 24)
+    with torch.no_grad():
+        torch.testing.assert_close(linear(x, weight), F.linear(x, weight))
+
+
+def test_autocast_gives_bfloat16_as_in_pytorch() -> None:
+    x, weight = torch.randn(1, 24), torch.randn(200, 24)
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        found = linear(x, weight)
+        assert torch.equal(found, F.linear(x, weight))
+    assert found.dtype == torch.bfloat16
+
+
+def count_products(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Counts how often the work is divided."""
+    counts = [0]
+    is_single_row = tinygpt2.kernels.linear._is_single_row
+
+    def counted(x: Tensor, weight: Tensor) -> bool:
+        answer = is_single_row(x, weight)
+        counts[0] += answer
+        return answer
+
+    monkeypatch.setattr(tinygpt2.kernels.linear, "_is_single_row", counted)
+    return counts
+
+
+def test_in_its_context_every_linear_layer_uses_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer, x = nn.Linear(24, 200), torch.randn(1, 24)
+    counts = count_products(monkeypatch)
+    with torch.no_grad():
+        expected = layer(x)
+        assert counts == [0]
+        with single_row_products():
+            torch.testing.assert_close(layer(x), expected)
+            assert counts == [1]
+            with without_kernels("linear"):
+                assert torch.equal(layer(x), expected)
+        assert counts == [1]
