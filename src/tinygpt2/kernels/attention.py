@@ -35,17 +35,19 @@ def scaled_dot_product_attention(  # noqa: PLR0917 - the twin's arguments
         is_causal: Whether query t sees the keys up to t alone.
         seed: Of the dropout on a CPU, for the kernel; ``None`` for PyTorch's global random numbers.
     """
-    batch, heads, n, width = query.shape
     if (
         query.device.type != "cpu"
         or not is_causal
+        or attn_mask is not None
         or not usable("attention", query, key, value)
-        or n == 1
+        or not (query.dim() == 4 and query.shape == key.shape == value.shape)
+        or (n := query.shape[2]) == 1
         or not (dropout_p or n <= LONG)
     ):
         return F.scaled_dot_product_attention(query, key, value, attn_mask, dropout_p, is_causal)
-    query, key, value = (x.reshape(-1, n, width) for x in (query, key, value))  # (B * H, T, D)
+    shape = query.shape
+    query, key, value = (x.flatten(0, 1) for x in (query, key, value))  # (B * H, T, D)
     later = torch.full((n, n), -math.inf, dtype=query.dtype, device="cpu").triu_(1)
-    weights = torch.baddbmm(later, query, key.transpose(1, 2), alpha=1 / math.sqrt(width)).softmax(dim=-1)
+    weights = torch.baddbmm(later, query, key.transpose(1, 2), alpha=1 / math.sqrt(shape[3])).softmax(dim=-1)
     weights = dropout(weights, dropout_p, seed=seed)
-    return (weights.to(value.dtype) @ value).view(batch, heads, n, width)
+    return (weights.to(value.dtype) @ value).view(shape)

@@ -54,7 +54,7 @@ class Attention(nn.Module):
             key,
             value,
             attn_mask=mask,
-            dropout_p=dropout.p if self.training else 0.0,
+            dropout_p=dropout.p if dropout.training else 0.0,
             # This aligns queries and keys at their first ones: right only where there are as many of both.
             is_causal=mask is None and query.shape[2] == key.shape[2],
             seed=dropout.usable_seed,
