@@ -55,8 +55,9 @@ class Attention(nn.Module):
             value,
             attn_mask=mask,
             dropout_p=dropout.p if dropout.training else 0.0,
-            # This aligns queries and keys at their first ones: right only where there are as many of both.
-            is_causal=mask is None and query.shape[2] == key.shape[2],
+            # This aligns queries and keys at their first ones: right only where there are as many of both. It is not
+            # asked of the shapes, which are symbols where they are traced.
+            is_causal=mask is None and (cache is None or not cache.length),
             seed=dropout.usable_seed,
         )
         out: Tensor = self.resid_dropout(project(self.c_proj, mixed.transpose(1, 2).flatten(2)))  # (B, T, C)
