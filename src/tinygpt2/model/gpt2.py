@@ -143,7 +143,7 @@ class GPT2Model(nn.Module):
         """Weight of the head, (V, C): when tied, what the token embedding gives for each id."""
         if self.lm_head is not None:
             return self.lm_head.weight
-        if type(self.wte).forward is nn.Embedding.forward:
+        if type(self.wte).forward is nn.Embedding.forward and "forward" not in vars(self.wte):
             return self.wte.weight
         # An adapter or a quantised module stands in its place, whose call is the embedding.
         every_id: Tensor = self.wte(torch.arange(self.config.vocab_size, device=self.device))
@@ -192,7 +192,8 @@ class GPT2Model(nn.Module):
         return (
             calls_only(self, GPT2Model.forward)
             and (cls.head, cls.head_weight) == (GPT2Model.head, GPT2Model.head_weight)
-            and (self.lm_head is None or calls_only(self.lm_head, nn.Linear.forward))
+            and "head" not in vars(self)
+            and (self.lm_head is None or (calls_only(self.lm_head, nn.Linear.forward) and self.lm_head.bias is None))
         )
 
     def head(self, hidden: Tensor) -> Tensor:
