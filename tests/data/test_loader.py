@@ -420,11 +420,22 @@ def test_iterating_leaves_the_global_random_state_alone(shuffle: bool) -> None:
 
 def test_the_loader_is_a_real_one_with_what_others_need_to_rebuild_it() -> None:
     loader = make_dataloader(range(100), batch_size=3, context_length=4, shuffle=True, drop_last=True)
-    assert type(loader) is DataLoader
+    assert isinstance(loader, DataLoader)
+    assert type(loader).__init__ is DataLoader.__init__  # whose arguments Lightning rebuilds it from
     assert (loader.batch_size, loader.drop_last, loader.num_workers) == (3, True, 0)
     assert isinstance(loader.dataset, TokenDataset)
     assert isinstance(loader.sampler, EpochSampler)
     assert pickle.dumps((loader.dataset, loader.sampler, loader.collate_fn))  # what a spawned worker gets
+
+
+def test_a_default_device_does_not_reach_the_loader() -> None:
+    """PyTorch draws the seed of a pass there, by the loader's generator, which lies on the CPU: iterating failed."""
+    loader = make_dataloader(range(100), batch_size=3, context_length=4, shuffle=True)
+    with torch.device("meta"):
+        first = pairs(iter(loader))
+        again = make_dataloader(range(100), batch_size=3, context_length=4, shuffle=True)
+        assert_same(iter(again), first)
+    assert {inputs.device.type for inputs, _ in first} == {"cpu"}
 
 
 def test_batches_are_gathered_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,9 @@
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+import torch
 from torch.utils.data import DataLoader
+from typing_extensions import override
 
 from tinygpt2._internal.checks import check_int
 from tinygpt2._internal.random import seeded_generator
@@ -16,6 +18,7 @@ from tinygpt2.text.tokenizers import Tokenizer, gpt2_tokenizer
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
+    from torch.utils.data.dataloader import _BaseDataLoaderIter
 
 
 class Loader(Protocol):
@@ -86,7 +89,7 @@ def make_dataloader(
             "and drop_last=True leaves out smaller ones; pass a smaller batch_size, context_length or stride, "
             "or drop_last=False"
         )
-    return DataLoader(
+    return _WindowLoader(
         dataset,
         batch_size=batch_size,
         sampler=EpochSampler(len(dataset), shuffle=shuffle, seed=seed),
@@ -94,6 +97,15 @@ def make_dataloader(
         collate_fn=_as_it_is,
         generator=seeded_generator(seed),  # a loader without one draws from the global state at each epoch
     )
+
+
+class _WindowLoader(DataLoader[Batch]):
+    """A ``DataLoader`` that works under ``torch.set_default_device``: its seed is drawn where its generator is."""
+
+    @override
+    def __iter__(self) -> "_BaseDataLoaderIter":
+        with torch.device("cpu"):
+            return super().__iter__()
 
 
 def _as_it_is(batch: Any) -> Batch:  # noqa: ANN401 - DataLoader's own type promises a list of samples
