@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from tinygpt2._internal.cpu import fast_products
 from tinygpt2._internal.devices import autocast
 from tinygpt2._internal.random import mixed_seed, random_states_kept, seed_everywhere
 from tinygpt2.config import Precision
@@ -77,7 +78,7 @@ def training_step(
     3
     """
     seeds = None if seed is None else (seed,)
-    with nullcontext() if seed is None else random_states_kept(_device_of(objective)):
+    with fast_products(), nullcontext() if seed is None else random_states_kept(_device_of(objective)):
         result, norm = backward(objective, optimizer, micro_batches, precision=precision, seeds=seeds, seed_global=True)
     check_finite(result)
     clip(objective, norm, max_grad_norm)
@@ -108,18 +109,18 @@ def backward(
     batches = [as_batch(batch, f"micro-batch {i}") for i, batch in enumerate(micro_batches)]
     count = _targets_that_count(batches)
     optimizer.zero_grad(set_to_none=True)
-    total = torch.zeros((), device=device)
+    losses: list[Tensor] = []
     for i, (inputs, targets) in enumerate(batches):
         with seeded_dropout(objective, None if seeds is None else (*seeds, i), device if seed_global else None):
             with autocast(device, precision):
                 loss = objective(inputs.to(device), targets.to(device), 1 / count)
             loss.backward()
-        total += loss.detach()
+        losses.append(loss.detach())
     norm = torch.nn.utils.get_total_norm(p.grad for p in objective.parameters() if p.grad is not None)
     if not isinstance(norm, Tensor):  # no parameter had a gradient
         norm = torch.zeros((), device=device)
     tokens = sum(inputs.numel() for inputs, _ in batches)
-    return StepResult(loss=float(total), grad_norm=float(norm), tokens=tokens), norm
+    return StepResult(loss=float(torch.stack(losses).sum()), grad_norm=float(norm), tokens=tokens), norm
 
 
 def _device_of(module: nn.Module) -> torch.device:
@@ -163,11 +164,12 @@ def seeded_dropout(model: nn.Module, seeds: Sequence[int] | None, device: torch.
     if device is not None:
         seed_everywhere(device, mixed_seed(*seeds))
     modules = [module for module in model.modules() if isinstance(module, Dropout) and module.p]
+    before = [module.seed for module in modules]
     states = np.random.SeedSequence(seeds).generate_state(max(1, len(modules)), np.uint64)
     for module, state in zip(modules, states.tolist(), strict=False):
         module.seed = state >> 1
     try:
         yield
     finally:
-        for module in modules:
-            module.seed = None
+        for module, seed in zip(modules, before, strict=True):
+            module.seed = seed
