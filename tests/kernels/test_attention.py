@@ -109,6 +109,15 @@ def test_a_seed_gives_the_same_dropout_and_leaves_the_global_generator_alone() -
     assert not torch.equal(out(None), out(None))
 
 
+def test_a_single_position_drops_by_its_seed_too() -> None:
+    """It was left to PyTorch and its global generator."""
+    query, key, value = heads(50, 3, 1, 1)
+    out = scaled_dot_product_attention(query, key, value, None, 0.5, is_causal=True, seed=7)
+    torch.rand(3)
+    assert torch.equal(out, scaled_dot_product_attention(query, key, value, None, 0.5, is_causal=True, seed=7))
+    assert set((out / value).flatten().tolist()) == {0.0, 2.0}
+
+
 def test_switched_off_it_is_pytorchs_bit_for_bit() -> None:
     query, key, value = heads(2, 3, 9, 8, dtype=torch.float32)
     with without_kernels("attention"):

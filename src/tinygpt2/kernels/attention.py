@@ -41,11 +41,10 @@ def scaled_dot_product_attention(  # noqa: PLR0917 - the twin's arguments
         or attn_mask is not None
         or not usable("attention", query, key, value)
         or not (query.dim() == 4 and query.shape == key.shape == value.shape)
-        or (n := query.shape[2]) == 1
-        or not (dropout_p or n <= LONG)
+        or not (dropout_p or 1 < query.shape[2] <= LONG)
     ):
         return F.scaled_dot_product_attention(query, key, value, attn_mask, dropout_p, is_causal)
-    shape = query.shape
+    shape, n = query.shape, query.shape[2]
     query, key, value = (x.flatten(0, 1) for x in (query, key, value))  # (B * H, T, D)
     later = torch.full((n, n), -math.inf, dtype=query.dtype, device="cpu").triu_(1)
     weights = torch.baddbmm(later, query, key.transpose(1, 2), alpha=1 / math.sqrt(shape[3])).softmax(dim=-1)
