@@ -89,6 +89,13 @@ def test_if_no_target_counts_the_mean_is_nan_and_the_sum_zero() -> None:
     assert summed_cross_entropy(logits, targets) == 0
 
 
+@pytest.mark.parametrize("wrong", [-1, 5])
+def test_a_target_outside_the_vocabulary_is_told(wrong: int) -> None:
+    for loss in (cross_entropy_loss, summed_cross_entropy):
+        with pytest.raises(ValueError, match=rf"go from 0 to 4, .* one is {wrong}; .* not to count is -100"):
+            loss(torch.zeros(1, 2, 5), torch.tensor([[2, wrong]]))
+
+
 @pytest.mark.parametrize(
     ("logits", "targets"), [((2, 3, 5), (2, 4)), ((2, 3, 5), (6,)), ((2, 3, 5), (3, 2)), ((6, 5), (2, 3)), ((), ())]
 )

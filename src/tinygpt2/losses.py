@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tinygpt2.kernels.cross_entropy import check_targets
+
 IGNORE_INDEX = -100  # PyTorch's: a target that does not count
 
 
@@ -22,7 +24,7 @@ def cross_entropy_loss(logits: Tensor, targets: Tensor, *, ignore_index: int = I
         A scalar, differentiable in ``logits``.
 
     Raises:
-        ValueError: If the shapes do not fit.
+        ValueError: If the shapes do not fit, or, on a CPU, a target is outside the vocabulary.
 
     An untrained model gives each of the V tokens about the same probability, so its loss is close to ln V:
 
@@ -32,13 +34,13 @@ def cross_entropy_loss(logits: Tensor, targets: Tensor, *, ignore_index: int = I
     >>> round(cross_entropy_loss(logits, targets).item(), 4)
     10.8249
     """
-    flat_logits, flat_targets = _flatten(logits, targets)
+    flat_logits, flat_targets = _flatten(logits, targets, ignore_index)
     return F.cross_entropy(flat_logits, flat_targets, ignore_index=ignore_index)
 
 
 def summed_cross_entropy(logits: Tensor, targets: Tensor, *, ignore_index: int = IGNORE_INDEX) -> Tensor:
     """Returns the summed negative log-likelihood in nats, what means over several batches are made of."""
-    flat_logits, flat_targets = _flatten(logits, targets)
+    flat_logits, flat_targets = _flatten(logits, targets, ignore_index)
     return F.cross_entropy(flat_logits, flat_targets, ignore_index=ignore_index, reduction="sum")
 
 
@@ -50,8 +52,9 @@ def _check_shapes(scores: Tensor, targets: Tensor) -> None:
         )
 
 
-def _flatten(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+def _flatten(logits: Tensor, targets: Tensor, ignore_index: int) -> tuple[Tensor, Tensor]:
     _check_shapes(logits, targets)
+    check_targets(targets, logits.shape[-1], ignore_index)
     flat = logits.reshape(-1, logits.shape[-1])
     half = flat.dtype in (torch.float16, torch.bfloat16)
     return flat.float() if half else flat, targets.reshape(-1)

@@ -9,7 +9,7 @@ from torch.autograd import forward_ad
 from torch.autograd.function import once_differentiable
 from typing_extensions import override
 
-from tinygpt2.kernels.switch import usable
+from tinygpt2.kernels.switch import is_plain_computation, usable
 
 # Logits held at once: enough rows for fast matrix multiplications, little beside a model. On a CPU that is 64 MB in
 # fp32, in one buffer for all pieces, because a new one each time would be zeroed by the kernel each time.
@@ -44,7 +44,7 @@ def linear_cross_entropy(
         A scalar in at least float32, differentiable once in ``input`` and ``linear_weight``.
 
     Raises:
-        ValueError: If the shapes do not fit.
+        ValueError: If the shapes do not fit, or, on a CPU, a target is outside the vocabulary.
 
     >>> import torch
     >>> hidden, weight = torch.randn(2, 3, 8), torch.randn(50, 8)
@@ -58,6 +58,7 @@ def linear_cross_entropy(
             "hidden states of shape (..., C) need targets of shape (...), "
             f"got {tuple(input.shape)} and {tuple(target.shape)}"
         )
+    check_targets(target, len(linear_weight), ignore_index)
     rows, flat_target = input.reshape(-1, input.shape[-1]), target.reshape(-1)
     if not usable("cross_entropy", input, linear_weight, target) or forward_ad._current_level >= 0:  # noqa: SLF001
         logits = F.linear(rows, linear_weight)
@@ -72,6 +73,18 @@ def linear_cross_entropy(
         of_one = scale / (flat_target != ignore_index).sum().to(torch.promote_types(input.dtype, torch.float32))
     loss: Tensor = _LinearCrossEntropy.apply(rows, linear_weight, flat_target, ignore_index, of_one)  # type: ignore[no-untyped-call]
     return loss
+
+
+def check_targets(targets: Tensor, vocab_size: int, ignore_index: int) -> None:
+    """Raises ``ValueError`` if a target is no id and not ``ignore_index``; looked at where that is free, on a CPU."""
+    if not (type(targets) is Tensor and targets.device.type == "cpu" and is_plain_computation()):
+        return
+    wrong = targets[((targets < 0) | (targets >= vocab_size)) & (targets != ignore_index)]
+    if len(wrong):
+        raise ValueError(
+            f"targets go from 0 to {vocab_size - 1}, the ids of the vocabulary, but one is {int(wrong[0])}; a target "
+            f"that is not to count is {ignore_index}"
+        )
 
 
 class _LinearCrossEntropy(torch.autograd.Function):

@@ -46,7 +46,8 @@ class NextTokenLoss(nn.Module):
             scale: Such as 1 over the number of targets that count in all micro-batches of a step.
 
         Raises:
-            ValueError: If the model cannot be called with ``inputs``, or the shapes do not fit.
+            ValueError: If the model cannot be called with ``inputs``, the shapes do not fit, or, on a CPU, a target is
+                outside the vocabulary.
         """
         model = self.model
         if is_plain_computation() and isinstance(model, GPT2Model) and model.splits():
