@@ -202,6 +202,13 @@ def test_a_target_outside_the_vocabulary_is_told(wrong: int) -> None:
         linear_cross_entropy(torch.randn(2, 3), torch.randn(5, 3), torch.tensor([2, wrong]))
 
 
+def test_meta_tensors_have_a_loss() -> None:
+    """PyTorch knows no autocast for them, and said so."""
+    with torch.device("meta"):
+        loss = linear_cross_entropy(torch.randn(2, 3), torch.randn(5, 3), torch.zeros(2, dtype=torch.int64))
+    assert (loss.device.type, loss.shape) == ("meta", ())
+
+
 def test_a_second_gradient_of_one_loss_is_refused() -> None:
     """The first scales both gradients in place, so that the second would be scaled twice."""
     hidden, weight, targets = problem((4,), 3, 5)
@@ -222,6 +229,13 @@ def test_forward_mode_gradients_are_those_of_the_two_steps() -> None:
         tangent = torch.autograd.forward_ad.unpack_dual(loss).tangent  # type: ignore[no-untyped-call]
     (gradient,) = torch.autograd.grad(linear_cross_entropy(hidden, weight, targets), hidden)
     torch.testing.assert_close(tangent, (gradient * direction).sum())
+
+
+def test_a_second_derivative_is_refused_and_not_forgotten() -> None:
+    """A penalty on the gradient had no gradient itself, without a word."""
+    hidden, weight, targets = problem((4,), 3, 5)
+    with pytest.raises(RuntimeError, match=r'no second derivative; .*without_kernels\("cross_entropy"\)'):
+        torch.autograd.grad(linear_cross_entropy(hidden, weight, targets), hidden, create_graph=True)
 
 
 def test_switched_off_it_is_differentiable_twice_as_its_twin_is() -> None:

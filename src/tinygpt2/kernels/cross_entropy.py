@@ -6,7 +6,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import forward_ad
-from torch.autograd.function import once_differentiable
 from typing_extensions import override
 
 from tinygpt2.kernels.switch import is_plain_computation, usable
@@ -44,6 +43,7 @@ def linear_cross_entropy(
         A scalar in at least float32, differentiable once in ``input`` and ``linear_weight``.
 
     Raises:
+        RuntimeError: If it is differentiated twice; `without_kernels` makes that possible.
         ValueError: If the shapes do not fit, or, on a CPU, a target is outside the vocabulary.
 
     >>> import torch
@@ -132,8 +132,12 @@ class _LinearCrossEntropy(torch.autograd.Function):
         return loss * scale
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401 # pyright: ignore[reportIncompatibleMethodOverride]
+        if torch.is_grad_enabled():  # create_graph: the gradients are constants here, so that theirs would be missing
+            raise RuntimeError(
+                "the head and the loss computed as one have no second derivative; compute the loss within "
+                'tinygpt2.kernels.switch.without_kernels("cross_entropy")'
+            )
         if ctx.gradients is None:
             raise RuntimeError("this loss can be differentiated only once; compute it again")
         grad_hidden, grad_weight = ctx.gradients

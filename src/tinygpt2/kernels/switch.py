@@ -49,7 +49,11 @@ def usable(name: str, *tensors: Tensor) -> bool:
     """Returns whether a kernel may replace its twin: it is on, and these are plain tensors in a plain computation."""
     if torch.compiler.is_compiling():
         return False
-    return enabled(name) and is_plain_computation() and all(type(tensor) in _PLAIN for tensor in tensors)
+    return (
+        enabled(name)
+        and is_plain_computation()
+        and all(type(tensor) in _PLAIN and not tensor.is_meta for tensor in tensors)
+    )
 
 
 def is_plain_computation() -> bool:
