@@ -6,9 +6,10 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from typing_extensions import override
 
 import tinygpt2.kernels.linear
-from tinygpt2.kernels.linear import linear, single_row_products
+from tinygpt2.kernels.linear import linear, project
 from tinygpt2.kernels.switch import without_kernels
 
 
@@ -80,26 +81,42 @@ def test_autocast_gives_bfloat16_as_in_pytorch() -> None:
 def count_products(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Counts how often the work is divided."""
     counts = [0]
-    is_single_row = tinygpt2.kernels.linear._is_single_row
+    is_usable = tinygpt2.kernels.linear._is_usable
 
     def counted(x: Tensor, weight: Tensor) -> bool:
-        answer = is_single_row(x, weight)
+        answer = is_usable(x, weight)
         counts[0] += answer
         return answer
 
-    monkeypatch.setattr(tinygpt2.kernels.linear, "_is_single_row", counted)
+    monkeypatch.setattr(tinygpt2.kernels.linear, "_is_usable", counted)
     return counts
 
 
-def test_in_its_context_every_linear_layer_uses_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plain_layer_is_projected_by_it(monkeypatch: pytest.MonkeyPatch) -> None:
     layer, x = nn.Linear(24, 200), torch.randn(1, 24)
     counts = count_products(monkeypatch)
     with torch.no_grad():
         expected = layer(x)
-        assert counts == [0]
-        with single_row_products():
-            torch.testing.assert_close(layer(x), expected)
-            assert counts == [1]
-            with without_kernels("linear"):
-                assert torch.equal(layer(x), expected)
+        torch.testing.assert_close(project(layer, x), expected)
         assert counts == [1]
+        with without_kernels("linear"):
+            assert torch.equal(project(layer, x), expected)
+    torch.testing.assert_close(project(layer, x), expected)  # with gradients it is the layer
+    assert counts == [1]
+
+
+def test_a_layer_that_is_more_than_linear_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fast path is an optimisation of the module's own call, never instead of it."""
+    counts = count_products(monkeypatch)
+    layer, x = nn.Linear(24, 200), torch.randn(1, 24)
+    layer.register_forward_hook(lambda _, __, out: out + 1)
+
+    class Doubled(nn.Linear):
+        @override
+        def forward(self, input: Tensor) -> Tensor:
+            return 2 * super().forward(input)
+
+    with torch.no_grad():
+        assert torch.equal(project(layer, x), layer(x))
+        assert torch.equal(project(doubled := Doubled(24, 200), x), doubled(x))
+    assert counts == [0]

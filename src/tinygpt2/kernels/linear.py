@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tinygpt2.kernels.switch import calls_only, usable
+from tinygpt2.kernels.switch import calls_only, is_plain_computation, usable
 
 _ROWS_PER_THREAD = 64  # of the weight, below which dividing the work costs more than it saves
 
@@ -36,10 +36,15 @@ def project(layer: nn.Module, x: Tensor) -> Tensor:
 
     So the layers of a model stay PyTorch's own, which tools for quantisation and adapters look for and replace.
     """
-    if torch.is_grad_enabled() or x.numel() != x.shape[-1] or not calls_only(layer, nn.Linear.forward):
-        out: Tensor = layer(x)
-        return out
-    return linear(x, layer.weight, layer.bias)  # type: ignore[arg-type]
+    if (
+        not torch.is_grad_enabled()
+        and is_plain_computation()  # before shapes, which are symbols where they are traced
+        and x.numel() == x.shape[-1]
+        and calls_only(layer, nn.Linear.forward)
+    ):
+        return linear(x, layer.weight, layer.bias)  # type: ignore[arg-type]
+    out: Tensor = layer(x)
+    return out
 
 
 def _is_usable(x: Tensor, weight: Tensor) -> bool:
