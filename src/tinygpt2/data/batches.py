@@ -40,29 +40,31 @@ def as_batch(batch: Any, name: str = "a batch") -> Batch:  # noqa: ANN401 - what
             f"{type(batch).__name__}{items}; map your loader's batches to such pairs"
         )
     inputs, targets = batch
-    _check_tensors(name, inputs=inputs, targets=targets)
-    return inputs, targets
+    return _integers(name, inputs=inputs, targets=targets)
 
 
 def _shifted(batch: Mapping[str, Any], name: str) -> Batch:
     found = set(batch)
     if not {"input_ids", "labels"} <= found <= _KEYS:
         raise TypeError(
-            f"{name} is a dict with {', '.join(map(str, sorted(found, key=str)))}; expected input_ids and labels, and "
-            "at most an attention_mask beside them"
+            f"{name} is a dict with {', '.join(map(str, sorted(found, key=str))) or 'nothing'}; expected input_ids and "
+            "labels, and at most an attention_mask beside them. Remove other keys; labels that are the tokens "
+            "themselves are labels=input_ids"
         )
-    inputs, labels = batch["input_ids"], batch["labels"]
-    _check_tensors(name, input_ids=inputs, labels=labels)
-    mask = batch.get("attention_mask")
-    if mask is not None and (mask[:, 1:] > mask[:, :-1]).any():
-        raise ValueError(
-            f"{name} has padding on the left in its attention_mask, which would shift the positions; pad on the right"
-        )
+    inputs, labels = _integers(name, input_ids=batch["input_ids"], labels=batch["labels"])
+    if batch.get("attention_mask") is not None:
+        _, mask = _integers(name, input_ids=inputs, attention_mask=batch["attention_mask"])
+        if (mask[:, 1:] > mask[:, :-1]).any():
+            raise ValueError(
+                f"{name} has padding on the left in its attention_mask, which would shift the positions; pad on the "
+                "right"
+            )
     end = labels.new_full((len(labels), 1), IGNORE_INDEX)
     return inputs, torch.cat([labels[:, 1:], end], dim=1)
 
 
-def _check_tensors(name: str, **pair: object) -> None:
+def _integers(name: str, **pair: object) -> Batch:
+    """Returns two tensors of one shape as int64; they may have smaller integers."""
     for part, value in pair.items():
         if not isinstance(value, Tensor):
             kind = f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")
@@ -70,9 +72,14 @@ def _check_tensors(name: str, **pair: object) -> None:
                 f"the {part} of {name} should be a tensor, (B, T) int64, and are a {kind}; convert them, for instance "
                 "with torch.as_tensor(...)"
             )
-    (first, one), (second, other) = pair.items()
-    if isinstance(one, Tensor) and isinstance(other, Tensor) and one.shape != other.shape:
+        if value.is_floating_point() or value.dim() != 2:
+            raise ValueError(
+                f"the {part} of {name} should be (B, T) int64, and are {value.dtype} of {tuple(value.shape)}"
+            )
+    (first, one), (second, other) = ((part, value) for part, value in pair.items() if isinstance(value, Tensor))
+    if one.shape != other.shape:
         raise ValueError(
             f"the {first} and {second} of {name} should have one shape, (B, T), and have {tuple(one.shape)} and "
             f"{tuple(other.shape)}"
         )
+    return one.long(), other.long()
