@@ -1,16 +1,19 @@
 """What looks on during training."""
 
 import io
+import signal
 import sys
 from pathlib import Path
-from typing import Never
+from typing import Any, Never
 
 import pytest
 import torch
 from torch.utils.data import DataLoader
 from tqdm import tqdm
+from typing_extensions import override
 
 from tinygpt2 import (
+    Callback,
     CharTokenizer,
     GPT2Config,
     GPT2Model,
@@ -18,7 +21,11 @@ from tinygpt2 import (
     TensorBoardLogger,
     TextSamples,
     TrainingConfig,
+    TrainState,
     make_dataloader,
+    on_epoch,
+    on_evaluation,
+    on_step,
     train,
 )
 from tinygpt2.data.batches import Batch
@@ -134,3 +141,254 @@ def test_tensorboard_that_is_not_installed_is_named(
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard.writer", None)
     with pytest.raises(ImportError, match=r"pip install 'tinygpt2\[tensorboard\]'"):
         train(tiny, loader, device="cpu", progress=False, callbacks=[TensorBoardLogger(tmp_path)])
+
+
+# --- what every callback may rely on ---
+
+
+class Diary(Callback):
+    """Notes what it is called with, and raises where it is told to."""
+
+    def __init__(self, fail: str = "", error: type[BaseException] = ZeroDivisionError) -> None:
+        self.events: list[str] = []
+        self.ends: list[BaseException | None] = []
+        self.fail, self.error = fail, error
+
+    def note(self, event: str, state: TrainState) -> None:
+        assert state.event == event
+        self.events.append(event)
+        if event == self.fail:
+            raise self.error(f"in {event}")
+
+    @override
+    def on_start(self, state: TrainState) -> None:
+        self.note("start", state)
+
+    @override
+    def on_step(self, state: TrainState) -> None:
+        self.note("step", state)
+
+    @override
+    def on_evaluation(self, state: TrainState) -> None:
+        self.note("evaluation", state)
+
+    @override
+    def on_epoch(self, state: TrainState) -> None:
+        self.note("epoch", state)
+
+    @override
+    def on_end(self, state: TrainState, error: BaseException | None) -> None:
+        self.ends.append(error)
+        self.note("end", state)
+
+
+def run(model: GPT2Model, loader: Any, *callbacks: Any, epochs: int = 2, **options: Any) -> Any:  # noqa: ANN401
+    return train(
+        model,
+        loader,
+        config=TrainingConfig(epochs=epochs),
+        callbacks=callbacks,
+        device="cpu",
+        progress=False,
+        **options,
+    )
+
+
+def test_events_come_in_order_and_the_end_once(tiny: GPT2Model, loader: DataLoader[Batch]) -> None:
+    diary, events = Diary(), list[str]()
+    run(tiny, loader, diary, lambda state: events.append(state.event))
+    epoch = ["step", "step", "evaluation", "epoch"]
+    assert diary.events == events == ["start", "evaluation", *epoch, *epoch, "end"]
+    assert diary.ends == [None]
+
+
+def test_a_function_can_be_called_at_one_event(tiny: GPT2Model, loader: DataLoader[Batch]) -> None:
+    for adapt, expected in ((on_step, 4), (on_evaluation, 3), (on_epoch, 2)):
+        steps: list[int] = []
+        run(tiny, loader, adapt(lambda state, steps=steps: steps.append(state.step)))  # type: ignore[misc]
+        assert len(steps) == expected
+
+
+@pytest.mark.parametrize("event", ["start", "step", "evaluation", "epoch"])
+def test_an_error_in_a_callback_is_told_to_all_at_the_end(
+    tiny: GPT2Model, loader: DataLoader[Batch], event: str
+) -> None:
+    first, failing, last = Diary(), Diary(event), Diary()
+    with pytest.raises(ZeroDivisionError, match=f"in {event}") as caught:
+        run(tiny, loader, first, failing, last)
+    begun = [first, failing] if event == "start" else [first, failing, last]
+    assert all(diary.ends == [caught.value] for diary in begun)
+    assert last.events == ([] if event == "start" else [*last.events[:-1], "end"])
+
+
+def test_an_error_in_the_loss_or_the_loader_is_told_to_all_at_the_end(
+    tiny: GPT2Model, loader: DataLoader[Batch]
+) -> None:
+    class Breaks(list[Batch]):
+        passes = 0
+
+        @override
+        def __iter__(self) -> Any:
+            self.passes += 1
+            yield self[0]
+            if self.passes > 2:
+                raise OSError("no disk")
+            yield from self[1:]
+
+    diary = Diary()
+    with pytest.raises(OSError, match="no disk") as caught:
+        run(tiny, Breaks(loader), diary)
+    assert diary.ends == [caught.value]
+
+    def raises(*_: object) -> None:
+        if torch.is_grad_enabled():
+            raise KeyError("loss")
+
+    diary = Diary()
+    tiny.register_forward_hook(raises)
+    with pytest.raises(KeyError, match="loss") as missing:
+        run(tiny, loader, diary)
+    assert diary.ends == [missing.value]
+
+
+def test_a_stopped_run_ends_once_and_without_an_error(tiny: GPT2Model, loader: DataLoader[Batch]) -> None:
+    diary = Diary()
+    history = run(tiny, loader, diary, on_step(lambda state: state.stop() if state.step == 1 else None))
+    assert (diary.ends, history.steps) == ([None], [0, 1])
+
+
+@pytest.mark.parametrize("presses", [1, 2])
+def test_control_c_ends_once_and_has_the_history(tiny: GPT2Model, loader: DataLoader[Batch], presses: int) -> None:
+    """Without a checkpoint_dir a notebook has no other way to it."""
+
+    def press(state: TrainState) -> None:
+        if state.step == 3:
+            for _ in range(presses):
+                signal.raise_signal(signal.SIGINT)
+
+    diary = Diary()
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        run(tiny, loader, diary, on_step(press))
+    assert signal.getsignal(signal.SIGINT) is before
+    assert diary.ends == [None if presses == 1 else caught.value]
+    assert caught.value.history.steps == [0, 2]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt, SystemExit])
+def test_one_that_fails_at_the_end_does_not_keep_the_others_from_theirs(
+    tiny: GPT2Model, loader: DataLoader[Batch], error: type[BaseException]
+) -> None:
+    """A Ctrl-C in the first left a TensorBoard file open in the second."""
+    diaries = [Diary("end", error), Diary(), Diary("end"), Diary()]
+    with pytest.raises(error, match="in end") as caught:
+        run(tiny, loader, *diaries)
+    assert all(diary.ends == [None] for diary in diaries)
+    assert caught.value.__notes__ == ["and then, at the end of the run: ZeroDivisionError('in end')"]
+
+
+def test_an_error_of_the_run_is_not_hidden_by_one_at_its_end(tiny: GPT2Model, loader: DataLoader[Batch]) -> None:
+    diaries = [Diary("end"), Diary("step", KeyError), Diary()]
+    with pytest.raises(KeyError, match="in step") as caught:
+        run(tiny, loader, *diaries)
+    assert caught.value.__notes__ == ["and then, at the end of the run: ZeroDivisionError('in end')"]
+    assert all(diary.ends == [caught.value] for diary in diaries)
+
+
+@pytest.mark.parametrize(
+    ("callback", "message"),
+    [
+        (Diary, r"should be an object and not a class; pass Diary\(...\)"),
+        (3, "a Callback or a function of the training state, got 3"),
+        ("on_step", "got 'on_step'"),
+        (None, "got None"),
+    ],
+)
+def test_what_is_no_callback_is_a_type_error(
+    tiny: GPT2Model, loader: DataLoader[Batch], callback: object, message: str
+) -> None:
+    with pytest.raises(TypeError, match=message):
+        run(tiny, loader, callback)
+
+
+class Counter(Callback):
+    """Has a state of its own."""
+
+    def __init__(self) -> None:
+        self.steps: tuple[int, ...] = ()
+
+    @override
+    def on_step(self, state: TrainState) -> None:
+        self.steps += (state.step,)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"steps": self.steps}
+
+    def load_state_dict(self, content: dict[str, Any]) -> None:
+        self.steps = tuple(content["steps"])
+
+
+class Function:
+    """A function with a state."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self, _: TrainState, /) -> None:
+        self.calls += 1
+
+    def state_dict(self) -> int:
+        return self.calls
+
+    def load_state_dict(self, calls: int) -> None:
+        self.calls = calls
+
+
+def test_the_states_of_callbacks_are_saved_and_given_back(
+    tiny: GPT2Model, loader: DataLoader[Batch], tmp_path: Path
+) -> None:
+    """Those of functions with a state were not."""
+
+    def callbacks() -> tuple[Any, ...]:
+        return Counter(), Function(), Counter(), lambda _: None, Function()
+
+    adapted = Function()
+    run(tiny, loader, *callbacks(), on_step(adapted), epochs=1, checkpoint_dir=tmp_path)
+    assert adapted.calls == 2
+    again, adapted = callbacks(), Function()
+    run(tiny, loader, *again, on_step(adapted), epochs=2, checkpoint_dir=tmp_path, resume=True)
+    assert again[0].steps == again[2].steps == (1, 2, 3, 4)
+    assert adapted.calls == 4
+    assert again[1].calls == again[4].calls
+
+
+def test_a_state_that_json_cannot_hold_is_a_type_error(
+    tiny: GPT2Model, loader: DataLoader[Batch], tmp_path: Path
+) -> None:
+    class Wrong(Counter):
+        @override
+        def state_dict(self) -> dict[str, Any]:
+            return {"steps": {1, 2}}
+
+    with pytest.raises(TypeError, match=r"state_dict\(\) of the callback .*Wrong is saved in checkpoints as JSON"):
+        run(tiny, loader, Wrong(), checkpoint_dir=tmp_path)
+
+
+def test_tensorboards_file_is_closed_after_an_error(tiny: GPT2Model, loader: DataLoader[Batch], tmp_path: Path) -> None:
+    reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    logger = TensorBoardLogger(tmp_path)
+    with pytest.raises(ZeroDivisionError):
+        run(tiny, loader, logger, Diary("epoch"))
+    assert logger._writer is None
+    events = reader.EventAccumulator(str(tmp_path))
+    events.Reload()
+    assert [event.step for event in events.Scalars("step/loss")] == [1, 2]
+
+
+def test_the_bar_is_a_callback_like_any_other_and_can_be_used_again(
+    tiny: GPT2Model, loader: DataLoader[Batch], capsys: pytest.CaptureFixture[str]
+) -> None:
+    bar = ProgressBar()
+    for _ in range(2):
+        run(tiny, loader, bar)
+        assert capsys.readouterr().err.count("train loss") == 3

@@ -4,6 +4,7 @@ A function checks one argument. An object is a range that is stated once and rea
 reads one from a command line, and describes itself.
 """
 
+import json
 import math
 import operator
 from collections.abc import Iterable, Mapping
@@ -295,3 +296,11 @@ class Many:
     def parse(self, text: str) -> tuple[Any, ...]:
         """Returns the one value that a text spells; a command line has a text for each."""
         return (self.inner.parse(text),)
+
+
+def check_json(name: str, value: object) -> Any:  # noqa: ANN401 - of any kind that JSON has
+    """Returns ``value`` as it is read back from a checkpoint, a tuple as a list, or raises ``TypeError``."""
+    try:
+        return json.loads(json.dumps(value))
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{name} is saved in checkpoints as JSON, which cannot hold it: {error}") from error

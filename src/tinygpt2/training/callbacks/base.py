@@ -5,6 +5,7 @@ from typing import Any
 
 from typing_extensions import override
 
+from tinygpt2._internal.checks import check_json
 from tinygpt2.training.state import Event, TrainState
 
 
@@ -166,35 +167,44 @@ class Callbacks:
         """Calls all that were begun for the last time, each of them even if another fails.
 
         Raises:
-            Exception: The first that one of them raised, if the run did not end by an error itself.
+            BaseException: The first that one of them raised, a second Ctrl-C for instance, if the run did not end by an
+                error itself.
         """
         state.event = "end"
-        failures: list[Exception] = []
-        for callback in self._begun:
+        first = error
+        while self._begun:
+            callback = self._begun.pop(0)
             try:
                 callback.on_end(state, error)
-            except Exception as raised:  # noqa: BLE001 - raised below, once the others have had their turn
-                failures.append(raised)
-        if failures and error is None:
-            raise failures[0]
-        for failure in failures:
-            error.add_note(f"and then, at the end of the run: {failure!r}")  # type: ignore[union-attr]
+            except BaseException as raised:  # noqa: BLE001 - raised below, once the others have had their turn
+                if first is None:
+                    first = raised
+                else:
+                    first.add_note(f"and then, at the end of the run: {raised!r}")
+        if first is not None and error is None:
+            raise first
 
     def state_dict(self) -> list[dict[str, Any]]:
-        """Returns the states of those that have one, with their types."""
+        """Returns the states of those that have one, with their types.
+
+        Raises:
+            TypeError: If JSON cannot hold one.
+        """
+        names = [type(owner).__qualname__ for owner in self._with_state()]
         return [
-            {"type": type(callback).__qualname__, "state": callback.state_dict()} for callback in self._with_state()
+            {"type": name, "state": check_json(f"the state_dict() of the callback {name}", owner.state_dict())}
+            for name, owner in zip(names, self._with_state(), strict=True)
         ]
 
     def load_state_dict(self, states: Sequence[dict[str, Any]]) -> None:
         """Gives each callback with a state the next of its type."""
         left = list(states)
-        for callback in self._with_state():
-            for saved in left:
-                if saved["type"] == type(callback).__qualname__:
-                    callback.load_state_dict(saved["state"])
-                    left.remove(saved)
-                    break
+        for owner in self._with_state():
+            saved = next((state for state in left if state["type"] == type(owner).__qualname__), None)
+            if saved is not None:
+                owner.load_state_dict(saved["state"])
+                left.remove(saved)
 
     def _with_state(self) -> list[Any]:
-        return [c for c in self.callbacks if hasattr(c, "state_dict") and hasattr(c, "load_state_dict")]
+        owners = [c.function if isinstance(c, FunctionCallback) else c for c in self.callbacks]
+        return [owner for owner in owners if hasattr(owner, "state_dict") and hasattr(owner, "load_state_dict")]
