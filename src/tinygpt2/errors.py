@@ -1,10 +1,13 @@
 """The errors that are tinygpt2's own."""
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tinygpt2.training.history import TrainingHistory
+
+
+_DIFFERENCES_SHOWN = 12  # in a message; all weights of another dtype are too many to read
 
 
 class CheckpointError(ValueError):
@@ -34,7 +37,19 @@ class IncompatibleRunError(ValueError):
 
     def __init__(self, checkpoint: object, differences: Iterable[str], *, fix: str = "") -> None:
         self.differences = tuple(differences)
-        super().__init__(f"{checkpoint} is of another run: {'; '.join(self.differences)}{'. ' if fix else ''}{fix}")
+        more = len(self.differences) - _DIFFERENCES_SHOWN
+        shown = [*self.differences[:_DIFFERENCES_SHOWN], *([f"and {more} more differences"] if more > 0 else [])]
+        super().__init__(f"{checkpoint} is of another run: {'; '.join(shown)}{'. ' if fix else ''}{fix}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Returns how to make it anew, in another process for instance, from its message."""
+        return _made_anew, (type(self), str(self), self.differences)
+
+
+def _made_anew(cls: type[IncompatibleRunError], message: str, differences: tuple[str, ...]) -> IncompatibleRunError:
+    error = cls.__new__(cls, message)
+    error.differences = differences
+    return error
 
 
 class NonFiniteLossError(ArithmeticError):

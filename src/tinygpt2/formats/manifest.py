@@ -24,11 +24,14 @@ def verify_manifest(directory: Path, names: Iterable[str]) -> None:
 
     Raises:
         CheckpointError: If one of ``names`` is missing, is not in the manifest or does not hold what that says.
+        PermissionError: If one may not be read.
     """
     try:
         files = read_json(directory / MANIFEST_FILE, limit=_LIMIT).get("files")
         for name in names:
             _verify(directory / name, files.get(name) if isinstance(files, dict) else None)
+    except PermissionError:
+        raise  # which says nothing about what is in the file
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         file = f"{Path(error.filename).name}: " if isinstance(error, OSError) and error.filename else ""

@@ -91,8 +91,9 @@ class TrainingHistory:
         if not (isinstance(content, dict) and sorted(content) == expected):
             raise ValueError(f"expected an object of {', '.join(expected)}")
         for name, values in content.items():
+            kinds = (int,) if name in {"steps", "tokens_seen"} else (int, float)
             optional = (type(None),) if name == "val_losses" else ()
-            if not (isinstance(values, list) and all(isinstance(value, (int, float, *optional)) for value in values)):
+            if not (isinstance(values, list) and all(type(value) in (*kinds, *optional) for value in values)):
                 raise ValueError(f"{name} is not a list of numbers")
         if len({len(values) for values in content.values()}) > 1:
             lengths = ", ".join(f"{name} {len(values)}" for name, values in content.items())

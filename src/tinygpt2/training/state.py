@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 import torch
 
@@ -51,11 +51,11 @@ class Progress:
         if not isinstance(content, Mapping) or set(content) != set(expected):
             raise ValueError(f"expected an object of {', '.join(expected)}, got {content!r:.200}")
         for name, value in content.items():
-            kinds = (int,) if expected[name] is int else (int, float)
-            if isinstance(value, bool) or not isinstance(value, kinds) or (expected[name] is int and value < 0):
-                raise ValueError(f"{name} is {value!r:.100}, which is not a {'count' if len(kinds) == 1 else 'number'}")
-        values: dict[str, Any] = {n: value if expected[n] is int else float(value) for n, value in content.items()}
-        return cls(**values)
+            is_count = type(value) is int and value >= 0
+            if not (is_count if expected[name] is int else type(value) is float and not math.isinf(value)):
+                kind = "count" if expected[name] is int else "number"
+                raise ValueError(f"{name} is {value!r:.100}, which is not a {kind}")
+        return cls(**content)
 
 
 @dataclass
@@ -67,7 +67,8 @@ class TrainState:
         optimizer: What updates it.
         config: What `train` was given.
         total_steps: Updates that the run will make, as far as that can be known.
-        items_per_epoch: Sequences in a pass over the training data; ``None`` for a stream that does not say.
+        items_per_epoch: Sequences in a pass over the training data, those of a dropped last batch among them; ``None``
+            for a stream that does not say.
         history: The evaluations so far.
         event: Why the callbacks are called: ``"start"`` before anything, ``"step"`` after each update, ``"evaluation"``
             after each entry in the history, ``"epoch"`` after each whole pass over the data, ``"end"`` when the run
@@ -110,7 +111,8 @@ class TrainState:
         """Passes made over the training data, with the fraction of the present one where that is known."""
         if self.items_per_epoch is None:
             return float(self.epoch)
-        return (self.epoch * self.items_per_epoch + self.progress.items) / self.items_per_epoch
+        items = min(self.progress.items, self.items_per_epoch)  # which is an estimate where batches differ in size
+        return (self.epoch * self.items_per_epoch + items) / self.items_per_epoch
 
     @property
     def tokens_seen(self) -> int:
