@@ -5,7 +5,7 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 import tinygpt2._internal.files
+import tinygpt2.training.checkpoints.format
 from tinygpt2 import (
     Callback,
     CheckpointError,
@@ -40,7 +41,7 @@ SHAPE = GPT2Config(vocab_size=61, context_length=8, n_layer=1, n_head=2, n_embd=
 CONFIG = TrainingConfig(epochs=2, learning_rate=1e-2, schedule="cosine", gradient_accumulation_steps=2, eval_batches=2)
 
 
-def loaders(tokens: Tensor = TOKENS, batch_size: int = 4) -> tuple[Loader, Loader]:
+def loaders(tokens: Tensor = TOKENS, batch_size: int = 4) -> tuple[DataLoader[Batch], DataLoader[Batch]]:
     shuffled = make_dataloader(tokens, batch_size=batch_size, context_length=8, shuffle=True)
     return shuffled, make_dataloader(tokens[:90], batch_size=4, context_length=8)
 
@@ -51,7 +52,7 @@ def run(
     *,
     shape: GPT2Config = SHAPE,
     data: tuple[Loader, Loader | None] | None = None,
-    callbacks: Sequence[Callback] = (),
+    callbacks: Sequence[Callback | Callable[[TrainState], object]] = (),
     resume: bool = True,
     **options: Any,  # noqa: ANN401 - any of train's
 ) -> tuple[GPT2Model, TrainingHistory]:
@@ -75,7 +76,7 @@ class CrashError(Exception):
     pass
 
 
-def crash_after(step: int, event: str = "step") -> Callback:
+def crash_after(step: int, event: str = "step") -> Callable[[TrainState], None]:
     def callback(state: TrainState) -> None:
         if state.event == event and state.step >= step:
             raise CrashError
@@ -83,7 +84,7 @@ def crash_after(step: int, event: str = "step") -> Callback:
     return callback
 
 
-def stop_after(step: int) -> Callback:
+def stop_after(step: int) -> Callable[[TrainState], None]:
     def callback(state: TrainState) -> None:
         if state.step >= step:
             state.stop()
@@ -141,7 +142,7 @@ def test_checkpoints_do_not_change_what_is_learned(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["list", "shuffled DataLoader"])
 def test_any_loader_that_repeats_its_batches_resumes_exactly(tmp_path: Path, kind: str) -> None:
     def data() -> tuple[Loader, None]:
-        batches: list[Batch] = [(window[:, :-1], window[:, 1:]) for window in TOKENS[:486].view(-1, 2, 9)]
+        batches = [(window[:, :-1], window[:, 1:]) for window in TOKENS[:486].view(-1, 2, 9)]
         if kind == "list":
             return batches, None
         return DataLoader([(x[0], y[0]) for x, y in batches], batch_size=3, shuffle=True), None  # type: ignore[arg-type]
@@ -276,7 +277,7 @@ def test_by_default_saving_takes_about_a_hundredth_of_the_time(tmp_path: Path, m
     """With a clock that goes on by a second a step and two a save: 400 steps have time for two saves, and the ends."""
     now = [0.0]
     monkeypatch.setattr("tinygpt2.training.checkpoints.saver.time.perf_counter", lambda: now[0])
-    real = tinygpt2.training.checkpoints.saver.write_checkpoint
+    real = tinygpt2.training.checkpoints.format.write_checkpoint
     saved: list[int] = []
 
     def write(path: Path, *content: Any) -> None:  # noqa: ANN401

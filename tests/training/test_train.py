@@ -293,6 +293,7 @@ def test_a_loss_that_is_not_finite_stops_before_it_reaches_the_weights(max_grad_
     with pytest.raises(NonFiniteLossError, match=r"step 4 .*learning rate is too high .*after step 3") as info:
         quick(model, loader, TrainingConfig(max_grad_norm=max_grad_norm, eval_every=2), callbacks=[poison])
     assert info.value.step == 4
+    assert info.value.history is not None
     assert info.value.history.steps == [0, 2]
     assert weights(model).isfinite().all()
     changed = weights(model) != seen[-1]

@@ -26,8 +26,9 @@ class Loader(Protocol):
 
     A batch is (inputs, targets), both (B, T) int64, or a dict of ``input_ids`` and ``labels`` as Hugging Face means
     them. More is optional: ``len()``, without which `train` needs ``max_steps``; ``set_epoch(epoch)`` here or on
-    ``sampler``, to choose an order; ``state_dict()`` and ``load_state_dict()``, with which resuming within a pass reads
-    nothing twice; ``identity()``, JSON values that tell one data set from another.
+    ``sampler``, to choose an order; ``state_dict()`` and ``load_state_dict()``, JSON values from which the next
+    ``iter()`` goes on, so that resuming reads nothing twice; ``identity()``, JSON values that tell one data set from
+    another.
     """
 
     def __iter__(self) -> Iterator[Any]:

@@ -2,14 +2,16 @@
 
 import hashlib
 import math
-from collections.abc import Iterator, Sized
+from collections.abc import Iterable, Iterator, Sized
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, IterableDataset
 
+from tinygpt2._internal.checks import check_json
 from tinygpt2._internal.random import mixed_seed
 from tinygpt2.data.batches import Batch, as_batch
 from tinygpt2.data.loader import Loader
@@ -47,6 +49,7 @@ class Passes:
         before: The sequence before the one that a pass began with, where `read` had to read what it left out.
 
     Raises:
+        TypeError: If it cannot be iterated over.
         ValueError: If it has no batches, or can be read only once.
     """
 
@@ -57,16 +60,26 @@ class Passes:
                 f"{name} is a {type(loader).__name__}, an iterator, which can be read once; pass a list, a DataLoader, "
                 "or an object whose __iter__ begins a new pass"
             )
+        if not isinstance(loader, Iterable) and not hasattr(loader, "__getitem__"):
+            raise TypeError(f"{name} should be an iterable of batches, and is a {type(loader).__name__}")
         self.batches = _length(loader)
         if self.batches == 0:
             raise ValueError(f"{name} has no batches; with drop_last=True a data set smaller than one batch has none")
         self._generators = [(generator, generator.initial_seed()) for generator in _generators(loader)]
+        self._beginning = self.position()
+        self._epoch = 0
+        self._moves = 0  # of the loader's own position, from under a pass that is under way
         self.before: Batch | None = None
 
     @property
     def is_ours(self) -> bool:
         """Whether `make_dataloader` made it: then its order needs no other random numbers than its own."""
-        return isinstance(self.loader, DataLoader) and isinstance(self.loader.sampler, EpochSampler)
+        loader = self.loader
+        return (
+            isinstance(loader, DataLoader)
+            and isinstance(loader.sampler, EpochSampler)
+            and isinstance(loader.dataset, TokenDataset)
+        )
 
     def read(self, epoch: int, *, items: int = 0, state: dict[str, Any] | None = None) -> Iterator[Batch]:
         """Yields the batches of a pass.
@@ -80,51 +93,49 @@ class Passes:
             TypeError: If a batch is not one.
             ValueError: If there are not as many batches as the loader says.
         """
+        self._epoch = epoch
         self._begin(epoch)
         skipped = items
-        if items and state is not None and isinstance(self.loader, _HasPosition):
-            self.loader.load_state_dict(state)
+        if state is not None and isinstance(self.loader, _HasPosition):
+            self._move(state)
             skipped = 0
         elif items and self.is_ours:
             sampler: Any = getattr(self.loader, "sampler", None)
             sampler.set_epoch(epoch, start=items)
             skipped = 0
-        whole = skipped == items  # so that its batches can be counted
-        count = 0
-        for batch in self._checked(self.loader, epoch):
-            count += 1
-            if whole and self.batches is not None and count > self.batches:
-                raise ValueError(f"{self.name} says that it has {self.batches} batches, but yields more")
-            if skipped:
-                inputs, targets = batch
-                left_out = min(skipped, len(inputs))
-                skipped -= left_out
+        self.before = None
+        for inputs, targets in self._checked(self.loader, epoch, whole=skipped == items):
+            left_out = min(skipped, len(inputs))
+            skipped -= left_out
+            if left_out:
                 self.before = inputs[left_out - 1], targets[left_out - 1]
-                if left_out < len(inputs):
-                    yield inputs[left_out:], targets[left_out:]
-            else:
-                yield batch
-        if count == 0 and (whole or items == 0):
-            raise ValueError(
-                f"{self.name} yielded no batch in pass {epoch + 1}; each iter() of it should begin a new pass"
-            )
-        if whole and self.batches is not None and count < self.batches:
-            raise ValueError(f"{self.name} says that it has {self.batches} batches, but yielded {count}")
+            if left_out < len(inputs):
+                yield inputs[left_out:], targets[left_out:]
 
     @contextmanager
     def evaluation(self) -> Iterator[Iterator[Batch]]:
         """Gives the batches of the first pass, always the same ones, beside a pass that may be under way."""
-        states = [(generator, generator.get_state()) for generator, _ in self._generators]
-        try:
-            self._begin(0)
-            yield self._checked(_beside(self.loader), 0)
-        finally:
-            for generator, state in states:
-                generator.set_state(state)
+        here = self.position()
+        with self._generators_kept():
+            try:
+                self._begin(0)
+                self._move(self._beginning)
+                yield self._checked(_beside(self.loader), 0, whole=True)
+            finally:
+                self._set_epoch(self._epoch)
+                self._move(here)
 
     @contextmanager
     def kept(self) -> Iterator[None]:
-        """Gives the loader's generators their states back at the end."""
+        """Gives the loader's generators their states back at the end, and the loader its own position."""
+        with self._generators_kept():
+            try:
+                yield
+            finally:
+                self._move(self._beginning)
+
+    @contextmanager
+    def _generators_kept(self) -> Iterator[None]:
         states = [(generator, generator.get_state()) for generator, _ in self._generators]
         try:
             yield
@@ -140,42 +151,54 @@ class Passes:
         """Returns what the batches depend on, in values that JSON can hold; equal loaders have equal ones.
 
         Of a loader that `make_dataloader` did not make, and that has no ``identity()``, it reads the first batch.
+
+        Raises:
+            TypeError: If the loader's own identity or position has what JSON cannot hold.
         """
         loader = self.loader
+        check_json(f"the state_dict() of {self.name}", self.position())
         if isinstance(loader, _HasIdentity):
-            return {"identity": loader.identity()}
+            return {"identity": check_json(f"the identity() of {self.name}", loader.identity())}
+        windows: dict[str, Any] = {}
         if isinstance(loader, DataLoader) and isinstance(loader.dataset, TokenDataset):
-            return _identity_of_windows(loader, loader.dataset)
-        with self.evaluation() as batches:
-            first = next(batches, None)
-        if first is None:
-            raise ValueError(f"{self.name} has no batches")
+            windows = _identity_of_windows(loader, loader.dataset)
+        if self.is_ours:
+            return windows
+        inputs, _ = self._first
         return {
             "batches": self.batches,
-            "batch_size": len(first[0]),
-            "context_length": first[0].shape[-1],
+            "batch_size": len(inputs),
+            "context_length": inputs.shape[-1],
             "seeds": [seed for _, seed in self._generators],
-            "sha256": sha256_of(first),
+            **windows,
+            "first_batch_sha256" if windows else "sha256": sha256_of(self._first),
         }
 
     def items_per_pass(self) -> int | None:
-        """Returns how many sequences a pass has, as far as that is known before it."""
+        """Returns how many sequences a pass has, those of a last batch that is dropped among them.
+
+        Where the loader is not PyTorch's, its batches are taken to be as large as the first.
+        """
         loader = self.loader
         if self.batches is None:
             return None
-        if isinstance(loader, DataLoader) and loader.batch_size and not isinstance(loader.dataset, IterableDataset):
-            whole = self.batches * loader.batch_size
-            return whole if loader.drop_last or not isinstance(loader.sampler, Sized) else len(loader.sampler)
-        with self.evaluation() as batches:
-            return self.batches * len(next(batches)[0])
+        if isinstance(loader, DataLoader) and _batch_size(loader) and isinstance(loader.sampler, Sized):
+            return len(loader.sampler)
+        return self.batches * len(self._first[0])
 
     def batches_left(self, items: int) -> int:
         """Returns how many batches a pass still has after so many sequences; 0 for a stream that does not say."""
         total = self.items_per_pass()
         if self.batches is None or total is None:
             return 0
-        size = getattr(self.loader, "batch_size", None) or total / self.batches
-        return math.ceil(max(0, total - items) / size)
+        size = _batch_size(self.loader)
+        left = max(0, total - items) / (size or total / self.batches)
+        return math.floor(left) if size and getattr(self.loader, "drop_last", False) else math.ceil(left)
+
+    @cached_property
+    def _first(self) -> Batch:
+        with self.evaluation() as batches:
+            return next(batches)
 
     def _begin(self, epoch: int) -> None:
         """Makes the order of the next pass a function of (seed, epoch)."""
@@ -183,21 +206,44 @@ class Passes:
             generator.manual_seed(mixed_seed(seed, epoch))
         if not self.is_ours:
             torch.default_generator.manual_seed(mixed_seed(self.seed, epoch))
-        for owner in (self.loader, getattr(self.loader, "sampler", None)):
+        self._set_epoch(epoch)
+
+    def _move(self, position: dict[str, Any] | None) -> None:
+        if position is not None and isinstance(self.loader, _HasPosition):
+            self.loader.load_state_dict(position)
+            self._moves += 1
+
+    def _set_epoch(self, epoch: int) -> None:
+        if isinstance(self.loader, _HasEpochs):
+            self.loader.set_epoch(epoch)
+            return
+        for part in ("sampler", "batch_sampler", "dataset"):
+            owner = getattr(self.loader, part, None)
             if isinstance(owner, _HasEpochs):
                 owner.set_epoch(epoch)
-                break
 
-    def _checked(self, loader: Loader, epoch: int) -> Iterator[Batch]:
-        iterator = iter(loader)
-        for i in range(2**63):
+    def _checked(self, loader: Loader, epoch: int, *, whole: bool) -> Iterator[Batch]:
+        """Yields the batches that are left of a pass; if it is a ``whole`` one, there must be as many as promised."""
+        iterator, moves, count = iter(loader), self._moves, 0
+        while True:
+            if moves != self._moves:  # an evaluation took the loader's own position, and put it back
+                iterator, moves = iter(loader), self._moves
             if not self.is_ours:  # what is drawn for a batch, by a data set that augments, depends on no other batch
-                torch.default_generator.manual_seed(mixed_seed(self.seed, epoch, i))
+                torch.default_generator.manual_seed(mixed_seed(self.seed, epoch, count))
             try:
                 batch = next(iterator)
             except StopIteration:
-                return
-            yield as_batch(batch, f"batch {i} of {self.name}")
+                break
+            count += 1
+            if whole and self.batches is not None and count > self.batches:
+                raise ValueError(f"{self.name} says that it has {self.batches} batches, but yields more")
+            yield as_batch(batch, f"batch {count - 1} of {self.name}")
+        if whole and count == 0:
+            raise ValueError(
+                f"{self.name} yielded no batch in pass {epoch + 1}; it is empty, or its iter() begins no new pass"
+            )
+        if whole and self.batches is not None and count < self.batches:
+            raise ValueError(f"{self.name} says that it has {self.batches} batches, but yielded {count}")
 
 
 def _length(loader: Loader) -> int | None:
@@ -205,6 +251,12 @@ def _length(loader: Loader) -> int | None:
         return len(loader)  # type: ignore[arg-type]
     except (TypeError, NotImplementedError):  # a stream, of an IterableDataset for instance
         return None
+
+
+def _batch_size(loader: Loader) -> int | None:
+    """Returns how many items are in each batch but the last, as far as PyTorch's loader says."""
+    counts = isinstance(loader, DataLoader) and not isinstance(loader.dataset, IterableDataset)
+    return loader.batch_size if counts else None  # type: ignore[attr-defined]
 
 
 def _generators(loader: Loader) -> list[torch.Generator]:

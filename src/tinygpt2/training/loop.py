@@ -9,11 +9,10 @@ from torch import nn
 
 from tinygpt2._internal.devices import autocast
 from tinygpt2.data.batches import Batch
-from tinygpt2.data.passes import Passes, sha256_of
-from tinygpt2.errors import IncompatibleRunError, NonFiniteLossError
+from tinygpt2.data.passes import Passes
+from tinygpt2.errors import NonFiniteLossError
 from tinygpt2.evaluation import evaluate
 from tinygpt2.training.callbacks.base import Callbacks
-from tinygpt2.training.checkpoints.format import Checkpoint
 from tinygpt2.training.checkpoints.saver import CheckpointSaver
 from tinygpt2.training.optimizers import set_rates
 from tinygpt2.training.schedules import multiplier_at
@@ -38,7 +37,7 @@ class Run:
         validation: Over the validation data, where there are any.
         callbacks: Called at every event.
         saver: Of checkpoints, where they are asked for.
-        resumed: The checkpoint that it resumes from.
+        batches: What is left of the pass that it resumes in, where it is resumed.
         seed_global: Whether PyTorch's global random numbers are seeded, for dropout that has no other.
     """
 
@@ -48,7 +47,7 @@ class Run:
     validation: Passes | None
     callbacks: Callbacks
     saver: CheckpointSaver | None
-    resumed: Checkpoint | None
+    batches: Iterator[Batch] | None
     seed_global: bool
 
     def __call__(self) -> None:
@@ -89,32 +88,18 @@ class Run:
     def groups(self) -> Iterator[tuple[list[Batch], bool]]:
         """Yields the micro-batches of each step that is left in the epoch, and whether they are its last."""
         size, begun = self.state.config.gradient_accumulation_steps, self.state.progress
-        position = self.resumed.record.loader.get("position") if self.resumed else None
-        batches = self.passes.read(begun.epoch, items=begun.items, state=position)
+        batches, self.batches = self.batches or self.passes.read(begun.epoch), None
         group = list(islice(batches, 1))
-        self.check_repeated()
         if not group:  # what is left is less than a batch, of another size than before, and is dropped
             self.state.progress = replace(begun, epoch=begun.epoch + 1, items=0)
         while group:
             group += islice(batches, size - len(group))
-            position = self.passes.position()
+            position = self.passes.position() if self.saver else None
             ahead = list(islice(batches, 1))  # to know whether there is more
             if self.saver:
-                self.saver.read_until(group[-1], position)
+                self.saver.read_until(group[-1], position if ahead else self.passes.position())
             yield group, not ahead
             group = ahead
-
-    def check_repeated(self) -> None:
-        """Raises `IncompatibleRunError` if a loader that had to be read anew gave other batches than before."""
-        resumed, self.resumed = self.resumed, None
-        if resumed is None or self.passes.before is None:
-            return
-        if sha256_of(self.passes.before) != resumed.record.loader.get("last"):
-            raise IncompatibleRunError(
-                resumed.path,
-                [f"{self.passes.name} did not repeat its batches up to step {resumed.record.progress.step}"],
-                fix="Give it an order that depends on a seed alone: DataLoader(..., generator=...), for instance",
-            )
 
     def take_step(self, micro_batches: list[Batch], *, last: bool) -> None:
         """Updates the weights once, or raises and leaves them alone."""
@@ -124,7 +109,6 @@ class Run:
         rate = set_rates(state.optimizer, multiplier_at(step, state.total_steps, state.config))
         result, norm = backward(
             self.objective,
-            state.optimizer,
             micro_batches,
             precision=state.config.precision,
             seeds=(state.config.seed, _DROPOUT, step),

@@ -60,6 +60,26 @@ def names_of_trained(model: nn.Module, optimizer: torch.optim.Optimizer) -> list
     return [[str(name) for name in group] for group in groups]
 
 
+def checked_optimizer(make: object, model: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
+    """Returns the optimizer that a user's function makes, its initial rates noted.
+
+    Raises:
+        TypeError: If it makes something else, or is no function.
+        ValueError: If the optimizer updates something that is not a parameter of the model.
+    """
+    if not callable(make):
+        raise TypeError(
+            f"optimizer should be a function of (model, config) that returns an optimizer, and is a "
+            f"{type(make).__name__}; pass for instance lambda model, config: torch.optim.SGD(model.parameters(), ...)"
+        )
+    optimizer = make(model, config)
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise TypeError(f"optimizer should return a torch.optim.Optimizer, and returned {type(optimizer).__name__}")
+    names_of_trained(model, optimizer)  # or an error, before anything is trained
+    set_initial_rates(optimizer)
+    return optimizer
+
+
 def set_initial_rates(optimizer: torch.optim.Optimizer) -> None:
     """Notes in each group the rate that it was made with, as PyTorch's schedulers do: the schedule multiplies it."""
     for group in optimizer.param_groups:

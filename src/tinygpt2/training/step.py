@@ -79,7 +79,7 @@ def training_step(
     """
     seeds = None if seed is None else (seed,)
     with fast_products(), nullcontext() if seed is None else random_states_kept(_device_of(objective)):
-        result, norm = backward(objective, optimizer, micro_batches, precision=precision, seeds=seeds, seed_global=True)
+        result, norm = backward(objective, micro_batches, precision=precision, seeds=seeds, seed_global=True)
     check_finite(result)
     clip(objective, norm, max_grad_norm)
     optimizer.step()
@@ -88,7 +88,6 @@ def training_step(
 
 def backward(
     objective: nn.Module,
-    optimizer: torch.optim.Optimizer,
     micro_batches: Sequence[Any],
     *,
     precision: Precision,
@@ -98,8 +97,7 @@ def backward(
     """Computes the gradients of a step, and returns what it found and their norm, on the device.
 
     Args:
-        objective: As in `training_step`, and so are the next three.
-        optimizer: Whose old gradients are forgotten.
+        objective: As in `training_step`; its old gradients are forgotten, those too that no optimizer forgets.
         micro_batches: The data.
         precision: Of the forward pass.
         seeds: Of dropout, to which the number of the micro-batch is added.
@@ -108,7 +106,7 @@ def backward(
     device = _device_of(objective)
     batches = [as_batch(batch, f"micro-batch {i}") for i, batch in enumerate(micro_batches)]
     count = _targets_that_count(batches)
-    optimizer.zero_grad(set_to_none=True)
+    objective.zero_grad(set_to_none=True)
     losses: list[Tensor] = []
     for i, (inputs, targets) in enumerate(batches):
         with seeded_dropout(objective, None if seeds is None else (*seeds, i), device if seed_global else None):

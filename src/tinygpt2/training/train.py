@@ -18,9 +18,9 @@ from tinygpt2._internal.signals import deferred_signals
 from tinygpt2.config import TrainingConfig
 from tinygpt2.data.loader import Loader
 from tinygpt2.data.passes import Passes
-from tinygpt2.errors import IncompatibleRunError
 from tinygpt2.kernels.dropout import Dropout
-from tinygpt2.kernels.switch import enabled
+from tinygpt2.kernels.switch import usable
+from tinygpt2.model.checks import calls_only
 from tinygpt2.model.gpt2 import MLP, Attention, Block, GPT2Model
 from tinygpt2.model.modes import training_mode
 from tinygpt2.model.objective import NextTokenLoss
@@ -29,10 +29,11 @@ from tinygpt2.text.tokenizers import Tokenizer, gpt2_tokenizer
 from tinygpt2.training.callbacks.base import Callback, Callbacks
 from tinygpt2.training.callbacks.progress import ProgressBar
 from tinygpt2.training.callbacks.samples import TextSamples
+from tinygpt2.training.checkpoints.format import TrainingRecord
 from tinygpt2.training.checkpoints.saver import CheckpointSaver
 from tinygpt2.training.history import TrainingHistory
 from tinygpt2.training.loop import Run
-from tinygpt2.training.optimizers import make_optimizer, names_of_trained, set_initial_rates
+from tinygpt2.training.optimizers import checked_optimizer, make_optimizer
 from tinygpt2.training.state import TrainState
 
 OptimizerFactory = Callable[[nn.Module, TrainingConfig], torch.optim.Optimizer]
@@ -108,7 +109,7 @@ def train(
         NonFiniteLossError: If the loss or its gradient becomes NaN or infinite. The model keeps the weights that it had
             before, and the error the history.
         OSError: If a checkpoint cannot be written; those before it are whole.
-        TypeError: If a batch is of another form.
+        TypeError: If a batch is of another form, or ``optimizer`` does not return an optimizer.
         ValueError: If a loader is empty, can be read only once or does not hold what its length says, tokens are
             outside the model's vocabulary or longer than its context length, there is no such device, or there are
             checkpoints and ``resume`` is not asked for.
@@ -130,66 +131,45 @@ def train(
     True
     """
     config = TrainingConfig() if config is None else config
-    target_device = choose_device(device)
+    target = choose_device(device)
     passes, validation = _passes(train_loader, val_loader, config)
     _check_checkpoint_options(checkpoint_dir, checkpoint_every, checkpoint_keep, resume)
     watching = Callbacks([*_built_in(config, model, tokenizer, progress=progress), *callbacks])
-    say: Callable[[str], None] = write_line if progress else lambda _: None
     directory = None if checkpoint_dir is None else RunDirectory(Path(checkpoint_dir))
-
-    with _locked(directory):
-        if target_device.type == "cpu":
-            keep_memory()
-        model.to(target_device)
-        state = _new_state(model, (optimizer or make_optimizer)(model, config), config, passes)
-        draws_globally = _draws_globally(state, [passes, validation])
-        notice = "\nstopping after this step; once more stops at once" if progress else None
-        with (
-            _history_in_interrupts(state),
-            deferred_signals(state.interrupt, notice=notice),
-            _surroundings(state, [passes, validation], draws_globally=draws_globally),
-        ):
-            saver = (
-                None
-                if directory is None
-                else CheckpointSaver(
-                    directory,
-                    state,
-                    data={"training": passes.identity(), "validation": validation and validation.identity()},
-                    callbacks=watching,
-                    tokenizer=tokenizer,
-                    every=checkpoint_every,
-                    keep=checkpoint_keep,
+    with _locked(directory), _surroundings(model.to(target), config, passes, validation) as draws_globally:
+        made = checked_optimizer(optimizer or make_optimizer, model, config)
+        state = TrainState(model, made, config, total_steps=0, items_per_epoch=passes.items_per_pass())
+        state.total_steps = _total_steps(config, passes)
+        with _heeding_signals(state, progress=progress):
+            saver = None
+            if directory is not None:
+                data = {"training": passes.identity(), "validation": validation and validation.identity()}
+                every, keep = checkpoint_every, checkpoint_keep
+                saver = CheckpointSaver(
+                    directory, state, data=data, callbacks=watching, tokenizer=tokenizer, every=every, keep=keep
                 )
-            )
-            resumed = saver.resume(state, allow_changes=allow_changes) if saver and resume else None
-            if resumed:
-                state.total_steps = _total_steps(state, passes)
-                if state.finished and state.history.steps[-1] == state.step:
-                    say(f"the run in {checkpoint_dir} is finished after {state.step} steps; more epochs make it longer")
-                    return state.history
-            if resume:
-                say(
-                    f"resumed after step {state.step}"
-                    if resumed
-                    else f"no checkpoint in {checkpoint_dir}: a run begins"
+            resumed = saver.resume(state, passes, allow_changes=allow_changes) if saver and resume else None
+            if saver and resumed:
+                state.total_steps = _total_steps_from(resumed.record, saver, config, passes)
+            if progress and resume:
+                write_line(_where_it_begins(state, directory, resumed=resumed is not None))
+            if not (resumed and _is_complete(state)):
+                objective: nn.Module = NextTokenLoss(model)
+                _run_to_its_end(
+                    Run(
+                        state=state,
+                        objective=Compiled(objective) if config.compile else objective,
+                        passes=passes,
+                        validation=validation,
+                        callbacks=watching,
+                        saver=saver,
+                        batches=resumed.batches if resumed else None,
+                        seed_global=draws_globally,
+                    )
                 )
-            objective: nn.Module = NextTokenLoss(model)
-            _run_to_its_end(
-                Run(
-                    state=state,
-                    objective=Compiled(objective) if config.compile else objective,
-                    passes=passes,
-                    validation=validation,
-                    callbacks=watching,
-                    saver=saver,
-                    resumed=resumed,
-                    seed_global=draws_globally,
-                )
-            )
-            if state.interrupted:
+            if progress and state.interrupted:
                 where = f", saved in {checkpoint_dir} to resume from" if saver else ""
-                say(f"stopped after step {state.step} of {state.total_steps}{where}")
+                write_line(f"stopped after step {state.step} of {state.total_steps}{where}")
     return state.history
 
 
@@ -251,59 +231,77 @@ def _locked(directory: RunDirectory | None) -> Iterator[None]:
         yield
 
 
-def _new_state(
-    model: GPT2Model, optimizer: torch.optim.Optimizer, config: TrainingConfig, passes: Passes
-) -> TrainState:
-    if not isinstance(optimizer, torch.optim.Optimizer):
-        raise TypeError(f"optimizer should return a torch.optim.Optimizer, and returned {type(optimizer).__name__}")
-    names_of_trained(model, optimizer)  # or an error, before anything is trained
-    set_initial_rates(optimizer)
-    state = TrainState(model, optimizer, config, total_steps=0, items_per_epoch=passes.items_per_pass())
-    state.total_steps = _total_steps(state, passes)
-    return state
-
-
-def _total_steps(state: TrainState, passes: Passes) -> int:
-    """Returns how many steps the run will have made, from where it is."""
-    config, progress = state.config, state.progress
+def _total_steps(config: TrainingConfig, passes: Passes) -> int:
+    """Returns how many steps a run makes that begins now."""
     if config.max_steps is not None:
         return config.max_steps
-    of_epoch, left = (
-        math.ceil(passes.batches_left(items) / config.gradient_accumulation_steps) for items in (0, progress.items)
-    )
+    return config.epochs * math.ceil((passes.batches or 0) / config.gradient_accumulation_steps)
+
+
+def _total_steps_from(record: TrainingRecord, saver: CheckpointSaver, config: TrainingConfig, passes: Passes) -> int:
+    """Returns how many steps a resumed run will have made."""
+    if config.max_steps is not None:
+        return config.max_steps
+    before, progress, accumulated = record.training_config, record.progress, config.gradient_accumulation_steps
+    of_epoch = math.ceil((passes.batches or 0) / accumulated)
+    if before.max_steps is None and (record.data, before.gradient_accumulation_steps) == (saver.data, accumulated):
+        return max(progress.step, record.total_steps + (config.epochs - before.epochs) * of_epoch)
+    left = math.ceil(passes.batches_left(progress.items) / accumulated)
     return progress.step + max(0, left + (config.epochs - progress.epoch - 1) * of_epoch)
 
 
-def _draws_globally(state: TrainState, all_passes: Sequence[Passes | None]) -> bool:
+def _is_complete(state: TrainState) -> bool:
+    """Returns whether a resumed run has nothing more to do."""
+    return state.finished and state.history.steps[-1] == state.step
+
+
+def _where_it_begins(state: TrainState, directory: RunDirectory | None, *, resumed: bool) -> str:
+    path = directory.path if directory else None
+    if not resumed:
+        return f"no checkpoint in {path}: a run begins"
+    if _is_complete(state):
+        return f"the run in {path} is finished after {state.step} steps; more epochs make it longer"
+    return f"resumed after step {state.step}"
+
+
+def _draws_globally(model: GPT2Model, config: TrainingConfig, all_passes: Sequence[Passes]) -> bool:
     """Returns whether a step may draw from PyTorch's global random numbers, because it has no others."""
     return (
-        state.model.device.type != "cpu"
-        or state.config.compile
-        or not enabled("dropout")
-        or any(type(module) not in _OURS for module in state.model.modules())
-        or any(passes is not None and not passes.is_ours for passes in all_passes)
+        model.device.type != "cpu"
+        or config.compile
+        or not (usable("dropout") and usable("attention"))
+        or not all(type(module) in _OURS and calls_only(module, type(module).forward) for module in model.modules())
+        or not all(passes.is_ours for passes in all_passes)
     )
 
 
 @contextmanager
-def _surroundings(state: TrainState, all_passes: Sequence[Passes | None], *, draws_globally: bool) -> Iterator[None]:
-    """Puts the model in training mode and the machine at work, and all back as it was at the end."""
+def _surroundings(model: GPT2Model, config: TrainingConfig, *all_passes: Passes | None) -> Iterator[bool]:
+    """Puts the model in training mode and the machine at work, and all back as it was at the end.
+
+    Gives whether PyTorch's global random numbers are to be seeded.
+    """
+    given = [passes for passes in all_passes if passes is not None]
+    draws_globally = _draws_globally(model, config, given)
+    if model.device.type == "cpu":
+        keep_memory()
     with ExitStack() as stack:
         if draws_globally:
-            stack.enter_context(random_states_kept(state.model.device))
-        for passes in all_passes:
-            if passes is not None:
-                stack.enter_context(passes.kept())
-        stack.enter_context(training_mode(state.model))
+            stack.enter_context(random_states_kept(model.device))
+        for passes in given:
+            stack.enter_context(passes.kept())
+        stack.enter_context(training_mode(model))
         stack.enter_context(fast_products())
-        yield
+        yield draws_globally
 
 
 @contextmanager
-def _history_in_interrupts(state: TrainState) -> Iterator[None]:
-    """Gives the history to a ``KeyboardInterrupt``, so that a notebook without checkpoints does not lose it."""
+def _heeding_signals(state: TrainState, *, progress: bool) -> Iterator[None]:
+    """Lets Ctrl-C end the run after a step; the ``KeyboardInterrupt`` has the history, for want of checkpoints."""
+    notice = "\nstopping after this step; once more stops at once" if progress else None
     try:
-        yield
+        with deferred_signals(state.interrupt, notice=notice):
+            yield
     except KeyboardInterrupt as error:
         error.history = state.history  # type: ignore[attr-defined]
         raise
@@ -327,8 +325,6 @@ def _saving_on_errors(state: TrainState, saver: CheckpointSaver | None) -> Itera
     """Saves a checkpoint when training fails, of a callback's error for instance."""
     try:
         yield
-    except IncompatibleRunError:
-        raise  # the checkpoint that is there is not to be replaced
     except Exception as error:
         if saver and not saver.failed and not state.updating:
             try:

@@ -42,6 +42,7 @@ class OptimizerRecord:
 
     Attributes:
         type: Name of its class.
+        frozen: Names of the model's parameters without ``requires_grad`` as the optimizer was made.
         names: Of the parameters in each group.
         made: Options of each group as the optimizer was made.
         options: The same as they are.
@@ -49,10 +50,11 @@ class OptimizerRecord:
     """
 
     type: str
-    names: Sequence[Sequence[str]]
-    made: Sequence[Mapping[str, Any]]
-    options: Sequence[Mapping[str, Any]]
-    values: Mapping[str, Mapping[str, Any]]
+    frozen: list[str]
+    names: list[list[str]]
+    made: list[dict[str, Any]]
+    options: list[dict[str, Any]]
+    values: dict[str, dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -61,20 +63,24 @@ class TrainingRecord:
 
     Attributes:
         progress: How far the run had come.
+        total_steps: Updates that it was to make.
         history: Its evaluations.
         training_config: How it was trained.
-        optimizer: What updated it; ``None`` in ``best``.
+        optimizer: What updated it.
+        tensors: What each tensor of the model and of the optimizer is: a name that is missing, another shape or a
+            value that is not finite where all were is damage.
         data: What the training and the validation data were.
-        loader: Within a pass, the training loader's own ``position``, where it has one, and the hash of the ``last``
-            sequence.
+        loader: The training loader's own ``position``, where it has one, and the hash of the ``last`` sequence read.
         callbacks: The states of callbacks that have one.
         environment: Versions, device and threads.
     """
 
     progress: Progress
+    total_steps: int
     history: TrainingHistory
     training_config: TrainingConfig
     optimizer: OptimizerRecord
+    tensors: Mapping[str, str]
     data: Mapping[str, Any]
     loader: Mapping[str, Any]
     callbacks: Sequence[Any]
@@ -96,25 +102,47 @@ class TrainingRecord:
             TypeError: If it is anything else.
             ValueError: Likewise.
         """
-        optimizer = OptimizerRecord(**_part(content, "optimizer", dict))
-        if not len(optimizer.names) == len(optimizer.made) == len(optimizer.options):
-            raise ValueError(f"the groups of the optimizer in {TRAINING_FILE} do not fit together")
+        callbacks = _part(content, "callbacks", list)
+        if not all(isinstance(saved, dict) and saved.keys() == {"type", "state"} for saved in callbacks):
+            raise ValueError(f"callbacks is {callbacks!r:.100} in {TRAINING_FILE}")
+        if _part(content, "total_steps", int) < 0:
+            raise ValueError(f"total_steps is {content['total_steps']} in {TRAINING_FILE}")
         return cls(
             progress=Progress.from_dict(content.get("progress")),
+            total_steps=content["total_steps"],
             history=TrainingHistory.from_dict(content.get("history")),
             training_config=TrainingConfig(**_part(content, "training_config", dict)),
-            optimizer=optimizer,
+            optimizer=_optimizer(_part(content, "optimizer", dict)),
+            tensors=_part(content, "tensors", dict),
             data=_part(content, "data", dict),
             loader=_part(content, "loader", dict),
-            callbacks=_part(content, "callbacks", list),
+            callbacks=callbacks,
             environment=_part(content, "environment", dict),
         )
 
 
+def _optimizer(content: Mapping[str, Any]) -> OptimizerRecord:
+    """Returns the record of an optimizer, in which what is compared and restored later cannot fail."""
+    record = OptimizerRecord(**content)
+    lists: Sequence[Any] = (record.frozen, record.names, record.made, record.options)
+    values: Any = record.values
+    if not (
+        isinstance(content["type"], str)
+        and all(isinstance(part, list) for part in lists)
+        and all(isinstance(group, list) for group in lists[1])
+        and all(isinstance(name, str) for group in (record.frozen, *record.names) for name in group)
+        and isinstance(values, dict)
+        and all(isinstance(part, dict) for part in (*record.made, *record.options, *values.values()))
+        and len(record.names) == len(record.made) == len(record.options)
+    ):
+        raise ValueError(f"the parts of the optimizer in {TRAINING_FILE} do not fit together")
+    return record
+
+
 def _part(content: Mapping[str, Any], name: str, kind: type) -> Any:  # noqa: ANN401 - of that kind
     value = content.get(name)
-    if not isinstance(value, kind):
-        raise ValueError(f"{name} is {value!r:.100} in {TRAINING_FILE}")  # noqa: TRY004 - a wrong file
+    if type(value) is not kind:
+        raise ValueError(f"{name} is {value!r:.100} in {TRAINING_FILE}")
     return value
 
 
@@ -133,8 +161,8 @@ class Checkpoint:
     path: Path
     record: TrainingRecord
     model_config: GPT2Config
-    weights: Mapping[str, Tensor]
-    tensors: Mapping[str, Tensor]
+    weights: dict[str, Tensor]
+    tensors: dict[str, Tensor]
 
 
 def verify_checkpoint(path: Path) -> Path:
@@ -152,6 +180,7 @@ def read_checkpoint(path: Path, step: int) -> Checkpoint:
 
     Raises:
         CheckpointError: If it is not whole, or is not a checkpoint of tinygpt2.
+        PermissionError: If it may not be read.
     """
     verify_manifest(path, (STATE_FILE, TRAINING_FILE))
     try:
@@ -164,16 +193,28 @@ def read_checkpoint(path: Path, step: int) -> Checkpoint:
             weights=weights,
             tensors=load_file(path / STATE_FILE),
         )
-        for name, tensor in (*weights.items(), *checkpoint.tensors.items()):
-            if not torch.isfinite(tensor).all():
-                raise ValueError(f"{name} has values that are not finite")  # noqa: TRY301 - told like the others
-    except CheckpointError:
+        _check_tensors(checkpoint)
+    except (CheckpointError, PermissionError):
         raise
     except (OSError, ValueError, TypeError, SafetensorError) as error:
         raise CheckpointError(f"{path} is not a whole checkpoint: {error}") from error
     if record.progress.step != step:
         raise CheckpointError(f"{path} is not a whole checkpoint: it is of step {record.progress.step}")
     return checkpoint
+
+
+def described(tensor: Tensor) -> str:
+    """Returns the type and shape of a tensor, and whether it has values that are not finite, a mask's for instance."""
+    not_finite = "" if torch.isfinite(tensor).all() else ", not all finite"
+    return f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}{not_finite}"
+
+
+def _check_tensors(checkpoint: Checkpoint) -> None:
+    found = {name: described(tensor) for name, tensor in (checkpoint.weights | checkpoint.tensors).items()}
+    expected = checkpoint.record.tensors
+    for name in sorted(found.keys() | expected.keys()):
+        if found.get(name) != expected.get(name):
+            raise ValueError(f"{name} should be {expected.get(name, 'absent')} and is {found.get(name, 'absent')}")
 
 
 def read_history(path: Path) -> TrainingHistory | None:

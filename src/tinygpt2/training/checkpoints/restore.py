@@ -3,13 +3,16 @@
 import json
 import logging
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
+from itertools import chain, islice
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from tinygpt2.data.batches import Batch
+from tinygpt2.data.passes import Passes, sha256_of
 from tinygpt2.errors import IncompatibleRunError
 from tinygpt2.training.checkpoints.format import Checkpoint, OptimizerRecord
 from tinygpt2.training.optimizers import names_of_trained
@@ -20,12 +23,13 @@ logger = logging.getLogger(__name__)
 FREE_TO_CHANGE = ("epochs", "max_steps", "eval_every", "eval_batches", "sample_prompt", "sample_tokens")
 """Fields of `TrainingConfig` that may differ in a resumed run: how long it is, and what it reports."""
 
-_OPTIMIZER = "optimizer."
+_OPTIMIZER, _GROUP = "optimizer.", "optimizer group "
 
-Options = list[dict[str, Any]]
+_SHAPING = ("amsgrad", "centered", "momentum")
+"""Options of PyTorch's optimizers that decide, by being zero or not, which state there is."""
 
 
-def group_options(optimizer: torch.optim.Optimizer) -> Options:
+def _group_options(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
     """Returns the options of each of an optimizer's groups, as far as JSON can hold them.
 
     The rate is left out: it is set anew at each step, from ``initial_lr``.
@@ -45,28 +49,51 @@ def _is_json(value: object) -> bool:
     return True
 
 
-def optimizer_record(state: TrainState, made: Options) -> OptimizerRecord:
-    """Returns what a run's optimizer is, apart from its tensors; ``made`` are its options as it was made."""
-    values = {
-        name: {key: value for key, value in of_parameter.items() if not isinstance(value, Tensor)}
-        for name, of_parameter in _states(state).items()
-    }
+def optimizer_record(state: TrainState, made: OptimizerRecord | None = None) -> OptimizerRecord:
+    """Returns what a run's optimizer is, apart from its tensors.
+
+    Args:
+        state: The run.
+        made: What it was as it was made, if that is not now.
+
+    Raises:
+        TypeError: If the optimizer has a state that a checkpoint cannot hold.
+    """
+    values: dict[str, dict[str, Any]] = {}
+    for name, of_parameter in _states(state).items():
+        for key, value in of_parameter.items():
+            if isinstance(value, Tensor):
+                continue
+            if not _is_json(value):
+                kind = type(value).__name__
+                raise TypeError(f"the optimizer's state of {name} has a {kind}, {key}, which a checkpoint cannot hold")
+            values.setdefault(name, {})[key] = value
+    options = _group_options(state.optimizer)
+    before = [] if made is None else list(made.made)
+    frozen = [name for name, parameter in state.model.named_parameters() if not parameter.requires_grad]
     return OptimizerRecord(
         type=_type_name(state.optimizer),
+        frozen=frozen if made is None else made.frozen,
         names=names_of_trained(state.model, state.optimizer),
-        made=made,
-        options=group_options(state.optimizer),
-        values={name: of_parameter for name, of_parameter in values.items() if of_parameter},
+        made=before + options[len(before) :],  # a callback may have added a group
+        options=options,
+        values=values,
     )
 
 
 def optimizer_tensors(state: TrainState) -> dict[str, Tensor]:
-    """Returns the optimizer's tensors, by the names of their parameters."""
-    return {
+    """Returns the optimizer's tensors, by the names of their parameters, and those among the options of its groups."""
+    of_parameters = {
         f"{_OPTIMIZER}{name}.{key}": value
         for name, of_parameter in _states(state).items()
         for key, value in of_parameter.items()
         if isinstance(value, Tensor)
+    }
+    return of_parameters | {
+        f"{_GROUP}{i}.{key}": value
+        for i, group in enumerate(state.optimizer.param_groups)
+        for key, value in group.items()
+        if isinstance(value, Tensor) and key != "lr"
     }
 
 
@@ -96,18 +123,18 @@ def environment(device: torch.device) -> dict[str, Any]:
 
 
 def compare(
-    checkpoint: Checkpoint, state: TrainState, made: Options, data: Mapping[str, Any], *, allow_changes: bool
+    checkpoint: Checkpoint, state: TrainState, made: OptimizerRecord, data: Mapping[str, Any], *, allow_changes: bool
 ) -> None:
     """Raises `IncompatibleRunError` with all differences if the run of a checkpoint is another one than this.
 
     Args:
         checkpoint: Where the run is to resume.
         state: The run as it would begin.
-        made: The options of its optimizer's groups.
+        made: Its optimizer.
         data: Its data.
         allow_changes: Whether other data, configurations, optimizer's options, and another dropout, may be.
     """
-    fixed = [*_of_model(checkpoint, state), *_of_optimizer(checkpoint, state)]
+    fixed = [*_of_model(checkpoint, state), *_of_optimizer(checkpoint.record.optimizer, made)]
     changes = list(_of_configuration(checkpoint, state, made, data))
     if fixed or (changes and not allow_changes):
         fix = "Pass what the run began with, or begin a new run in another directory"
@@ -124,33 +151,47 @@ def _of_model(checkpoint: Checkpoint, state: TrainState) -> Iterator[str]:
     shapes = _differences("the model's", asdict(checkpoint.model_config), asdict(state.model.config))
     shapes.pop("dropout", None)
     yield from shapes.values()
-    if shapes:
-        return  # the weights differ as these say
-    both = checkpoint.weights, state.model.state_dict()
-    old, new = ({name: _described(weight) for name, weight in weights.items()} for weights in both)
-    differing = [name for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name)]
-    texts = [f"{name} was {old.get(name, 'absent')} and is {new.get(name, 'absent')}" for name in differing]
-    yield from _listed("weights", texts)
+    old, new = checkpoint.weights, state.model.state_dict()
+    if shapes:  # other names and shapes follow from these, but no other types
+        old, new = ({name: weights[name] for name in old.keys() & new.keys()} for weights in (old, new))
+    for name in sorted(old.keys() | new.keys()):
+        before, now = (_described(weights.get(name), shape=not shapes) for weights in (old, new))
+        if before != now:
+            yield f"{name} was {before} and is {now}"
 
 
-def _described(weight: Tensor) -> str:
-    return f"{str(weight.dtype).removeprefix('torch.')} {tuple(weight.shape)}"
+def _described(weight: Tensor | None, *, shape: bool) -> str:
+    if weight is None:
+        return "absent"
+    return str(weight.dtype).removeprefix("torch.") + (f" {tuple(weight.shape)}" if shape else "")
 
 
-def _of_optimizer(checkpoint: Checkpoint, state: TrainState) -> Iterator[str]:
-    record = checkpoint.record.optimizer
-    if record.type != (name := _type_name(state.optimizer)):
-        yield f"the optimizer was {record.type} and is {name}"
-    old, new = record.names, names_of_trained(state.model, state.optimizer)
-    before, now = ({name for group in groups for name in group} for groups in (old, new))
-    yield from _listed("parameters", [f"{name} was trained and is not" for name in sorted(before - now)])
-    yield from _listed("parameters", [f"{name} was not trained and is" for name in sorted(now - before)])
-    if before == now and [list(group) for group in old] != new:
+def _of_optimizer(old: OptimizerRecord, new: OptimizerRecord) -> Iterator[str]:
+    if old.type != new.type:
+        yield f"the optimizer was {old.type} and is {new.type}"
+    before, now = ({name for group in record.names for name in group} for record in (old, new))
+    yield from (f"{name} was trained and is not" for name in sorted(before - now))
+    yield from (f"{name} was not trained and is" for name in sorted(now - before))
+    for name in sorted(set(old.frozen) ^ set(new.frozen)):
+        if name not in before ^ now:  # said already
+            was, is_now = ("frozen", "not") if name in old.frozen else ("not frozen", "frozen")
+            yield f"{name} was {was} and is {is_now}"
+    if before == now and old.names != new.names:
         yield "the optimizer's groups had other parameters, or in another order"
+    yield from (text for _, text, shaping in _of_options(old, new) if shaping)
+
+
+def _of_options(old: OptimizerRecord, new: OptimizerRecord) -> Iterator[tuple[str, str, bool]]:
+    """Yields each option that differs, the difference, and whether another state goes with it."""
+    if old.type != new.type or len(old.made) != len(new.made):
+        return
+    for i, (before, now) in enumerate(zip(old.made, new.made, strict=True)):
+        for name, text in _differences(f"the optimizer's group {i}'s", before, now).items():
+            yield name, text, name in _SHAPING and bool(before.get(name)) != bool(now.get(name))
 
 
 def _of_configuration(
-    checkpoint: Checkpoint, state: TrainState, made: Options, data: Mapping[str, Any]
+    checkpoint: Checkpoint, state: TrainState, made: OptimizerRecord, data: Mapping[str, Any]
 ) -> Iterator[str]:
     record = checkpoint.record
     dropout = _differences("the model's", asdict(checkpoint.model_config), asdict(state.model.config)).get("dropout")
@@ -158,13 +199,9 @@ def _of_configuration(
         yield dropout
     training = _differences("the", asdict(record.training_config), asdict(state.config))
     yield from (text for name, text in training.items() if name not in FREE_TO_CHANGE)
-    if len(record.optimizer.made) == len(made):
-        for i, (old, new) in enumerate(zip(record.optimizer.made, made, strict=True)):
-            changed = _differences(f"the optimizer's group {i}'s", old, new)
-            # Said already: the options that make_optimizer takes from the configuration.
-            yield from (text for name, text in changed.items() if name not in {"initial_lr", *training})
-            if "initial_lr" in changed and "learning_rate" not in training:
-                yield changed["initial_lr"]
+    # Said already: the options that make_optimizer takes from the configuration.
+    said = {*training, *(["initial_lr"] if "learning_rate" in training else [])}
+    yield from (text for name, text, shaping in _of_options(record.optimizer, made) if name not in said and not shaping)
     for part in ("training", "validation"):
         yield from _of_data(part, record.data.get(part), data.get(part))
 
@@ -176,12 +213,6 @@ def _of_data(part: str, old: object, new: object) -> Iterator[str]:
         yield f"there was no {part} data and now there is" if new else f"there was {part} data and now there is none"
 
 
-def _listed(what: str, differences: Sequence[str], most: int = 8) -> list[str]:
-    """Returns differences of many like parts, of which a few stand for all where there are too many to read."""
-    more = len(differences) - most
-    return [*differences[:most], *([f"and {more} more {what}"] if more > 0 else [])]
-
-
 def _differences(whose: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, str]:
     return {
         name: f"{whose} {name} was {old.get(name)!r} and is {new.get(name)!r}"
@@ -190,7 +221,32 @@ def _differences(whose: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> 
     }
 
 
-def restore(state: TrainState, checkpoint: Checkpoint, made: Options) -> None:
+def read_on(checkpoint: Checkpoint, passes: Passes, *, same_data: bool) -> Iterator[Batch]:
+    """Returns the batches that are left of the pass that a run was in.
+
+    Args:
+        checkpoint: Of the run.
+        passes: Over its training data.
+        same_data: Whether they should be as they were.
+
+    Raises:
+        IncompatibleRunError: If a loader that has to be read anew up to there gives other batches than before.
+    """
+    progress, loader = checkpoint.record.progress, checkpoint.record.loader
+    batches = passes.read(progress.epoch, items=progress.items, state=loader.get("position"))
+    if not progress.items:
+        return batches
+    first = list(islice(batches, 1))
+    if same_data and passes.before is not None and sha256_of(passes.before) != loader.get("last"):
+        raise IncompatibleRunError(
+            checkpoint.path,
+            [f"{passes.name} did not repeat its batches up to step {progress.step}"],
+            fix="Give it an order that depends on a seed alone: DataLoader(..., generator=...), for instance",
+        )
+    return chain(first, batches)
+
+
+def restore(state: TrainState, checkpoint: Checkpoint, made: OptimizerRecord) -> None:
     """Makes a fresh training state that of a checkpoint with which it was compared.
 
     An option of the optimizer's groups is as it was saved, changed by a callback for instance, unless the optimizer
@@ -202,7 +258,7 @@ def restore(state: TrainState, checkpoint: Checkpoint, made: Options) -> None:
     state.history = checkpoint.record.history
 
 
-def _restore_optimizer(state: TrainState, checkpoint: Checkpoint, made: Options) -> None:
+def _restore_optimizer(state: TrainState, checkpoint: Checkpoint, made: OptimizerRecord) -> None:
     record, optimizer = checkpoint.record.optimizer, state.optimizer
     names = [name for group in names_of_trained(state.model, optimizer) for name in group]
     saved: dict[str, dict[str, Any]] = {name: dict(values) for name, values in record.values.items()}
@@ -218,7 +274,10 @@ def _restore_optimizer(state: TrainState, checkpoint: Checkpoint, made: Options)
             now = optimizer.state[parameter][key]
             if isinstance(value, Tensor) and now.dtype != value.dtype:  # load_state_dict gave it the parameter's
                 optimizer.state[parameter][key] = value.to(now.device)
-    for group, was_made, is_made, was in zip(optimizer.param_groups, record.made, made, record.options, strict=True):
-        for key, value in was.items():
-            if key in group and was_made.get(key) == is_made.get(key):
-                group[key] = tuple(value) if isinstance(group[key], tuple) else value
+    for i, group in enumerate(optimizer.param_groups):
+        for key, value in (record.options[i] | saved.get(f"{_GROUP}{i}", {})).items():
+            now = group.get(key)
+            if record.made[i].get(key) == made.made[i].get(key):
+                group[key] = tuple(value) if isinstance(now, tuple) else value
+            if isinstance(now, Tensor) and isinstance(value, Tensor):
+                group[key] = value.to(now.device)

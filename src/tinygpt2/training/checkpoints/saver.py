@@ -2,16 +2,18 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import count
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
+
+from torch import Tensor
 
 from tinygpt2._internal.files import remove_directory, write_directory
 from tinygpt2.data.batches import Batch
-from tinygpt2.data.passes import sha256_of
+from tinygpt2.data.passes import Passes, sha256_of
 from tinygpt2.errors import CheckpointError
 from tinygpt2.model.gpt2 import model_contents
 from tinygpt2.run.directory import TRAINING_FILE, RunDirectory
@@ -19,8 +21,8 @@ from tinygpt2.text.storage import tokenizer_content
 from tinygpt2.text.tokenizers import Tokenizer
 from tinygpt2.training.callbacks.base import Callbacks
 from tinygpt2.training.checkpoints.format import (
-    Checkpoint,
     TrainingRecord,
+    described,
     read_checkpoint,
     verify_checkpoint,
     write_checkpoint,
@@ -29,19 +31,27 @@ from tinygpt2.training.checkpoints.format import (
 from tinygpt2.training.checkpoints.restore import (
     compare,
     environment,
-    group_options,
     optimizer_record,
     optimizer_tensors,
+    read_on,
     restore,
 )
 from tinygpt2.training.state import TrainState
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+
+class Resumed(NamedTuple):
+    """What a run resumes from: the record of a checkpoint, and the batches left of the pass that it was in.
+
+    Not the checkpoint, whose tensors lie in its files: those can be removed long before the run ends.
+    """
+
+    record: TrainingRecord
+    batches: Iterator[Batch]
+
 
 BUDGET = 0.01  # share of the time that saving may take, where checkpoint_every is not given
 
@@ -110,9 +120,9 @@ class CheckpointSaver:
         self.run, self.data, self.callbacks = run, data, callbacks
         self.tokenizer = _storable(tokenizer)
         self.every, self.keep = every, keep
-        self.made = group_options(state.optimizer)
-        self._last: Batch | None = None  # that was trained on
-        self._position: dict[str, Any] | None = None  # of the loader after it, where it has one of its own
+        self.made = optimizer_record(state)
+        self._loader: Mapping[str, Any] = {}  # where it was when the run was resumed
+        self._read: tuple[Batch, dict[str, Any] | None] | None = None  # last, and the loader's own position after it
         self.failed = False
         self._best: tuple[dict[str, Tensor], bytes] | None = None  # found and not yet written
         self._saved: tuple[int, int] | None = None  # step, and evaluations, of which the newest checkpoint is
@@ -121,11 +131,16 @@ class CheckpointSaver:
         run.path.mkdir(parents=True, exist_ok=True)
         run.recover()
 
-    def resume(self, state: TrainState, *, allow_changes: bool) -> Checkpoint | None:
-        """Makes the state that of the newest whole checkpoint and returns that, or ``None`` if there is none.
+    def resume(self, state: TrainState, passes: Passes, *, allow_changes: bool) -> Resumed | None:
+        """Makes the state that of the newest whole checkpoint, and returns what it was; ``None`` if there is none.
 
         Reading finds what is damaged; comparing refuses what is of another run, and until then nothing is changed;
         restoring cannot fail any more. Damaged checkpoints that are newer are renamed at the end.
+
+        Args:
+            state: The run as it would begin.
+            passes: Over its training data.
+            allow_changes: As in `train`.
 
         Raises:
             CheckpointError: If there are checkpoints and none is whole.
@@ -136,17 +151,19 @@ class CheckpointSaver:
         except FileNotFoundError:
             return None
         compare(checkpoint, state, self.made, self.data, allow_changes=allow_changes)
+        batches = read_on(checkpoint, passes, same_data=checkpoint.record.data == self.data)
         restore(state, checkpoint, self.made)
+        self._loader = checkpoint.record.loader
         self.callbacks.load_state_dict(checkpoint.record.callbacks)
         for path in damaged:
             names = (f"{path.name}.damaged{f'-{i}' * (i > 1)}" for i in count(1))
             path.rename(next(other for name in names if not (other := path.with_name(name)).exists()))
         self._saved = state.step, len(state.history.steps)
-        return checkpoint
+        return Resumed(checkpoint.record, batches)
 
     def read_until(self, batch: Batch, position: dict[str, Any] | None) -> None:
         """Notes the last batch of the step to come, and the loader's own position after it."""
-        self._last, self._position = batch, position
+        self._read = batch, position
 
     def step_done(self, state: TrainState) -> None:
         """Saves if it is time to."""
@@ -165,7 +182,7 @@ class CheckpointSaver:
         # In memory until then, so that on the disk it is never of a later step than the newest checkpoint by much, and
         # costs no more than that.
         weights = {name: weight.detach().to("cpu", copy=True) for name, weight in state.model.state_dict().items()}
-        self._best = weights, self._record(state).to_json()
+        self._best = weights, self._record(state, weights).to_json()
 
     def save(self, state: TrainState) -> None:
         """Writes what is not yet written, and removes what is then too old.
@@ -180,7 +197,8 @@ class CheckpointSaver:
             with self._failing(state):
                 model = model_contents(state.model.config, state.model.state_dict(), self.tokenizer)
                 path = self.run.checkpoint(state.step)
-                write_checkpoint(path, model, optimizer_tensors(state), self._record(state))
+                tensors = optimizer_tensors(state)
+                write_checkpoint(path, model, tensors, self._record(state, state.model.state_dict() | tensors))
                 self._saved = now
                 older = [path for path in self.run.checkpoints() if self.run.step_of(path) <= state.step]
                 for path in older[self.keep :]:
@@ -202,22 +220,26 @@ class CheckpointSaver:
             write_directory(self.run.best, lambda draft: write_files(draft, contents))
         self._best = None
 
-    def _record(self, state: TrainState) -> TrainingRecord:
+    def _record(self, state: TrainState, tensors: Mapping[str, Tensor]) -> TrainingRecord:
         return TrainingRecord(
             progress=state.progress,
+            total_steps=state.total_steps,
             history=state.history,
             training_config=state.config,
             optimizer=optimizer_record(state, self.made),
+            tensors={name: described(tensor) for name, tensor in tensors.items()},
             data=self.data,
-            loader=self._loader() if state.progress.items else {},
+            loader=self._where(),
             callbacks=self.callbacks.state_dict(),
             environment=environment(state.model.device),
         )
 
-    def _loader(self) -> dict[str, Any]:
+    def _where(self) -> Mapping[str, Any]:
         """Returns where the loader is in its pass, and the sequence before, to see whether it repeats itself."""
-        last = None if self._last is None else sha256_of((self._last[0][-1], self._last[1][-1]))
-        return {"position": self._position, "last": last}
+        if self._read is None:
+            return self._loader
+        (inputs, targets), position = self._read
+        return {"position": position, "last": sha256_of((inputs[-1], targets[-1]))}
 
     @contextmanager
     def _failing(self, state: TrainState) -> Iterator[None]:
