@@ -1,4 +1,4 @@
-"""Damages checkpoints, by accident and by malice, and loads them: equal tensors or ``CheckpointError``."""
+"""Damages checkpoints, by accident and by malice, and loads them: equal tensors, or an error of ours."""
 
 import collections
 import hashlib
@@ -12,17 +12,29 @@ import struct
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from tinygpt2 import CheckpointError, GPT2Config, GPT2Model, TrainingConfig, make_dataloader, make_optimizer, train
+from tinygpt2 import (
+    CheckpointError,
+    GPT2Config,
+    GPT2Model,
+    IncompatibleRunError,
+    TrainingConfig,
+    TrainState,
+    make_dataloader,
+    make_optimizer,
+    train,
+)
+from tinygpt2.data.loader import Loader
+from tinygpt2.data.passes import Passes
 from tinygpt2.training.checkpoints.format import read_checkpoint
-from tinygpt2.training.checkpoints.restore import restore
-from tinygpt2.training.state import TrainState
+from tinygpt2.training.checkpoints.restore import compare, optimizer_record, restore
+from tinygpt2.training.optimizers import checked_optimizer
 
 FILES = ("config.json", "model.safetensors", "training_state.safetensors", "training.json")
 TENSORS = FILES[1:3]
@@ -38,25 +50,34 @@ Damage = Callable[[Path, random.Random], bool]
 SHAPE = GPT2Config(vocab_size=11, context_length=4, n_layer=1, n_head=2, n_embd=8, dropout=0.1)
 
 
+CONFIG = TrainingConfig(max_steps=STEPS, eval_batches=1)
+
+
+def data(seed: int) -> Loader:
+    return make_dataloader([i % 11 for i in range(100)], batch_size=4, context_length=4, shuffle=True, seed=seed)
+
+
 def make_checkpoint(directory: Path, seed: int) -> Path:
     torch.manual_seed(seed)
     model = GPT2Model(SHAPE)
-    loader = make_dataloader([i % 11 for i in range(100)], batch_size=4, context_length=4, shuffle=True, seed=seed)
-    config = TrainingConfig(max_steps=STEPS, eval_batches=1)
-    train(model, loader, config=config, device="cpu", checkpoint_dir=directory, progress=False)
+    train(model, data(seed), config=CONFIG, device="cpu", checkpoint_dir=directory, progress=False)
     return directory / f"checkpoint-{STEPS}"
 
 
 def load(path: Path) -> dict[str, Tensor]:
     """Does all that resuming does, and returns all tensors that this leaves, with the rest as bytes."""
     model = GPT2Model(SHAPE)
-    config = TrainingConfig(max_steps=STEPS, eval_batches=1)
-    state = TrainState(model, make_optimizer(model, config), config, total_steps=STEPS, steps_per_epoch=1)
-    checkpoint = read_checkpoint(path)
-    if checkpoint.model_config != SHAPE:
-        raise CheckpointError("another model")
-    restore(state, checkpoint)
-    rest = json.dumps([state.step, state.tokens_seen, state.loss, state.learning_rate, vars(state.history)])
+    state = TrainState(model, checked_optimizer(make_optimizer, model, CONFIG), CONFIG, total_steps=STEPS)
+    made = optimizer_record(state)
+    identity = {"training": Passes(data(0), name="train_loader", seed=0).identity(), "validation": None}
+    checkpoint = read_checkpoint(path, STEPS)
+    compare(checkpoint, state, made, identity, allow_changes=False)
+    restore(state, checkpoint, made)
+    record = checkpoint.record
+    groups = state.optimizer.state_dict()["param_groups"]
+    rest = json.dumps([
+        asdict(state.progress), vars(state.history), record.total_steps, record.loader, record.callbacks, groups
+    ])  # fmt: skip
     moments = {
         f"{i}.{key}": value
         for i, values in state.optimizer.state_dict()["state"].items()
@@ -148,7 +169,7 @@ def exchange_files(path: Path, chance: random.Random) -> bool:
 def rename_checkpoint(path: Path, _: random.Random) -> bool:
     """The name says another step than the file."""
     content = json.loads((path / "training.json").read_text(encoding="utf-8"))
-    content["step"] += 1
+    content["progress"]["step"] += 1
     (path / "training.json").write_text(json.dumps(content), encoding="utf-8")
     sign(path)
     return True
@@ -277,21 +298,21 @@ def wrong_value(path: Path, chance: random.Random) -> bool:
     name = chance.choice(JSONS)
     file = path / name
     content = json.loads(file.read_text(encoding="utf-8"))
-    if name == "config.json":
-        key = chance.choice(["vocab_size", "n_positions", "n_layer", "n_head", "n_embd"])
-        absent = json.dumps(content | {key: 10**9})  # one that is not there would have the default of GPT-2
+    part, keys = content, ["vocab_size", "n_positions", "n_layer", "n_head", "n_embd"]
+    if name == "training.json":
+        place = chance.choice([None, "progress", "optimizer"])
+        part = content if place is None else content[place]
+        keys = ["step", "epoch", "items", "tokens_seen"] if place == "progress" else list(part)
+    key = chance.choice(keys)
+    twice = f'{json.dumps(content)[:-1]}, "{key}": {json.dumps(part[key])}}}'
+    kind = chance.randrange(3 if part is content else 2)
+    if kind == 0:
+        part[key] = chance.choice([wrong for wrong in WRONG_VALUES if wrong != part[key]])
+    elif name == "config.json":
+        part[key] = 10**9  # one that is not there would have the default of GPT-2
     else:
-        key = chance.choice(["step", "tokens_seen", "history", "training_config", "data", "environment"])
-        absent = json.dumps({name: value for name, value in content.items() if name != key})
-    wrong = chance.choice(WRONG_VALUES)
-    text = chance.choice(
-        [
-            json.dumps(content | {key: wrong}),
-            f'{json.dumps(content)[:-1]}, "{key}": {json.dumps(content[key])}}}',
-            absent,
-        ]
-    )
-    file.write_text(text, encoding="utf-8")
+        del part[key]
+    file.write_text(twice if kind == 2 else json.dumps(content), encoding="utf-8")
     sign(path)
     return True
 
@@ -350,7 +371,7 @@ def _outcome(path: Path, expected: dict[str, Tensor], *, must_fail: bool) -> str
     """Returns "refused", "identical", or what else came of loading a checkpoint."""
     try:
         loaded = load(path)
-    except CheckpointError:
+    except (CheckpointError, IncompatibleRunError):  # what is signed may be a checkpoint of another run
         return "refused"
     except BaseException as error:  # noqa: BLE001 - anything else is what this looks for
         return repr(error)

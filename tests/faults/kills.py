@@ -16,8 +16,8 @@ from typing import Any
 import torch
 
 from tinygpt2 import GPT2Config, GPT2Model, TrainingConfig, make_dataloader, train
+from tinygpt2.run.directory import RunDirectory
 from tinygpt2.training.checkpoints.format import read_checkpoint
-from tinygpt2.training.checkpoints.saver import checkpoints
 
 CALLS = ("write", "fsync", "rename", "replace", "mkdir", "unlink", "rmdir")  # of the module os; and open, audited
 STEPS = 24
@@ -189,10 +189,12 @@ def kill_runs(work: Path, kills: int, seed: int = 0) -> KillReport:
 
 def check_newest(directory: Path, report: KillReport) -> None:
     """Loads the newest checkpoint, and the best model; there may be none only where none was ever finished."""
-    if not checkpoints(directory):
+    run = RunDirectory(directory)
+    if not run.checkpoints():
         return
     try:
-        read_checkpoint(checkpoints(directory)[0])
+        newest = run.checkpoints()[0]
+        read_checkpoint(newest, run.step_of(newest))
         best = directory / "best"  # or where it is for the instant in which another takes its place
         GPT2Model.from_pretrained(best if best.exists() else directory / ".best.old")
     except (ValueError, OSError) as error:
