@@ -343,6 +343,11 @@ def test_each_item_comes_once_an_epoch_from_workers_that_persist() -> None:
     assert seen[:40] != seen[40:]
 
 
+def test_workers_that_persist_resume_exactly(tmp_path: Path) -> None:
+    """PyTorch seeds workers when it starts them, so that the second pass had another order where it was the first."""
+    assert_resumes_exactly(tmp_path, lambda: shuffled(num_workers=1, persistent_workers=True), stops=(13,))
+
+
 def test_an_epoch_that_is_read_late_is_the_one_under_way() -> None:
     """An evaluation left the loader in its own epoch, the first, for the rest of the pass."""
 

@@ -224,10 +224,10 @@ class Passes:
 
     def _checked(self, loader: Loader, epoch: int, *, whole: bool) -> Iterator[Batch]:
         """Yields the batches that are left of a pass; if it is a ``whole`` one, there must be as many as promised."""
-        iterator, moves, count = iter(loader), self._moves, 0
+        iterator, moves, count = _begun(loader), self._moves, 0
         while True:
             if moves != self._moves:  # an evaluation took the loader's own position, and put it back
-                iterator, moves = iter(loader), self._moves
+                iterator, moves = _begun(loader), self._moves
             if not self.is_ours:  # what is drawn for a batch, by a data set that augments, depends on no other batch
                 torch.default_generator.manual_seed(mixed_seed(self.seed, epoch, count))
             try:
@@ -264,6 +264,16 @@ def _generators(loader: Loader) -> list[torch.Generator]:
     owners = (loader, getattr(loader, "sampler", None), batch_sampler, getattr(batch_sampler, "sampler", None))
     found = {id(g): g for owner in owners if isinstance(g := getattr(owner, "generator", None), torch.Generator)}
     return list(found.values())
+
+
+def _begun(loader: Loader) -> Iterator[Any]:
+    """Returns ``iter(loader)``, before which as many random numbers were drawn in any pass.
+
+    PyTorch draws a seed for its workers when it starts them, from the generator that decides the order too.
+    """
+    if isinstance(loader, DataLoader) and getattr(loader, "_iterator", None) is not None:  # they persist
+        torch.empty((), dtype=torch.int64).random_(generator=loader.generator)
+    return iter(loader)
 
 
 def _beside(loader: Loader) -> Loader:
