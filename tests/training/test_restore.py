@@ -122,12 +122,14 @@ def assert_resumes_exactly(tmp_path: Path, make: Callable[[], dict[str, Any]], s
 
 
 class WithUnused(GPT2Model):
-    """A subclass with a parameter that never has a gradient, and a mask that is not finite."""
+    """A subclass with a parameter that never has a gradient, a mask that is not finite, and a head of its own."""
 
     def __init__(self, config: GPT2Config) -> None:
         super().__init__(config)
         self.unused = nn.Parameter(torch.ones(3))
         self.register_buffer("mask", torch.full((2, 2), -torch.inf).triu(1))
+        self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
+        self.h[0].attn.register_buffer("bias", torch.ones(2, 2).tril())  # type: ignore[union-attr]
 
 
 def frozen() -> GPT2Model:
@@ -147,7 +149,7 @@ def frozen() -> GPT2Model:
     ids=["frozen", "unused", "bf16", "fp64"],
 )
 def test_any_model_resumes_exactly(tmp_path: Path, make: Callable[[], GPT2Model]) -> None:
-    """A mask of minus infinity made every checkpoint "damaged"; a parameter without a gradient has no state."""
+    """A mask of minus infinity made every checkpoint "damaged"; what GPT-2 does not have was not read back."""
     assert_resumes_exactly(tmp_path, lambda: {"model": make()})
 
 

@@ -7,7 +7,7 @@ transformers keeps GPT-2's ``Conv1D``, whose weight is (in, out) where ``nn.Line
 import json
 import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -116,10 +116,17 @@ def state_to_huggingface(state: Mapping[str, Tensor], config: GPT2Config) -> dic
     return result
 
 
-def state_from_huggingface(state: Mapping[str, Tensor], config: GPT2Config) -> dict[str, Tensor]:
+def state_from_huggingface(
+    state: Mapping[str, Tensor], config: GPT2Config, *, keep: Container[str] = ()
+) -> dict[str, Tensor]:
     """Returns transformers' weights under our names and in our layout.
 
     OpenAI's original files lack the prefix ``transformer.`` and carry the causal mask as ``attn.bias``; both are read.
+
+    Args:
+        state: The weights.
+        config: Of the model.
+        keep: Names, ours, of weights that stay although GPT-2 has no use for them: a subclass may.
     """
     result = {}
     for theirs, weight in state.items():
@@ -127,7 +134,7 @@ def state_from_huggingface(state: Mapping[str, Tensor], config: GPT2Config) -> d
         mask = name.endswith((".attn.bias", ".attn.masked_bias"))
         tied_head = name == "lm_head.weight" and config.tie_weights
         no_bias = name.endswith(_QKV_BIAS) and not config.qkv_bias
-        if not (mask or tied_head or no_bias):
+        if name in keep or not (mask or tied_head or no_bias):
             result[name] = weight.t() if name.endswith(TRANSPOSED) else weight
     return result
 
@@ -159,10 +166,16 @@ def pretrained_contents(config: GPT2Config, state: Mapping[str, Tensor], end_of_
     }
 
 
-def read_pretrained(directory: str | os.PathLike[str]) -> tuple[GPT2Config, dict[str, Tensor]]:
+def read_pretrained(
+    directory: str | os.PathLike[str], *, keep: Container[str] = ()
+) -> tuple[GPT2Config, dict[str, Tensor]]:
     """Returns the configuration and, under our names, the weights of a directory in Hugging Face layout.
 
     Where there is a ``manifest.json``, as in a checkpoint, the two files must be as it says.
+
+    Args:
+        directory: The directory.
+        keep: As in `state_from_huggingface`.
 
     Raises:
         FileNotFoundError: If the directory or one of its two files is missing.
@@ -193,7 +206,7 @@ def read_pretrained(directory: str | os.PathLike[str]) -> tuple[GPT2Config, dict
         raise ValueError(f"{config_file} says n_layer={config.n_layer}, but {WEIGHTS_FILE} has {len(state)} weights")
     if not config.qkv_bias and any(weight.any() for name, weight in state.items() if name.endswith(_QKV_BIAS)):
         config = replace(config, qkv_bias=True)  # transformers trained the zeros that we wrote for it
-    return config, state_from_huggingface(state, config)
+    return config, state_from_huggingface(state, config, keep=keep)
 
 
 def _hint(directory: Path) -> str:

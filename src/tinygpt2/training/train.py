@@ -244,7 +244,8 @@ def _total_steps_from(record: TrainingRecord, saver: CheckpointSaver, config: Tr
         return config.max_steps
     before, progress, accumulated = record.training_config, record.progress, config.gradient_accumulation_steps
     of_epoch = math.ceil((passes.batches or 0) / accumulated)
-    if before.max_steps is None and (record.data, before.gradient_accumulation_steps) == (saver.data, accumulated):
+    same_data = record.data["training"] == saver.data["training"]
+    if before.max_steps is None and same_data and before.gradient_accumulation_steps == accumulated:
         return max(progress.step, record.total_steps + (config.epochs - before.epochs) * of_epoch)
     left = math.ceil(passes.batches_left(progress.items) / accumulated)
     return progress.step + max(0, left + (config.epochs - progress.epoch - 1) * of_epoch)

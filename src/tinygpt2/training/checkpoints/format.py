@@ -114,7 +114,7 @@ class TrainingRecord:
             training_config=TrainingConfig(**_part(content, "training_config", dict)),
             optimizer=_optimizer(_part(content, "optimizer", dict)),
             tensors=_part(content, "tensors", dict),
-            data=_part(content, "data", dict),
+            data={part: _part(content, "data", dict).get(part) for part in ("training", "validation")},
             loader=_part(content, "loader", dict),
             callbacks=callbacks,
             environment=_part(content, "environment", dict),
@@ -185,7 +185,7 @@ def read_checkpoint(path: Path, step: int) -> Checkpoint:
     verify_manifest(path, (STATE_FILE, TRAINING_FILE))
     try:
         record = TrainingRecord.from_json(read_json(path / TRAINING_FILE, limit=_JSON_LIMIT))
-        model_config, weights = read_pretrained(path)
+        model_config, weights = read_pretrained(path, keep=record.tensors)
         checkpoint = Checkpoint(
             path=path,
             record=record,

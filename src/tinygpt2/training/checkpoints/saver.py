@@ -151,7 +151,7 @@ class CheckpointSaver:
         except FileNotFoundError:
             return None
         compare(checkpoint, state, self.made, self.data, allow_changes=allow_changes)
-        batches = read_on(checkpoint, passes, same_data=checkpoint.record.data == self.data)
+        batches = read_on(checkpoint, passes, same_data=checkpoint.record.data["training"] == self.data["training"])
         restore(state, checkpoint, self.made)
         self._loader = checkpoint.record.loader
         self.callbacks.load_state_dict(checkpoint.record.callbacks)
