@@ -275,6 +275,24 @@ def test_control_c_ends_once_and_has_the_history(tiny: GPT2Model, loader: DataLo
     assert caught.value.history.steps == [0, 2]  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize("event", ["step", "evaluation"])
+def test_an_epoch_that_ends_with_control_c_is_told_once(
+    tiny: GPT2Model, loader: DataLoader[Batch], tmp_path: Path, event: str
+) -> None:
+    """It was not told, and not when the run was resumed either."""
+
+    def press(state: TrainState) -> None:
+        if state.step == 2 and state.event == event:
+            signal.raise_signal(signal.SIGINT)
+
+    diaries = Diary(), Diary()
+    with pytest.raises(KeyboardInterrupt):
+        run(tiny, loader, diaries[0], press, checkpoint_dir=tmp_path)
+    run(tiny, loader, diaries[1], checkpoint_dir=tmp_path, resume=True)
+    assert [diary.events.count("epoch") for diary in diaries] == [1, 1]
+    assert diaries[0].events.count("evaluation") + diaries[1].events.count("evaluation") == 3
+
+
 @pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt, SystemExit])
 def test_one_that_fails_at_the_end_does_not_keep_the_others_from_theirs(
     tiny: GPT2Model, loader: DataLoader[Batch], error: type[BaseException]

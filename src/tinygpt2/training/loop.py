@@ -54,14 +54,11 @@ class Run:
         """Trains until the last step, or until a callback or a signal stops it."""
         state = self.state
         self.callbacks.emit(state, "start")
-        try:
-            if self.evaluation_is_due():
-                self.evaluate()
-            self.save()
-            while not self.over():
-                self.train_epoch()
-        except _InterruptedError:
-            pass
+        if self.evaluation_is_due():
+            self.evaluate()
+        self.save()
+        while not self.over():
+            self.train_epoch()
         self.save()  # before the evaluation of a run that a callback stopped, which an uninterrupted run does not make
         if not state.interrupted and state.history.steps[-1] != state.step:
             self.evaluate()
@@ -74,9 +71,7 @@ class Run:
         for micro_batches, last in self.groups():
             self.take_step(micro_batches, last=last)
             self.callbacks.emit(state, "step")
-            if state.interrupted:
-                break
-            if self.evaluation_is_due():
+            if self.evaluation_is_due() and not state.interrupted:
                 self.evaluate()
             if last:
                 self.callbacks.emit(state, "epoch")
@@ -153,10 +148,13 @@ class Run:
         return state.progress.items == 0 if every is None else state.step % every == 0
 
     def evaluate(self) -> None:
-        """Adds the losses of the model as it is to the history."""
+        """Adds the losses of the model as it is to the history, if no signal comes until they are known."""
         state = self.state
-        train_loss = self.loss(self.passes)
-        val_loss = None if self.validation is None else self.loss(self.validation)
+        try:
+            train_loss = self.loss(self.passes)
+            val_loss = None if self.validation is None else self.loss(self.validation)
+        except _InterruptedError:
+            return
         state.history.append(
             step=state.step,
             epoch=state.epochs,
