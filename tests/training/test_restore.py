@@ -242,8 +242,6 @@ OPTIMIZERS: dict[str, OptimizerFactory] = {
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
 def test_any_optimizer_resumes_exactly(tmp_path: Path, name: str, dtype: torch.dtype) -> None:
     """With Muon, which has the matrices alone, the gradients of the others were summed up from step to step."""
-    if dtype != torch.float32 and name == "rates as tensors":
-        pytest.skip("PyTorch's own")
     assert_resumes_exactly(tmp_path, lambda: {"model": new_model(dtype=dtype), "optimizer": OPTIMIZERS[name]})
 
 
@@ -255,7 +253,7 @@ def test_gradients_that_no_optimizer_clears_do_not_add_up() -> None:
     assert len({training_step(objective, optimizer, [batch]).grad_norm for _ in range(3)}) == 1
 
 
-@pytest.mark.parametrize("name", [name for name in OPTIMIZERS if name != "rates as tensors"])
+@pytest.mark.parametrize("name", OPTIMIZERS)
 def test_another_optimizer_is_refused(tmp_path: Path, name: str) -> None:
     run(tmp_path, optimizer=OPTIMIZERS[name], stop=3)
     other = bare(torch.optim.NAdam)
