@@ -1,4 +1,4 @@
-"""A training step, or a generation, with one thing at a time turned off that makes it fast, in processes that take turns.
+"""A training step, or a generation, with one thing turned off that makes it fast, in processes that take turns.
 
 python benchmarks/ablation.py                    # 124M, batch 2 x 128, dropout 0.1
 python benchmarks/ablation.py --dropout 0

@@ -64,7 +64,7 @@ def rendered() -> dict[str, str]:
     """Returns the signatures of each public name."""
     api = {}
     for name, module in modules_of_names().items():
-        body = ast.parse((PACKAGE / f"{module}.py").read_text(encoding="utf-8")).body
+        body = ast.parse((PACKAGE / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8")).body
         found = [node for node in body if isinstance(node, Definition) and node.name == name]
         api[name] = "\n".join(described(found))
     return dict(sorted(api.items()))

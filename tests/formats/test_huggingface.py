@@ -15,6 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+import tinygpt2._internal.files
 import tinygpt2.formats.huggingface
 from tinygpt2 import GPT2Config, GPT2Model
 from tinygpt2.formats.huggingface import config_from_huggingface, config_to_huggingface
@@ -159,10 +160,13 @@ def test_saving_that_fails_leaves_the_old_files_whole(saved: Path, file: str, mo
         path.write_bytes(b"half of i")
         raise OSError("no space left on device")
 
-    def write_file(path: Path, *, chunks: Iterable[memoryview | bytes]) -> object:
-        return full_disk(path) if f".{file}." in path.name else real(path, chunks)
+    real = tinygpt2._internal.files.write_file
 
-    real = tinygpt2.formats.huggingface.write_file
+    def write_file(path: Path, *, chunks: Iterable[memoryview | bytes]) -> object:
+        if f".{file}." in path.name:
+            full_disk(path)
+        return real(path, chunks)
+
     monkeypatch.setattr(tinygpt2.formats.huggingface, "write_file", write_file)
     same_shape = random_model()
     with pytest.raises(OSError, match="no space left"):

@@ -19,8 +19,7 @@ from tinygpt2.config import TrainingConfig
 from tinygpt2.data.loader import Loader
 from tinygpt2.data.passes import Passes
 from tinygpt2.kernels.dropout import Dropout
-from tinygpt2.kernels.switch import usable
-from tinygpt2.model.checks import calls_only
+from tinygpt2.kernels.switch import calls_only, usable
 from tinygpt2.model.gpt2 import MLP, Attention, Block, GPT2Model
 from tinygpt2.model.modes import training_mode
 from tinygpt2.model.objective import NextTokenLoss
