@@ -49,7 +49,8 @@ def linear_cross_entropy(
     >>> import torch
     >>> hidden, weight = torch.randn(2, 3, 8), torch.randn(50, 8)
     >>> targets = torch.randint(50, (2, 3))
-    >>> plain = F.cross_entropy((hidden @ weight.T).flatten(0, 1), targets.flatten())
+    >>> logits = (hidden @ weight.T).flatten(0, 1)
+    >>> plain = F.cross_entropy(logits, targets.flatten())
     >>> torch.allclose(linear_cross_entropy(hidden, weight, targets), plain)
     True
     """

@@ -18,7 +18,9 @@ _GLOBAL_HOOKS = tuple(
     getattr(module_globals, f"_global_{kind}_hooks") for kind in ("forward", "forward_pre", "backward", "backward_pre")
 )
 
-_off = ContextVar("_off", default=frozenset(NAMES if os.environ.get(KERNELS) == "0" else ()))
+_off: ContextVar[frozenset[str]] = ContextVar(
+    "_off", default=frozenset(NAMES if os.environ.get(KERNELS) == "0" else ())
+)
 
 
 @contextmanager
@@ -61,7 +63,7 @@ def is_plain_computation() -> bool:
     return not (
         torch.compiler.is_compiling()
         or torch._C._len_torch_dispatch_stack()  # noqa: SLF001 - fake tensors, make_fx; there is no other way
-        or torch._C._functorch.peek_interpreter_stack() is not None  # noqa: SLF001 - vmap, grad, jvp
+        or torch._C._functorch.peek_interpreter_stack() is not None  # noqa: SLF001 # pyright: ignore[reportAttributeAccessIssue] - vmap, grad
         or torch._C._get_tracing_state() is not None  # noqa: SLF001 - torch.jit.trace
     )
 
