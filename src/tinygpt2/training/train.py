@@ -29,7 +29,7 @@ from tinygpt2.training.callbacks.base import Callback, Callbacks
 from tinygpt2.training.callbacks.progress import ProgressBar
 from tinygpt2.training.callbacks.samples import TextSamples
 from tinygpt2.training.checkpoints.format import TrainingRecord
-from tinygpt2.training.checkpoints.saver import CheckpointSaver
+from tinygpt2.training.checkpoints.saver import CheckpointSaver, Resumed
 from tinygpt2.training.history import TrainingHistory
 from tinygpt2.training.loop import Run
 from tinygpt2.training.optimizers import checked_optimizer, make_optimizer
@@ -140,35 +140,21 @@ def train(
         state = TrainState(model, made, config, total_steps=0, items_per_epoch=passes.items_per_pass())
         state.total_steps = _total_steps(config, passes)
         with _heeding_signals(state, progress=progress):
-            saver = None
+            saver, resumed = None, None
             if directory is not None:
                 data = {"training": passes.identity(), "validation": validation and validation.identity()}
-                every, keep = checkpoint_every, checkpoint_keep
-                saver = CheckpointSaver(
-                    directory, state, data=data, callbacks=watching, tokenizer=tokenizer, every=every, keep=keep
-                )
-            resumed = saver.resume(state, passes, allow_changes=allow_changes) if saver and resume else None
-            if saver and resumed:
-                state.total_steps = _total_steps_from(resumed.record, saver, config, passes)
+                saver = CheckpointSaver(directory, state, data=data, callbacks=watching, tokenizer=tokenizer,
+                                        every=checkpoint_every, keep=checkpoint_keep)  # fmt: skip
+                resumed = _resume(saver, state, passes, allow_changes=allow_changes) if resume else None
             if progress and resume:
                 write_line(_where_it_begins(state, directory, resumed=resumed is not None))
             if not (resumed and _is_complete(state)):
-                objective: nn.Module = NextTokenLoss(model)
-                _run_to_its_end(
-                    Run(
-                        state=state,
-                        objective=Compiled(objective) if config.compile else objective,
-                        passes=passes,
-                        validation=validation,
-                        callbacks=watching,
-                        saver=saver,
-                        batches=resumed.batches if resumed else None,
-                        seed_global=draws_globally,
-                    )
-                )
+                batches = resumed.batches if resumed else None
+                objective = Compiled(NextTokenLoss(model)) if config.compile else NextTokenLoss(model)
+                run = Run(state, objective, passes, validation, watching, saver, batches, draws_globally)
+                _run_to_its_end(run)
             if progress and state.interrupted:
-                where = f", saved in {checkpoint_dir} to resume from" if saver else ""
-                write_line(f"stopped after step {state.step} of {state.total_steps}{where}")
+                write_line(_where_it_stopped(state, checkpoint_dir))
     return state.history
 
 
@@ -250,6 +236,14 @@ def _total_steps_from(record: TrainingRecord, saver: CheckpointSaver, config: Tr
     return progress.step + max(0, left + (config.epochs - progress.epoch - 1) * of_epoch)
 
 
+def _resume(saver: CheckpointSaver, state: TrainState, passes: Passes, *, allow_changes: bool) -> Resumed | None:
+    """Makes the state that of the newest checkpoint, if there is one."""
+    resumed = saver.resume(state, passes, allow_changes=allow_changes)
+    if resumed:
+        state.total_steps = _total_steps_from(resumed.record, saver, state.config, passes)
+    return resumed
+
+
 def _is_complete(state: TrainState) -> bool:
     """Returns whether a resumed run has nothing more to do."""
     return state.finished and state.history.steps[-1] == state.step
@@ -262,6 +256,11 @@ def _where_it_begins(state: TrainState, directory: RunDirectory | None, *, resum
     if _is_complete(state):
         return f"the run in {path} is finished after {state.step} steps; more epochs make it longer"
     return f"resumed after step {state.step}"
+
+
+def _where_it_stopped(state: TrainState, directory: str | os.PathLike[str] | None) -> str:
+    where = f", saved in {os.fspath(directory)} to resume from" if directory is not None else ""
+    return f"stopped after step {state.step} of {state.total_steps}{where}"
 
 
 def _draws_globally(model: GPT2Model, config: TrainingConfig, all_passes: Sequence[Passes]) -> bool:
