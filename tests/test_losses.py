@@ -92,7 +92,7 @@ def test_if_no_target_counts_the_mean_is_nan_and_the_sum_zero() -> None:
 @pytest.mark.parametrize("wrong", [-1, 5])
 def test_a_target_outside_the_vocabulary_is_told(wrong: int) -> None:
     for loss in (cross_entropy_loss, summed_cross_entropy):
-        with pytest.raises(ValueError, match=rf"go from 0 to 4, .* one is {wrong}; .* not to count is -100"):
+        with pytest.raises(ValueError, match=rf"from 0 to 4, but one is {wrong}; .* does not count use -100"):
             loss(torch.zeros(1, 2, 5), torch.tensor([[2, wrong]]))
 
 

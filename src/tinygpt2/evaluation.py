@@ -1,4 +1,4 @@
-"""The loss of a model over data that it does not learn from."""
+"""The loss of a model over a data set."""
 
 import math
 from collections.abc import Iterable
@@ -19,12 +19,12 @@ from tinygpt2.model.objective import NextTokenLoss
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What `evaluate` found.
+    """The result of `evaluate`.
 
     Attributes:
         loss: Mean cross-entropy, nats per token.
         perplexity: exp(loss).
-        tokens: How many targets it is the mean of.
+        tokens: Number of targets that ``loss`` is the mean of.
 
     >>> import math
     >>> result = Evaluation(loss=2.0, perplexity=math.exp(2.0), tokens=1000)
@@ -38,19 +38,18 @@ class Evaluation:
 
 
 def evaluate(model: nn.Module, loader: Iterable[Any], *, max_batches: int | None = None) -> Evaluation:
-    """Returns the loss of a model over a data set, in which every token weighs alike whatever the batch sizes.
+    """Returns the loss of a model over a data set, in which every token counts equally, whatever the batch sizes.
 
-    Dropout is off, and the model is left in the mode it was in. A last batch that is smaller than the others counts
-    for as many tokens as it has.
+    Dropout is off, and the model stays in its mode.
 
     Args:
         model: Any module from tokens (B, T) to logits (B, T, V), such as a `GPT2Model`.
         loader: (inputs, targets), both (B, T) int64; targets of -100 do not count. Or dicts of ``input_ids`` and
-            ``labels``, as Hugging Face means them: unshifted. Moved to the model's device.
-        max_batches: How many batches to read at most; ``None`` for all.
+            ``labels`` in the convention of Hugging Face: unshifted. Moved to the model's device.
+        max_batches: Maximum number of batches to read; ``None`` for all.
 
     Raises:
-        TypeError: If a batch is of another form.
+        TypeError: If a batch has another form.
         ValueError: If the loader has no batch, or no target that counts.
 
     >>> from tinygpt2 import GPT2Config, GPT2Model, make_dataloader
@@ -75,10 +74,10 @@ def evaluate(model: nn.Module, loader: Iterable[Any], *, max_batches: int | None
             counts.append((targets != IGNORE_INDEX).sum())
     if not losses:
         raise ValueError(
-            "there is nothing to evaluate: the loader has no batches; with drop_last=True a data set smaller than one "
+            "there is nothing to evaluate: the loader has no batches; with drop_last=True, a data set smaller than one "
             "batch has none"
         )
-    # The sums stay on the device until all are there, so that no batch waits for the one before it.
+    # The sums stay on the device until all are computed, so that no batch waits for the one before it.
     tokens = sum(int(count) for count in counts)
     if tokens == 0:
         raise ValueError(f"there is nothing to evaluate: every target is {IGNORE_INDEX}, which does not count")

@@ -1,4 +1,4 @@
-"""What is minimised, and how it is reported."""
+"""The cross-entropy loss and perplexity."""
 
 import math
 from typing import overload
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from tinygpt2.kernels.cross_entropy import check_targets
 
-IGNORE_INDEX = -100  # PyTorch's: a target that does not count
+IGNORE_INDEX = -100  # PyTorch's value for a target that does not count
 
 
 def cross_entropy_loss(logits: Tensor, targets: Tensor, *, ignore_index: int = IGNORE_INDEX) -> Tensor:
@@ -39,7 +39,7 @@ def cross_entropy_loss(logits: Tensor, targets: Tensor, *, ignore_index: int = I
 
 
 def summed_cross_entropy(logits: Tensor, targets: Tensor, *, ignore_index: int = IGNORE_INDEX) -> Tensor:
-    """Returns the summed negative log-likelihood in nats, what means over several batches are made of."""
+    """Returns the summed negative log-likelihood in nats, from which means over several batches are computed."""
     flat_logits, flat_targets = _flatten(logits, targets, ignore_index)
     return F.cross_entropy(flat_logits, flat_targets, ignore_index=ignore_index, reduction="sum")
 
@@ -65,9 +65,9 @@ def perplexity(loss: Tensor) -> Tensor: ...
 @overload
 def perplexity(loss: float) -> float: ...
 def perplexity(loss: Tensor | float) -> Tensor | float:
-    """Returns exp(loss): among how many equally likely tokens the model hesitates.
+    """Returns exp(loss): the number of equally likely tokens that would give the same loss.
 
-    It can exceed the size of the vocabulary, when the model is sure of wrong tokens.
+    It can exceed the size of the vocabulary, if the model is confident of wrong tokens.
 
     Args:
         loss: Mean cross-entropy in nats per token, a tensor of any shape or a float.

@@ -478,7 +478,7 @@ def test_ids_may_be_a_column_of_any_integers(dtype: torch.dtype, column: bool, b
         (lambda _: torch.tensor(3), ValueError, r"torch.int64 of \(\)"),
         (lambda logits: logits.argmax(-1)[None, None], ValueError, r"of \(1, 1, \d\)"),
         (lambda logits: logits.argsort(-1), ValueError, r"of \(\d, 31\)"),
-        (lambda logits: logits.argmax(-1)[1:], ValueError, r"of \(\d,\); return one id for each row"),
+        (lambda logits: logits.argmax(-1)[1:], ValueError, r"of \(\d,\); return one id per row"),
     ],
 )
 def test_what_is_not_an_id_a_row_names_the_sampler(

@@ -198,7 +198,7 @@ def test_targets_that_do_not_fit_are_told(shape: tuple[int, ...]) -> None:
 @pytest.mark.parametrize("wrong", [-1, 5, -101])
 def test_a_target_outside_the_vocabulary_is_told(wrong: int) -> None:
     """Whoever masks with -1, as nanoGPT does, was told of an index out of bounds."""
-    with pytest.raises(ValueError, match=rf"go from 0 to 4, .* one is {wrong}; .* not to count is -100"):
+    with pytest.raises(ValueError, match=rf"from 0 to 4, but one is {wrong}; .* does not count use -100"):
         linear_cross_entropy(torch.randn(2, 3), torch.randn(5, 3), torch.tensor([2, wrong]))
 
 

@@ -380,7 +380,7 @@ def test_a_damaged_checkpoint_is_skipped_named_and_kept(tmp_path: Path, caplog: 
     damage(tmp_path / "run" / "checkpoint-9" / "model.safetensors")
     with caplog.at_level(logging.WARNING):
         assert newest_checkpoint(tmp_path / "run").name == "checkpoint-8"
-    assert "checkpoint-9 is not a whole checkpoint: model.safetensors does not have the SHA-256" in caplog.text
+    assert "checkpoint-9 is not an intact checkpoint: model.safetensors does not have the SHA-256" in caplog.text
     with pytest.raises(CheckpointError, match=r"model\.safetensors"):
         GPT2Model.from_pretrained(tmp_path / "run" / "checkpoint-9")
 

@@ -1,7 +1,7 @@
 """The Hugging Face layout of a GPT-2: ``config.json`` and ``model.safetensors``, as transformers reads and writes them.
 
-The names inside our model are transformers' already, so that a table of four transposed weights is all that differs:
-transformers keeps GPT-2's ``Conv1D``, whose weight is (in, out) where ``nn.Linear`` has (out, in).
+Our model already uses transformers' names, so only four weights differ, by a transposition: transformers keeps GPT-2's
+``Conv1D``, whose weight is (in, out) where that of ``nn.Linear`` is (out, in).
 """
 
 import json
@@ -36,7 +36,7 @@ _CONFIG_LIMIT = 1 << 20  # bytes
 
 _QKV_BIAS = ".attn.c_attn.bias"
 
-# Our field, and transformers' name for it.
+# Our fields, and transformers' names for them.
 FIELDS = {
     "vocab_size": "vocab_size",
     "context_length": "n_positions",
@@ -47,7 +47,7 @@ FIELDS = {
     "tie_weights": "tie_word_embeddings",
 }
 
-# What transformers' GPT-2 can be configured to and ours cannot, with the values that mean what ours does.
+# Options that transformers' GPT-2 has and ours does not, with the values that match ours.
 FIXED: dict[str, tuple[object, ...]] = {
     "model_type": ("gpt2",),
     "activation_function": ("gelu_new", "gelu_pytorch_tanh"),
@@ -59,11 +59,11 @@ FIXED: dict[str, tuple[object, ...]] = {
 
 
 def config_to_huggingface(config: GPT2Config, end_of_text: int | None = None) -> dict[str, Any]:
-    """Returns what ``config.json`` holds for a model of this shape.
+    """Returns the content of ``config.json`` for a model of this shape.
 
     Args:
         config: The shape.
-        end_of_text: The id that ends a text; that of GPT-2's vocabulary if ``None``, where the model has it.
+        end_of_text: The id that ends a text; if ``None``, that of GPT-2's vocabulary, where the model has it.
 
     >>> config_to_huggingface(GPT2Config())["n_positions"]
     1024
@@ -76,9 +76,9 @@ def config_to_huggingface(config: GPT2Config, end_of_text: int | None = None) ->
         **{theirs: getattr(config, ours) for ours, theirs in FIELDS.items()},
         "embd_pdrop": config.dropout,
         "attn_pdrop": config.dropout,
-        "bos_token_id": end_of_text,  # else transformers takes GPT-2's, which a smaller vocabulary does not have
+        "bos_token_id": end_of_text,  # otherwise transformers takes GPT-2's, which a smaller vocabulary does not have
         "eos_token_id": end_of_text,
-        "qkv_bias": config.qkv_bias,  # ours alone: transformers ignores it and reads a bias of zeros
+        "qkv_bias": config.qkv_bias,  # only ours: transformers ignores it and reads a bias of zeros
     }
 
 
@@ -86,7 +86,7 @@ def config_from_huggingface(content: Mapping[str, Any]) -> GPT2Config:
     """Returns the shape that a ``config.json`` describes.
 
     Raises:
-        ValueError: If it is not a GPT-2, or one with an option that tinygpt2 does not have.
+        ValueError: If it is not a GPT-2, or has an option that tinygpt2 does not support.
     """
     for key, accepted in FIXED.items():
         if content.get(key, accepted[0]) not in accepted:
@@ -148,7 +148,7 @@ Contents = dict[str, Iterable[memoryview | bytes]]
 
 
 def write_pretrained(directory: str | os.PathLike[str], contents: Contents) -> None:
-    """Writes what `pretrained_contents` returned, each file in one step; the directory is made if it is not there."""
+    """Writes what `pretrained_contents` returned, each file atomically; creates the directory if it does not exist."""
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     for name, chunks in contents.items():
@@ -156,7 +156,7 @@ def write_pretrained(directory: str | os.PathLike[str], contents: Contents) -> N
 
 
 def pretrained_contents(config: GPT2Config, state: Mapping[str, Tensor], end_of_text: int | None = None) -> Contents:
-    """Returns the bytes of ``model.safetensors`` and ``config.json``, whose end of text is as given."""
+    """Returns the bytes of ``model.safetensors`` and of ``config.json``, with the given end-of-text id."""
     weights = state_to_huggingface(state, config)
     dtype = str(next(iter(weights.values())).dtype).removeprefix("torch.")
     content = config_to_huggingface(config, end_of_text) | {"dtype": dtype}
@@ -171,7 +171,7 @@ def read_pretrained(
 ) -> tuple[GPT2Config, dict[str, Tensor]]:
     """Returns the configuration and, under our names, the weights of a directory in Hugging Face layout.
 
-    Where there is a ``manifest.json``, as in a checkpoint, the two files must be as it says.
+    If there is a ``manifest.json``, as in a checkpoint, the two files must match it.
 
     Args:
         directory: The directory.
@@ -179,14 +179,14 @@ def read_pretrained(
 
     Raises:
         FileNotFoundError: If the directory or one of its two files is missing.
-        ValueError: If a file is damaged or describes a model that tinygpt2 does not have.
+        ValueError: If a file is damaged or describes a model that tinygpt2 does not support.
     """
     directory = Path(directory)
     if not directory.is_dir():
         what = "is a file" if directory.exists() else "does not exist"
         raise FileNotFoundError(
             f"{directory} {what}; expected a directory with {CONFIG_FILE} and {WEIGHTS_FILE}. "
-            "For a model of the Hugging Face hub pass what huggingface_hub.snapshot_download returns"
+            "For a model on the Hugging Face Hub, pass what huggingface_hub.snapshot_download returns"
         )
     config_file, weights_file = directory / CONFIG_FILE, directory / WEIGHTS_FILE
     for file in (config_file, weights_file):
@@ -202,8 +202,8 @@ def read_pretrained(
         state = load_file(weights_file)
     except SafetensorError as error:
         raise ValueError(f"cannot read {weights_file}: {error}") from error
-    if config.n_layer > len(state):  # before a model of any size that a damaged file may ask for is built
-        raise ValueError(f"{config_file} says n_layer={config.n_layer}, but {WEIGHTS_FILE} has {len(state)} weights")
+    if config.n_layer > len(state):  # before a damaged file can ask for a model of any size
+        raise ValueError(f"{config_file} has n_layer={config.n_layer}, but {WEIGHTS_FILE} has {len(state)} weights")
     if not config.qkv_bias and any(weight.any() for name, weight in state.items() if name.endswith(_QKV_BIAS)):
         config = replace(config, qkv_bias=True)  # transformers trained the zeros that we wrote for it
     return config, state_from_huggingface(state, config, keep=keep)
@@ -214,7 +214,7 @@ def _hint(directory: Path) -> str:
         return "; the weights are in shards: save them as one file, with save_pretrained(..., max_shard_size='50GB')"
     if any(directory.glob("*.bin")) or any(directory.glob("*.pt")):
         return (
-            "; it has pickled weights, which can run code when they are read and are therefore not: "
-            "save them as safetensors, with transformers' save_pretrained"
+            "; it has pickled weights, which are not read because they can run code: save them as safetensors, with "
+            "transformers' save_pretrained"
         )
     return ""

@@ -1,4 +1,4 @@
-"""A list of a directory's files with their sizes and SHA-256, so that damage is seen when they are read."""
+"""A list of a directory's files with their sizes and SHA-256, so that damage is detected when they are read."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -14,7 +14,7 @@ _LIMIT = 1 << 16  # bytes of a manifest
 
 
 def write_manifest(directory: Path, files: Mapping[str, Digest]) -> None:
-    """Writes the manifest of files that `tinygpt2._internal.files.write_file` wrote into a directory."""
+    """Writes the manifest of the files that `tinygpt2._internal.files.write_file` wrote into a directory."""
     content = {name: {"size": digest.size, "sha256": digest.sha256} for name, digest in files.items()}
     write_file(directory / MANIFEST_FILE, [(json.dumps({"files": content}, indent=1) + "\n").encode()])
 
@@ -23,7 +23,7 @@ def verify_manifest(directory: Path, names: Iterable[str]) -> None:
     """Reads files and compares them with the manifest.
 
     Raises:
-        CheckpointError: If one of ``names`` is missing, is not in the manifest or does not hold what that says.
+        CheckpointError: If one of ``names`` is missing, is not in the manifest, or differs from it.
         PermissionError: If one may not be read.
     """
     try:
@@ -35,7 +35,7 @@ def verify_manifest(directory: Path, names: Iterable[str]) -> None:
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         file = f"{Path(error.filename).name}: " if isinstance(error, OSError) and error.filename else ""
-        raise CheckpointError(f"{directory} is not a whole checkpoint: {file}{reason}") from error
+        raise CheckpointError(f"{directory} is not an intact checkpoint: {file}{reason}") from error
 
 
 def _verify(path: Path, expected: Any) -> None:  # noqa: ANN401 - whatever the manifest holds
@@ -43,6 +43,6 @@ def _verify(path: Path, expected: Any) -> None:  # noqa: ANN401 - whatever the m
         raise ValueError(f"{path.name} is not in {MANIFEST_FILE}")  # noqa: TRY004 - a wrong file
     size = check_regular(path)
     if size != expected.get("size"):
-        raise ValueError(f"{path.name} should have {expected.get('size')} bytes and has {size}")
+        raise ValueError(f"{path.name} should have {expected.get('size')} bytes but has {size}")
     if digest_file(path) != Digest(size, str(expected.get("sha256"))):
-        raise ValueError(f"{path.name} does not have the SHA-256 that {MANIFEST_FILE} says")
+        raise ValueError(f"{path.name} does not have the SHA-256 in {MANIFEST_FILE}")

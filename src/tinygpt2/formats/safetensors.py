@@ -1,7 +1,7 @@
-"""Writing safetensors, a tensor at a time.
+"""A writer of safetensors files, one tensor at a time.
 
-Reading is the safetensors package's. Its writer neither waits for the disk nor hashes, and a file on a full disk is an
-error of its own kind; the format is small: the length of a header, the header as JSON, the tensors' bytes.
+The safetensors package reads them. Its writer neither syncs nor hashes, and reports a full disk with its own
+exception. The format is simple: the length of a header, the header as JSON, the tensors' bytes.
 """
 
 import json
@@ -27,7 +27,8 @@ _DTYPES = {
 def safetensors_chunks(tensors: Mapping[str, Tensor]) -> Iterator[memoryview | bytes]:
     """Yields the bytes of a safetensors file.
 
-    Tensors are brought to the CPU and laid out one by one as they are needed, so that no second copy of all is made.
+    Each tensor is moved to the CPU and made contiguous only when it is needed, so that there is never a second copy of
+    all tensors.
 
     Source: https://github.com/huggingface/safetensors, "Format".
     """

@@ -1,4 +1,4 @@
-"""From a prompt to a continuation, one token at a time."""
+"""Continuation of prompts, one token at a time."""
 
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -29,24 +29,24 @@ def generate(
 ) -> Tensor:
     """Returns ``tokens`` with their continuations.
 
-    Past the model's context length the window slides: each new token sees the last ``context_length`` ones. Dropout is
-    off, and the model is left in the mode it was in.
+    Beyond the model's context length the window slides: each new token sees the last ``context_length`` tokens. Dropout
+    is off, and the model stays in its mode.
 
     Args:
         model: The model.
         tokens: Prompts, (B, T) int64, T at least 1; moved to the model's device.
-        max_new_tokens: How many tokens to add at most.
+        max_new_tokens: Maximum number of tokens to add.
         sampler: Chooses each token.
-        eos_id: Id that ends a row; the row is filled up with it while others go on. ``None`` for no such id.
+        eos_id: Id that ends a row; the row is filled with it while the others continue. ``None`` for no such id.
         generator: Source of the sampler's randomness, on the model's device; PyTorch's global one if ``None``.
 
     Returns:
-        (B, T + N) int64 on the model's device. N is ``max_new_tokens``, or less if every row met ``eos_id`` before.
+        (B, T + N) int64 on the model's device. N is ``max_new_tokens``, or less if every row reaches ``eos_id``.
 
     Raises:
         TypeError: If an argument is of the wrong type, or the sampler returns something other than integers.
-        ValueError: If the tokens are not (B, T) or outside the vocabulary, a number is out of range, the model gives
-            logits that are not finite, or the sampler does not return an id for each row.
+        ValueError: If the tokens are not (B, T) or are outside the vocabulary, a number is out of range, the model
+            returns logits that are not finite, or the sampler does not return one id per row.
 
     >>> import torch
     >>> from tinygpt2 import GPT2Config
@@ -72,7 +72,7 @@ def stream(
 ) -> Iterator[Tensor]:
     """Yields the tokens of `generate` as they are chosen, (B,) int64 each.
 
-    Arguments and errors are those of `generate`; they are checked at the call, before the first token is asked for.
+    Arguments and errors are those of `generate`; they are checked at the call, before the first token is requested.
 
     >>> import torch
     >>> from tinygpt2 import GPT2Config
@@ -90,14 +90,14 @@ def stream(
 
 @dataclass(frozen=True, kw_only=True)
 class Decoding:
-    """What is asked of a generation: the arguments of `generate`, checked.
+    """The arguments of `generate`, checked.
 
     Attributes:
-        max_new_tokens: As there, and so the next three.
+        max_new_tokens: Maximum number of tokens to add.
         sampler: Chooses each token.
         eos_id: Id that ends a row.
         generator: Source of the sampler's randomness.
-        n_vocab: How many ids can be chosen, where the model has more; ``None`` for all of them.
+        n_vocab: Number of ids to choose from, where the model has more; ``None`` for all.
     """
 
     max_new_tokens: int
@@ -118,15 +118,15 @@ def decode(model: GPT2Model, prompts: Tensor, decoding: Decoding, padding: Tenso
     Args:
         model: The model.
         prompts: (B, T) int64.
-        decoding: What to do with them.
-        padding: (B,) int64 on the CPU, how many tokens on the left of each row do not count; ``None`` for none.
+        decoding: How to continue them.
+        padding: (B,) int64 on the CPU, number of tokens to ignore on the left of each row; ``None`` for none.
     """
     window = model.config.context_length
     recent = prompts
-    if isinstance(prompts, Tensor):  # else the check says so
+    if isinstance(prompts, Tensor):  # otherwise the check below raises
         recent = prompts[:, -window:] if prompts.dim() == 2 else prompts
     check_tokens(recent, model.config)
-    with torch.inference_mode(mode=False):  # what is made in inference mode cannot be written to outside of it
+    with torch.inference_mode(mode=False):  # tensors made in inference mode cannot be written to outside it
         texts = _Texts(model, prompts, decoding, padding)
     return _steps(texts)
 
@@ -134,7 +134,7 @@ def decode(model: GPT2Model, prompts: Tensor, decoding: Decoding, padding: Tenso
 def _steps(texts: "_Texts") -> Iterator[Tensor]:
     modules = list(texts.model.modules())
     for _ in range(texts.decoding.max_new_tokens):
-        # Entered for each token, since between two of them the caller may do anything, training the model included.
+        # Entered for each token: between two tokens the caller may do anything, including training the model.
         with torch.inference_mode(mode=False), torch.no_grad(), evaluation_mode(texts.model, modules):
             ids = texts.grow()
         yield ids
@@ -143,7 +143,7 @@ def _steps(texts: "_Texts") -> Iterator[Tensor]:
 
 
 class _Texts:
-    """A batch of texts that grow: their tokens, which of them have ended, and the keys and values of the window."""
+    """A growing batch of texts: their tokens, which of them have ended, and the keys and values of the window."""
 
     def __init__(self, model: GPT2Model, prompts: Tensor, decoding: Decoding, padding: Tensor | None) -> None:
         batch, width = prompts.shape
@@ -158,7 +158,7 @@ class _Texts:
         self.cache = KVCache(model.config, batch, capacity=min(self.window, room), device=model.device)
 
     def grow(self) -> Tensor:
-        """Returns the next token of each row, (B,) int64, once it is added."""
+        """Adds the next token to each row and returns these tokens, (B,) int64."""
         decoding = self.decoding
         logits = self._logits()[:, : decoding.n_vocab]
         chosen = self.sampler(logits, tokens=self.tokens[:, : self.length], generator=decoding.generator)
@@ -171,18 +171,18 @@ class _Texts:
         return ids
 
     def ended(self) -> bool:
-        """Returns whether every row has met the id that ends it; only where there is one does this wait."""
+        """Returns whether every row has reached ``eos_id``; waits for the device only if there is such an id."""
         return self.decoding.eos_id is not None and bool(self.finished.all())
 
     def _logits(self) -> Tensor:
         """Returns the logits of each row's next token, (B, V)."""
-        # Once the window is full it slides with each token: every position shifts, so all is computed anew.
+        # Once the window is full, it slides with each token: every position shifts, so everything is recomputed.
         if self.cache.length in (0, self.window):
             return self._read_window()
         return self._read_last()
 
     def _read_window(self) -> Tensor:
-        """Fills the cache anew: with the prompt, and with each window after it has slid."""
+        """Refills the cache, with the prompt or with the window after it has slid, and returns the last logits."""
         start = max(0, self.length - self.window)
         unused = None if self.padding is None else (self.padding - start).clamp(min=0)
         self.cache.reset(unused if unused is not None and unused.any() else None)
@@ -190,7 +190,7 @@ class _Texts:
             return self.model.last_logits(self.tokens[:, start : self.length], self.cache)
 
     def _read_last(self) -> Tensor:
-        """Adds the last token to the cache."""
-        # A single row is not multiplied faster by oneDNN, but by all cores: see kernels.linear.
+        """Adds the last token to the cache and returns its logits."""
+        # For a single row, not oneDNN but the use of all cores is faster: see kernels.linear.
         with fast_products() if len(self.tokens) > 1 else nullcontext():
             return self.model.last_logits(self.tokens[:, self.length - 1 : self.length], self.cache)

@@ -1,4 +1,4 @@
-"""How the next token is chosen from the model's logits.
+"""Samplers that choose the next token from logits.
 
 Samplers compose in the order in which logits flow through them: ``TopKSampler(3, then=TemperatureSampler(1.4))`` keeps
 the three best tokens, then scales, then draws.
@@ -19,11 +19,11 @@ from tinygpt2._internal.checks import check_int, check_number
 
 @runtime_checkable
 class Sampler(Protocol):
-    """Anything that chooses a token for each row of logits. A plain function of this form is one, too.
+    """A callable that chooses a token for each row of logits. A plain function with this signature is one, too.
 
-    A sampler does not change its input, works on each row alone, and never chooses a token whose logit is -inf. A
-    filter passes ``tokens`` on to the sampler after it. A callable whose signature has no ``tokens`` works as well: it
-    is called without them.
+    A sampler does not change its input, treats each row independently, and never chooses a token whose logit is -inf.
+    A filter passes ``tokens`` on to the next sampler. A callable whose signature has no ``tokens`` also works: it is
+    called without them.
 
     >>> isinstance(TopKSampler(3), Sampler)
     True
@@ -35,25 +35,25 @@ class Sampler(Protocol):
         """Chooses a token for each row.
 
         Args:
-            logits: (B, V), floating point, unnormalised log-probabilities; -inf for a token that must not come.
+            logits: (B, V), floating point, unnormalised log-probabilities; -inf for a token that must not be chosen.
             tokens: The text so far, (B, T) int64 on the device of ``logits``: the prompt and what was generated. In a
-                batch of `generate_text` a shorter row begins with the end-of-text token, repeated, so that all end at
-                the same place; a row that has ended goes on with it. ``None`` where there is no text.
+                batch of `generate_text`, shorter rows are padded on the left with the end-of-text token, so that all
+                end at the same place, and a row that has ended continues with it. ``None`` where there is no text.
             generator: Source of randomness, on the device of ``logits``; PyTorch's global one if ``None``.
 
         Returns:
             Token ids, (B,) int64.
 
         Raises:
-            ValueError: If ``logits`` is not (B, V), or a row has NaN, +inf or nothing but -inf. On CUDA the values
-                are checked without waiting for them, and PyTorch reports a failure as a device error.
+            ValueError: If ``logits`` is not (B, V), or a row has NaN, +inf or only -inf. On CUDA the values are
+                checked asynchronously, and PyTorch reports a failure as a device error.
         """
         ...
 
 
 @dataclass(frozen=True)
 class GreedySampler:
-    """The most probable token; of several with the same logit the first.
+    """Chooses the most probable token; the first of several with the same logit.
 
     >>> import torch
     >>> GreedySampler()(torch.tensor([[0.1, 2.0, 1.0]]))
@@ -74,7 +74,7 @@ class GreedySampler:
 
 @dataclass(frozen=True)
 class MultinomialSampler:
-    """A token drawn with its probability under the softmax of the logits.
+    """Draws a token with its probability under the softmax of the logits.
 
     >>> import torch
     >>> generator = torch.Generator().manual_seed(123)
@@ -90,7 +90,7 @@ class MultinomialSampler:
         tokens: Tensor | None = None,  # noqa: ARG002
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Draws one token a row; see `Sampler`."""
+        """Draws one token per row; see `Sampler`."""
         probabilities = torch.softmax(_checked(logits), dim=-1)
         return torch.multinomial(probabilities, num_samples=1, generator=generator).squeeze(-1)
 
@@ -102,7 +102,7 @@ class TopKSampler:
     All tokens that tie with the k-th survive, as in transformers. A ``k`` beyond the vocabulary keeps everything.
 
     Attributes:
-        k: How many tokens stay, at least 1.
+        k: Number of tokens to keep, at least 1.
         then: The sampler that chooses among them.
 
     >>> import torch
@@ -127,7 +127,7 @@ class TopKSampler:
     def __call__(
         self, logits: Tensor, /, *, tokens: Tensor | None = None, generator: torch.Generator | None = None
     ) -> Tensor:
-        """Chooses with ``then`` among the ``k`` best; see `Sampler`."""
+        """Chooses with ``then`` among the ``k`` most probable tokens; see `Sampler`."""
         _check_shape(logits)
         kth = logits.topk(min(self.k, logits.shape[-1]), dim=-1).values[:, -1:]  # (B, 1)
         return self._then(logits.masked_fill(logits < kth, -math.inf), tokens=tokens, generator=generator)
@@ -135,11 +135,11 @@ class TopKSampler:
 
 @dataclass(frozen=True)
 class TemperatureSampler:
-    """Divides the logits by a temperature: below 1 the probable tokens gain, above 1 the others.
+    """Divides the logits by a temperature: below 1, probable tokens gain probability; above 1, improbable ones do.
 
     Attributes:
-        temperature: Greater than 0. Towards 0 the choice becomes greedy, towards infinity uniform.
-        then: The sampler that chooses with the new logits.
+        temperature: Greater than 0. Towards 0 the choice becomes greedy; towards infinity, uniform.
+        then: The sampler that chooses from the scaled logits.
 
     >>> import torch
     >>> TemperatureSampler(1e-6)(torch.tensor([[0.0, 3.0, 1.0]]))
@@ -170,16 +170,16 @@ class TemperatureSampler:
     ) -> Tensor:
         """Chooses with ``then`` from the scaled logits; see `Sampler`."""
         logits = _as_float32(_check_shape(logits))
-        # The softmax does not change when a row is shifted; with its maximum at 0 no temperature can overflow to +inf.
+        # Shifting a row does not change its softmax; with the maximum at 0, no temperature can overflow to +inf.
         shifted = logits - logits.amax(dim=-1, keepdim=True)
-        float32 = torch.finfo(torch.float32)  # beyond it a temperature would be 0 or infinite
+        float32 = torch.finfo(torch.float32)  # beyond its range a temperature would become 0 or infinite
         temperature = min(max(self.temperature, float32.tiny), float32.max)
         return self._then(shifted / temperature, tokens=tokens, generator=generator)
 
 
 @dataclass(frozen=True)
 class TopPSampler:
-    """Keeps the most probable tokens that together have at least probability ``p`` (Holtzman et al. 2020, nucleus).
+    """Keeps the fewest most probable tokens with total probability at least ``p`` (nucleus, Holtzman et al. 2020).
 
     All tokens that tie with the last of them survive; the most probable one always does.
 
@@ -206,13 +206,13 @@ class TopPSampler:
     def __call__(
         self, logits: Tensor, /, *, tokens: Tensor | None = None, generator: torch.Generator | None = None
     ) -> Tensor:
-        """Chooses with ``then`` among the most probable; see `Sampler`."""
+        """Chooses with ``then`` among the most probable tokens; see `Sampler`."""
         _check_shape(logits)
-        if self.p == 1:  # rounding of the running sum must not cost the rarest tokens
+        if self.p == 1:  # rounding of the cumulative sum must not drop the rarest tokens
             return self._then(logits, tokens=tokens, generator=generator)
         descending = logits.sort(dim=-1, descending=True).values
         probabilities = torch.softmax(_as_float32(descending), dim=-1)
-        before = probabilities.cumsum(dim=-1) - probabilities  # what the more probable tokens have together
+        before = probabilities.cumsum(dim=-1) - probabilities  # total probability of the more probable tokens
         kept = (before < self.p).sum(dim=-1, keepdim=True).clamp(min=1)  # (B, 1)
         last = descending.gather(-1, kept - 1)
         return self._then(logits.masked_fill(logits < last, -math.inf), tokens=tokens, generator=generator)
@@ -223,7 +223,7 @@ class MinPSampler:
     """Keeps tokens at least ``p`` times as probable as the most probable one (Nguyen et al. 2024).
 
     Attributes:
-        p: Greater than 0, at most 1; 1 keeps only the most probable and what ties with it.
+        p: Greater than 0, at most 1; 1 keeps only the most probable token and those that tie with it.
         then: The sampler that chooses among them.
 
     >>> import torch
@@ -245,24 +245,24 @@ class MinPSampler:
     def __call__(
         self, logits: Tensor, /, *, tokens: Tensor | None = None, generator: torch.Generator | None = None
     ) -> Tensor:
-        """Chooses with ``then`` among the tokens probable enough; see `Sampler`."""
+        """Chooses with ``then`` among the tokens that are probable enough; see `Sampler`."""
         values = _as_float32(_check_shape(logits))
         threshold = values.amax(dim=-1, keepdim=True) + math.log(self.p)
         return self._then(logits.masked_fill(values < threshold, -math.inf), tokens=tokens, generator=generator)
 
 
 def with_tokens(sampler: Sampler) -> Sampler:
-    """Returns a sampler that can be called with ``tokens``: ``sampler``, or what calls it without them.
+    """Returns a sampler that can be called with ``tokens``: ``sampler``, or a wrapper that calls it without them.
 
-    The signature decides, not an error of the call, which could have any other cause. Where there is none to read, or
-    it takes any keyword, the sampler is trusted to follow the protocol.
+    The signature decides, not an error from the call, which could have another cause. If the signature cannot be read,
+    or accepts any keyword, the sampler is trusted to follow the protocol.
 
     Raises:
-        TypeError: If it cannot be called, or is a class and not an instance.
+        TypeError: If it cannot be called, or is a class instead of an instance.
     """
     _check_sampler(sampler)
     try:
-        # Every module's own call has the same signature.
+        # The __call__ of every module has the same signature.
         signature = inspect.signature(sampler.forward if isinstance(sampler, nn.Module) else sampler)
     except (TypeError, ValueError):  # a builtin
         return sampler
@@ -275,7 +275,7 @@ def with_tokens(sampler: Sampler) -> Sampler:
 
 @dataclass(frozen=True)
 class _WithoutTokens:
-    """A sampler that sees the logits alone, to be called as the others are."""
+    """Adapts a sampler that sees only the logits to the protocol."""
 
     sampler: Callable[..., Tensor]
 
@@ -297,24 +297,24 @@ def _check_sampler(sampler: object) -> None:
 
 
 def checked_ids(sampler: Sampler, ids: Tensor, logits: Tensor) -> Tensor:
-    """Returns what ``sampler`` chose from ``logits`` as (B,) int64 on their device, without looking at the values.
+    """Returns the ids that ``sampler`` chose from ``logits`` as (B,) int64 on their device, without reading them.
 
     Raises:
         TypeError: If ``ids`` is not a tensor of integers.
-        ValueError: If it is not one id a row, (B,) or, as ``torch.multinomial`` returns it, (B, 1).
+        ValueError: If it is not one id per row, (B,) or, as ``torch.multinomial`` returns it, (B, 1).
     """
     expected = f"the sampler {_name(sampler)} must return token ids as a tensor of shape ({len(logits)},), int64, "
     if not isinstance(ids, Tensor):
-        raise TypeError(f"{expected}got {ids!r} ({type(ids).__name__}); return a tensor with an id for each row")
+        raise TypeError(f"{expected}got {ids!r} ({type(ids).__name__}); return a tensor with one id per row")
     if ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
         raise TypeError(f"{expected}got {ids.dtype} of {tuple(ids.shape)}; return indices, such as argmax(dim=-1)")
     if ids.shape not in ((len(logits),), (len(logits), 1)):
-        raise ValueError(f"{expected}got {ids.dtype} of {tuple(ids.shape)}; return one id for each row of logits")
+        raise ValueError(f"{expected}got {ids.dtype} of {tuple(ids.shape)}; return one id per row of logits")
     return ids.reshape(len(logits)).to(logits.device, torch.int64)
 
 
 def _name(sampler: object) -> str:
-    """Returns how messages call a sampler: a function's name, and what rebuilds an object."""
+    """Returns the name of a sampler for messages: a function's name, or an object's repr."""
     return str(getattr(sampler, "__name__", None) or repr(sampler))
 
 
@@ -332,16 +332,14 @@ def _check_shape(logits: Tensor) -> Tensor:
 
 
 def _checked(logits: Tensor) -> Tensor:
-    """Returns ``logits`` in at least float32, once each row is known to have a most probable token.
+    """Returns ``logits`` in at least float32 after checking that each row has a most probable token.
 
-    Filters keep a row's maximum, so it is enough that the samplers which choose check it. The maximum of a row with a
-    NaN is NaN.
+    Filters keep a row's maximum, so only the samplers at the end of a chain need to check it. The maximum of a row
+    with a NaN is NaN.
     """
     logits = _as_float32(_check_shape(logits))
     sound = logits.amax(dim=-1).isfinite().all()
-    message = (
-        "a row of logits has NaN, +inf or nothing but -inf, so no token can be chosen; look at the model that made it"
-    )
+    message = "a row of logits has NaN, +inf or only -inf, so no token can be chosen; check the model that computed it"
     if logits.device.type == "cuda":  # raises later, so that decoding does not wait
         torch.ops.aten._assert_async.msg(sound, message)  # noqa: SLF001
     elif not sound:

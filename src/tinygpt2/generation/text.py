@@ -1,4 +1,4 @@
-"""From a prompt to its continuation, as text."""
+"""Continuation of prompts, as text."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeVar
@@ -15,7 +15,7 @@ _GREEDY = GreedySampler()
 
 Prompt = TypeVar("Prompt", str, list[str], Sequence[str])
 
-_REPLACEMENT = "\N{REPLACEMENT CHARACTER}"  # what decoders put for bytes that are not, or not yet, a character
+_REPLACEMENT = "\N{REPLACEMENT CHARACTER}"  # decoders put it for bytes that are not, or not yet, a character
 
 
 def generate_text(
@@ -27,27 +27,27 @@ def generate_text(
     sampler: Sampler = _GREEDY,
     generator: torch.Generator | None = None,
 ) -> Prompt:
-    """Returns a prompt with its continuation, or each of several.
+    """Returns a prompt with its continuation, or each of several prompts with its own.
 
-    Several prompts, of whatever lengths, go through the model as one batch, and each comes out as it would alone
-    (with a sampler that draws, as it could alone: the draws share one generator). A text ends where the model puts the
-    tokenizer's end-of-text token, which is left out. An empty prompt begins a new text.
+    Several prompts, of any lengths, go through the model as one batch, and each is continued as it would be alone
+    (except that the draws of a random sampler share one generator). A text ends where the model puts the tokenizer's
+    end-of-text token, which is left out. An empty prompt begins a new text.
 
     Args:
         model: The model.
         tokenizer: The one that the model was trained with.
         prompt: A text, or several in a list, a tuple or another sequence.
-        max_new_tokens: How many tokens to add to each at most.
+        max_new_tokens: Maximum number of tokens to add to each.
         sampler: Chooses each token.
         generator: Source of the sampler's randomness, on the model's device; PyTorch's global one if ``None``.
 
     Returns:
-        A text for a text, a list for several.
+        A text for a text, a list for several texts.
 
     Raises:
         TypeError: If an argument is of the wrong type, or the sampler returns something other than integers.
-        ValueError: If the tokenizer's ids are outside the model's vocabulary, a number is out of range, the model gives
-            logits that are not finite, or the sampler does not return an id for each row.
+        ValueError: If the tokenizer's ids are outside the model's vocabulary, a number is out of range, the model
+            returns logits that are not finite, or the sampler does not return one id per row.
 
     >>> from tinygpt2 import CharTokenizer, GPT2Config
     >>> tokenizer = CharTokenizer.from_text("abc ")
@@ -87,9 +87,9 @@ def stream_text(
     sampler: Sampler = _GREEDY,
     generator: torch.Generator | None = None,
 ) -> Iterator[str]:
-    """Yields the continuation of `generate_text` in pieces as it comes, never half a character.
+    """Yields the continuation of `generate_text` in pieces as it is generated, never part of a character.
 
-    A character whose bytes are spread over several tokens is held back until it is complete. The pieces together are
+    A character whose bytes are spread over several tokens is held back until it is complete. Joined, the pieces are
     what `generate_text` adds to the prompt. Arguments and errors are those of `generate_text`.
 
     >>> from tinygpt2 import CharTokenizer, GPT2Config
@@ -114,7 +114,7 @@ def stream_text(
 def _decoding(
     tokenizer: Tokenizer, max_new_tokens: int, sampler: Sampler, generator: torch.Generator | None
 ) -> Decoding:
-    """Returns the decoding that ends at the end of a text and chooses no id that is not the tokenizer's."""
+    """Returns the decoding that stops at the end-of-text token and chooses only ids of the tokenizer."""
     return Decoding(
         max_new_tokens=max_new_tokens,
         sampler=sampler,
@@ -139,10 +139,10 @@ def _check_prompts(prompts: object) -> None:
 
 
 def _flush_right(rows: Sequence[Sequence[int]], end_of_text: int) -> tuple[Tensor, Tensor]:
-    """Returns the prompts as a batch, (B, T) int64, and how much padding each has on its left, (B,) int64.
+    """Returns the prompts as a batch, (B, T) int64, and the padding on the left of each, (B,) int64.
 
-    An empty prompt becomes the end of the text before it. That token is the padding as well, for samplers that look at
-    the text so far: of all tokens it is the one that no text has inside.
+    An empty prompt becomes the end-of-text token. That token is also the padding, for samplers that look at the text so
+    far: it is the only token that never occurs within a text.
     """
     rows = [row or [end_of_text] for row in rows]
     width = max(map(len, rows))
@@ -151,14 +151,14 @@ def _flush_right(rows: Sequence[Sequence[int]], end_of_text: int) -> tuple[Tenso
     return torch.tensor(tokens, device="cpu"), torch.tensor(padding, device="cpu")
 
 
-_CONTEXT = 4  # tokens, at least one byte each: more than the bytes of a character that is not complete
+_CONTEXT = 4  # tokens, at least one byte each: more than an incomplete character has
 
 
 def _whole_characters(new: Iterable[int], prompt: Sequence[int], tokenizer: Tokenizer) -> Iterator[str]:
     """Yields the text of ``new`` up to the end of text, in pieces, as it reads after the prompt.
 
-    Tokens are decoded with a few before them, since with some tokenizers the text of one depends on the one before: a
-    space, for instance, is not written at the beginning. What is before those few is certain, however it reads.
+    Tokens are decoded together with a few before them: with some tokenizers a token's text depends on the token before
+    it (for instance, a space at the beginning is dropped). Text before those few no longer changes.
     """
     held = list(prompt[-_CONTEXT:])
     shown = len(tokenizer.decode(held)) if held else 0
@@ -167,7 +167,7 @@ def _whole_characters(new: Iterable[int], prompt: Sequence[int], tokenizer: Toke
             break
         held.append(token)
         text = tokenizer.decode(held)
-        # Only the last character can change with the bytes that follow: what is wrong before it stays wrong.
+        # Only the last character can change with the bytes that follow: invalid bytes before it stay invalid.
         certain = len(text) - text.endswith(_REPLACEMENT)
         if certain > shown:
             yield text[shown:certain]

@@ -1,4 +1,4 @@
-"""Faster twins of PyTorch's functions: the same arguments, the same results, chosen by device, dtype and shape inside.
+"""Faster twins of PyTorch's functions: the same arguments and results, chosen inside by device, dtype and shape.
 
-Where a computation is traced, compiled, vectorised or faked, each is its twin, as on the devices it was not made for.
+On a device that a kernel was not made for, or when traced, compiled, vectorised or faked, it calls its twin.
 """

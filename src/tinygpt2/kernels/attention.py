@@ -1,4 +1,4 @@
-"""Causal attention, which on a CPU is faster with dropout, and on few positions, when it makes its weights."""
+"""Causal attention that, on a CPU, computes its weights explicitly where that is faster: with dropout or if short."""
 
 import math
 
@@ -9,7 +9,7 @@ from torch import Tensor
 from tinygpt2.kernels.dropout import dropout
 from tinygpt2.kernels.switch import usable
 
-LONG = 512  # positions, from which on a CPU gains more by not making the weights of attention than it loses
+LONG = 512  # positions, above which the fused kernel is faster on a CPU
 
 
 def scaled_dot_product_attention(  # noqa: PLR0917 - the twin's arguments
@@ -24,16 +24,17 @@ def scaled_dot_product_attention(  # noqa: PLR0917 - the twin's arguments
 ) -> Tensor:
     """Returns `torch.nn.functional.scaled_dot_product_attention`, (B, H, T, D).
 
-    With dropout PyTorch leaves its fused kernel, and on few positions that kernel's matrix multiplications are small.
+    With dropout PyTorch does not use its fused kernel, and on few positions that kernel's matrix multiplications are
+    small.
 
     Args:
         query: (B, H, T, D).
         key: (B, H, S, D).
         value: (B, H, S, D).
-        attn_mask: Which keys each query sees, broadcast to (B, H, T, S); ``None`` for all.
-        dropout_p: Probability of dropout on the weights of attention.
-        is_causal: Whether query t sees the keys up to t alone.
-        seed: Of the dropout on a CPU, for the kernel; ``None`` for PyTorch's global random numbers.
+        attn_mask: The keys that each query sees, broadcast to (B, H, T, S); ``None`` for all.
+        dropout_p: Probability of dropout on the attention weights.
+        is_causal: Whether query t sees only the keys up to t.
+        seed: Seed of the kernel's dropout, on a CPU; ``None`` for PyTorch's global random numbers.
     """
     if (
         query.device.type != "cpu"

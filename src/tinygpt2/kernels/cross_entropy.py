@@ -1,4 +1,4 @@
-"""The head and the loss in one, which never hold all the logits."""
+"""The head and the loss computed together, without ever holding all the logits."""
 
 from typing import Any, Literal
 
@@ -10,8 +10,8 @@ from typing_extensions import override
 
 from tinygpt2.kernels.switch import is_plain_computation, usable
 
-# Logits held at once: enough rows for fast matrix multiplications, little beside a model. On a CPU that is 64 MB in
-# fp32, in one buffer for all pieces, because a new one each time would be zeroed by the kernel each time.
+# Logits held at once: enough rows for fast matrix multiplications, little memory beside a model. On a CPU this is 64 MB
+# in fp32, in one buffer for all pieces, because the operating system would zero a new one each time.
 _LOGITS_AT_ONCE_CPU = 2**24
 _LOGITS_AT_ONCE_GPU = 2**26
 
@@ -28,16 +28,16 @@ def linear_cross_entropy(
     """Returns ``scale * F.cross_entropy(input @ linear_weight.T, target)`` without ever holding all the logits.
 
     The twin is `torch.nn.functional.linear_cross_entropy`, new in PyTorch 2.13. GPT-2's logits are the largest tensor
-    of a training step by far: (B, T, 50257), twice with their gradient. Here they are made, used and overwritten a few
-    rows at a time, and both gradients are ready when the loss is.
+    of a training step by far: (B, T, 50257), twice with their gradient. Here they are computed, used and overwritten a
+    few rows at a time, and both gradients are ready with the loss.
 
     Args:
-        input: (..., C), what the head reads.
-        linear_weight: (V, C), of the head.
+        input: (..., C), the input of the head.
+        linear_weight: (V, C), the weight of the head.
         target: (...), int64, each from 0 to V - 1 or ``ignore_index``.
-        reduction: Whether the mean or the sum over the targets that count.
+        reduction: ``"mean"`` or ``"sum"`` over the targets that count.
         ignore_index: A target that does not count.
-        scale: Multiplied with the loss; here it costs nothing, and afterwards a pass over the weight's gradient.
+        scale: Factor of the loss; it costs nothing here, but a pass over the weight's gradient if applied afterwards.
 
     Returns:
         A scalar in at least float32, differentiable once in ``input`` and ``linear_weight``.
@@ -66,7 +66,7 @@ def linear_cross_entropy(
         logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
         return F.cross_entropy(logits, flat_target, ignore_index=ignore_index, reduction=reduction) * scale
     device = input.device.type
-    if torch.is_autocast_enabled(device) and input.dtype != torch.float64:  # which autocast leaves alone
+    if torch.is_autocast_enabled(device) and input.dtype != torch.float64:  # float64 is not autocast
         dtype = torch.get_autocast_dtype(device)
         rows, linear_weight = rows.to(dtype), linear_weight.to(dtype)
     of_one: Tensor | float = scale
@@ -77,14 +77,14 @@ def linear_cross_entropy(
 
 
 def check_targets(targets: Tensor, vocab_size: int, ignore_index: int) -> None:
-    """Raises ``ValueError`` if a target is no id and not ``ignore_index``; looked at where that is free, on a CPU."""
+    """Raises ``ValueError`` if a target is neither an id nor ``ignore_index``; checked on a CPU, where it is free."""
     if not (type(targets) is Tensor and targets.device.type == "cpu" and is_plain_computation()):
         return
     wrong = targets[((targets < 0) | (targets >= vocab_size)) & (targets != ignore_index)]
     if len(wrong):
         raise ValueError(
-            f"targets go from 0 to {vocab_size - 1}, the ids of the vocabulary, but one is {int(wrong[0])}; a target "
-            f"that is not to count is {ignore_index}"
+            f"targets must be ids of the vocabulary, from 0 to {vocab_size - 1}, but one is {int(wrong[0])}; for a "
+            f"target that does not count use {ignore_index}"
         )
 
 
@@ -116,7 +116,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 loss += (largest + total.log() - at_target).where(counts, 0).sum()
                 if not (of_hidden or of_weight):
                     continue
-                # The gradient of the logits: softmax, less 1 at the target, nothing where the target does not count.
+                # The gradient of the logits: softmax, less 1 at the target; zero where the target does not count.
                 factor = counts.to(dtype) * scale
                 gradient = exponentials.mul_(factor / total).scatter_add_(1, target, -factor).to(hidden.dtype)
                 if grad_hidden is not None:
@@ -134,15 +134,15 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401 # pyright: ignore[reportIncompatibleMethodOverride]
-        if torch.is_grad_enabled():  # create_graph: the gradients are constants here, so that theirs would be missing
+        if torch.is_grad_enabled():  # create_graph: the gradients are constants here, so theirs would be missing
             raise RuntimeError(
-                "the head and the loss computed as one have no second derivative; compute the loss within "
+                "the head and the loss computed together have no second derivative; compute the loss within "
                 'tinygpt2.kernels.switch.without_kernels("cross_entropy")'
             )
         if ctx.gradients is None:
             raise RuntimeError("this loss can be differentiated only once; compute it again")
         grad_hidden, grad_weight = ctx.gradients
-        ctx.gradients = None  # they are scaled in place, so that there is no second time
-        if grad.device.type != "cpu" or grad != 1:  # elsewhere the question would wait for the device
+        ctx.gradients = None  # they are scaled in place, so there is no second time
+        if grad.device.type != "cpu" or grad != 1:  # elsewhere the comparison would wait for the device
             grad_hidden, grad_weight = (None if g is None else g.mul_(grad) for g in (grad_hidden, grad_weight))
         return grad_hidden, grad_weight, None, None, None

@@ -1,4 +1,4 @@
-"""The multiplication of a matrix and a single row, on all cores of a CPU."""
+"""The multiplication of a matrix by a single row, on all cores of a CPU."""
 
 import torch
 import torch.nn.functional as F
@@ -6,14 +6,14 @@ from torch import Tensor, nn
 
 from tinygpt2.kernels.switch import calls_only, is_plain_computation, usable
 
-_ROWS_PER_THREAD = 64  # of the weight, below which dividing the work costs more than it saves
+_ROWS_PER_THREAD = 64  # of the weight, below which splitting the work costs more than it saves
 
 
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:  # noqa: A002 - the twin's name
     """Returns `torch.nn.functional.linear`, for a single row in fp32 and without gradients on all cores of a CPU.
 
-    PyTorch multiplies a matrix by a vector on one core, which reads memory at a fraction of what the machine can. A
-    batch of matrices is spread over the cores, and so are the rows of the weight as a batch of blocks of rows.
+    PyTorch multiplies a matrix by a vector on one core, which uses a fraction of the machine's memory bandwidth. It
+    spreads a batch of matrices over all cores, so here the weight becomes a batch of blocks of rows.
     """
     if torch.is_grad_enabled() or not _is_usable(input, weight):
         return F.linear(input, weight, bias)
@@ -21,7 +21,7 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     threads = torch.get_num_threads()
     rest = height % threads
     blocks = (weight[:-rest] if rest else weight).view(threads, -1, width)
-    # Laid out as the transpose of a row the vector is four times as fast as as a column.
+    # As the transpose of a row, the vector is multiplied four times as fast as in the layout of a column.
     column = input.reshape(1, width).t().expand(threads, -1, -1)
     out = torch.bmm(blocks, column).view(-1)
     if rest:
@@ -32,13 +32,13 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def project(layer: nn.Module, x: Tensor) -> Tensor:
-    """Returns ``layer(x)``; where calling a layer is no more than PyTorch's ``nn.Linear``, by `linear`.
+    """Returns ``layer(x)``, computed by `linear` where the layer is a plain ``nn.Linear``.
 
-    So the layers of a model stay PyTorch's own, which tools for quantisation and adapters look for and replace.
+    The layers of a model thus stay PyTorch's own, which tools for quantisation and adapters look for and replace.
     """
     if (
         not torch.is_grad_enabled()
-        and is_plain_computation()  # before shapes, which are symbols where they are traced
+        and is_plain_computation()  # before shapes, which are symbolic when traced
         and x.numel() == x.shape[-1]
         and calls_only(layer, nn.Linear.forward)
     ):
@@ -52,7 +52,7 @@ def _is_usable(x: Tensor, weight: Tensor) -> bool:
         x.device.type == weight.device.type == "cpu"
         and x.dtype == weight.dtype == torch.float32
         and not torch.is_autocast_enabled("cpu")
-        and usable("linear", x, weight)  # before shapes, which are symbols where they are traced
+        and usable("linear", x, weight)  # before shapes, which are symbolic when traced
         and weight.dim() == 2
         and x.shape[-1:] == weight.shape[1:]
         and x.numel() == weight.shape[1]

@@ -1,4 +1,4 @@
-"""The one switch of all kernels, and when none may be used."""
+"""The switch of all kernels, and the conditions for their use."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -25,9 +25,9 @@ _off: ContextVar[frozenset[str]] = ContextVar(
 
 @contextmanager
 def without_kernels(*names: str) -> Iterator[None]:
-    """Makes kernels their twins for the duration, in this thread: those named, or all of them.
+    """Replaces kernels with their twins within the block, in this thread: the named ones, or all of them.
 
-    ``TINYGPT2_KERNELS=0`` in the environment does that to all for the whole process.
+    ``TINYGPT2_KERNELS=0`` in the environment does so for all kernels and the whole process.
 
     >>> with without_kernels("dropout"):
     ...     enabled("dropout"), enabled("attention")
@@ -48,7 +48,7 @@ def enabled(name: str) -> bool:
 
 
 def usable(name: str, *tensors: Tensor) -> bool:
-    """Returns whether a kernel may replace its twin: it is on, and these are plain tensors in a plain computation."""
+    """Returns whether a kernel may replace its twin: it is enabled, and the tensors and the computation are plain."""
     if torch.compiler.is_compiling():
         return False
     return (
@@ -59,7 +59,7 @@ def usable(name: str, *tensors: Tensor) -> bool:
 
 
 def is_plain_computation() -> bool:
-    """Returns whether operations compute what they say: nothing traces, compiles, vectorises or fakes them."""
+    """Returns whether operations are executed as written: nothing traces, compiles, vectorises or fakes them."""
     return not (
         torch.compiler.is_compiling()
         or torch._C._len_torch_dispatch_stack()  # noqa: SLF001 - fake tensors, make_fx; there is no other way
@@ -69,9 +69,10 @@ def is_plain_computation() -> bool:
 
 
 def calls_only(module: nn.Module, forward: Callable[..., Any]) -> bool:
-    """Returns whether calling a module runs this ``forward`` of its class on plain weights and nothing else.
+    """Returns whether calling a module runs only this ``forward`` of its class, on plain weights.
 
-    Hooks, an adapter or another module in its place, ``module.compile()`` and a replaced ``forward`` are more.
+    It does not if the module has hooks or a replaced ``forward``, was compiled by ``module.compile()``, or was replaced
+    by an adapter or another module.
     """
     own = vars(module)
     return (

@@ -1,4 +1,4 @@
-"""The keys and values of positions already seen, so that each new token costs one position and not all of them."""
+"""The keys and values of earlier positions, so that each new token costs one position instead of all."""
 
 import torch
 from torch import Tensor
@@ -10,19 +10,19 @@ from tinygpt2.config import GPT2Config
 class KVCache:
     """Keys and values of every block for a batch of sequences.
 
-    The memory is allocated once. Sequences of different lengths stand flush right: row b has ``padding[b]`` unused
-    slots on its left, which are never attended to and do not count as positions, so each row comes out as it would
-    alone. Gradients flow through a cache as through the whole sequence, for which it then keeps the graph; under
-    ``torch.no_grad`` it keeps numbers alone.
+    The memory is allocated once. Sequences of different lengths are aligned on the right: row b has ``padding[b]``
+    unused slots on its left, which are never attended to and do not count as positions, so each row gives the same
+    result as alone. Gradients flow through a cache as through the whole sequence, whose graph it then keeps; under
+    ``torch.no_grad`` it keeps only values.
 
     Args:
-        config: Of the model that will fill it.
+        config: Configuration of the model that will fill it.
         batch_size: Number of sequences, B.
         capacity: Slots per sequence; ``config.context_length`` by default, and at most that.
         padding: (B,) int64, unused slots on the left of each row; ``None`` for none.
-        device: Where the cache lies.
-        dtype: Of the keys and values that are kept; by default that of the first ones that come. The model gets them
-            back in its own, so that ``torch.bfloat16`` halves the memory of a float32 model's cache.
+        device: Device of the cache.
+        dtype: Dtype of the stored keys and values; by default that of the first ones stored. The model gets them back
+            in its own dtype, so ``torch.bfloat16`` halves the memory of a float32 model's cache.
 
     Attributes:
         keys: (n_layer, B, H, capacity, D).
@@ -30,7 +30,7 @@ class KVCache:
         length: Slots filled, the same in every row.
 
     Raises:
-        ValueError: If the capacity is beyond the context length, or ``padding`` is not (B,) counts.
+        ValueError: If the capacity exceeds the context length, or ``padding`` is not (B,) counts.
 
     >>> import torch
     >>> from tinygpt2 import GPT2Model
@@ -64,11 +64,11 @@ class KVCache:
                 f"capacity is {capacity}, but the model has positions for context_length={config.context_length} tokens"
             )
         shape = (config.n_layer, batch_size, config.n_head, capacity, config.head_width)
-        with torch.inference_mode(mode=False):  # what is made in inference mode cannot be written to outside of it
+        with torch.inference_mode(mode=False):  # tensors made in inference mode cannot be written to outside it
             self.keys = torch.zeros(shape, device=device, dtype=dtype)
             self.values = torch.zeros(shape, device=device, dtype=dtype)
         self.length = 0
-        self._takes_dtype = dtype is None  # of the first keys
+        self._takes_dtype = dtype is None  # of the first keys stored
         self._graphs: dict[int, Tensor] = {}  # a block's keys and values, (2, B, H, S, D), where they have gradients
         self._padding: Tensor | None = None
         self.reset(padding)
@@ -84,39 +84,39 @@ class KVCache:
         return self.keys.shape[3]
 
     def reset(self, padding: Tensor | None = None) -> None:
-        """Forgets all that was cached, keeps the memory, and takes a new ``padding``."""
+        """Empties the cache, keeps its memory, and sets a new ``padding``."""
         if padding is not None:
             if padding.shape != (self.batch_size,):
                 raise ValueError(f"padding must have shape ({self.batch_size},), got {tuple(padding.shape)}")
             if padding.dtype not in (torch.int64, torch.int32) or (padding < 0).any():
-                raise ValueError(f"padding must count slots, integers of at least 0, got {padding}")
+                raise ValueError(f"padding must hold integers of at least 0, got {padding}")
         self.length = 0
         self._graphs.clear()
         self._padding = None if padding is None else padding.to(self.keys.device)
 
     def positions(self, n: int) -> Tensor:
-        """Returns the positions of the next ``n`` slots, (1, n), or (B, n) with padding, whose own position is 0."""
+        """Returns the positions of the next ``n`` slots, (1, n), or (B, n) with padding, which has position 0."""
         slots = torch.arange(self.length, self.length + n, device=self.keys.device).unsqueeze(0)  # (1, n)
         return slots if self._padding is None else (slots - self._padding.unsqueeze(1)).clamp(min=0)
 
     def attention_mask(self, n: int) -> Tensor | None:
-        """Returns which slots each of the next ``n`` may see, or ``None`` where attention needs no mask of its own.
+        """Returns which slots each of the next ``n`` may see, or ``None`` where attention needs no explicit mask.
 
         Returns:
             Booleans, (1, 1, n, S) or, with padding, (B, 1, n, S).
         """
         if self._padding is None and (n == 1 or self.length == 0):
-            return None  # one query sees all there is, and a first fill is plainly causal
+            return None  # a single query sees every slot, and the first fill is plainly causal
         keys = torch.arange(self.length + n, device=self.keys.device)  # (S,)
         queries = keys[self.length :].unsqueeze(1)  # (n, 1)
         mask = (keys <= queries).unsqueeze(0)  # (1, n, S)
         if self._padding is not None:
-            # A padding slot sees itself: with nothing to see its softmax would be NaN, and NaN times 0 is NaN.
+            # A padding slot sees itself: otherwise its softmax would be NaN, and NaN times 0 is NaN.
             mask = mask & (keys >= self._padding.view(-1, 1, 1)) | (keys == queries)  # (B, n, S)
         return mask.unsqueeze(1)
 
     def update(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Stores block ``layer``'s next n positions and returns all it has.
+        """Stores the next n positions of block ``layer`` and returns all its positions.
 
         Args:
             layer: Index of the block.
@@ -124,12 +124,12 @@ class KVCache:
             values: (B, H, n, D).
 
         Returns:
-            Keys and values of all slots up to ``length + n``, (B, H, S, D) each: views of the cache, unless they are
-            of another dtype or have gradients.
+            Keys and values of all slots up to ``length + n``, (B, H, S, D) each: views of the cache, unless they
+            have another dtype or gradients.
         """
         if self._takes_dtype:
             self._take_dtype(keys.dtype)
-        if layer in self._graphs:  # what was stored and given up since is no part of it
+        if layer in self._graphs:  # positions that were stored and then discarded are not part of it
             self._graphs[layer] = self._graphs[layer][..., : self.length, :]
         end = self.length + keys.shape[2]
         new_keys, new_values = keys.to(self.keys.dtype), values.to(self.values.dtype)
@@ -149,9 +149,9 @@ class KVCache:
                 self.values = torch.zeros_like(self.values, dtype=dtype)
 
     def _extend_graph(self, layer: int, new: Tensor) -> Tensor:
-        """Returns a block's keys and values with ``new`` (2, B, H, n, D) after them, so that gradients flow through.
+        """Returns a block's keys and values followed by ``new`` (2, B, H, n, D), so that gradients flow through.
 
-        They cannot flow through memory that is written in place. What came without gradients is copied from there.
+        They cannot flow through memory that is written in place. Positions without gradients are copied from there.
         """
         past = self._graphs.get(layer, new[..., :0, :])
         rest = slice(past.shape[-2], self.length)

@@ -1,4 +1,4 @@
-"""Checks of what a model is called with, and of what its call is."""
+"""Checks of a model's inputs and weights."""
 
 from collections.abc import Iterable
 
@@ -11,19 +11,19 @@ from tinygpt2.model.cache import KVCache
 
 
 def check_weight_names(found: Iterable[str], expected: Iterable[str]) -> None:
-    """Raises ``ValueError`` if a model's weights are not those that its class makes, of an adapter for instance."""
+    """Raises ``ValueError`` if a model's weights are not those that its class makes, for instance an adapter's."""
     if differing := sorted(set(found) ^ set(expected)):
         names = ", ".join(differing[:3]) + (f" and {len(differing) - 3} more" if len(differing) > 3 else "")
         raise ValueError(
-            f"the model's weights are not those of its class, so that from_pretrained could not read them: {names}. "
+            f"the model's weights are not those of its class, so from_pretrained could not read them: {names}. "
             "Merge adapters into the model first (peft: merge_and_unload()), save a quantised model before it is "
             "quantised, or save model.state_dict() yourself"
         )
 
 
 def check_inputs(tokens: Tensor, cache: KVCache | None, config: GPT2Config) -> None:
-    """Raises ``ValueError`` if a model of this shape cannot be called so."""
-    if not is_plain_computation():  # values cannot be looked at, and shapes may be symbols
+    """Raises ``ValueError`` if a model of this shape cannot be called with these inputs."""
+    if not is_plain_computation():  # values cannot be read, and shapes may be symbolic
         return
     check_tokens(tokens, config)
     if cache is not None:
@@ -31,7 +31,12 @@ def check_inputs(tokens: Tensor, cache: KVCache | None, config: GPT2Config) -> N
 
 
 def check_tokens(tokens: Tensor, config: GPT2Config) -> None:
-    """Raises ``ValueError`` if ``tokens`` is no input for such a model; values are looked at where that is free."""
+    """Raises an error if ``tokens`` is not an input for such a model; values are read only where that is free.
+
+    Raises:
+        TypeError: If ``tokens`` is not a tensor.
+        ValueError: If its shape, dtype or ids are wrong.
+    """
     if not isinstance(tokens, Tensor):
         raise TypeError(
             f"expected tokens as a tensor of shape (B, T), got {type(tokens).__name__}; pass torch.tensor(...)"
@@ -44,7 +49,7 @@ def check_tokens(tokens: Tensor, config: GPT2Config) -> None:
             f"the model's context_length is {config.context_length}, but {tokens.shape[1]} tokens were given; pass the "
             "last ones, tokens[:, -context_length:], or build the model with a longer context_length"
         )
-    if type(tokens) is Tensor and tokens.device.type == "cpu" and tokens.numel():  # elsewhere it would wait or fail
+    if type(tokens) is Tensor and tokens.device.type == "cpu" and tokens.numel():  # elsewhere this would wait or fail
         lowest, highest = (int(value) for value in tokens.aminmax())
         if lowest < 0 or highest >= config.vocab_size:
             raise ValueError(
@@ -54,7 +59,7 @@ def check_tokens(tokens: Tensor, config: GPT2Config) -> None:
 
 
 def check_cache(tokens: Tensor, cache: KVCache, config: GPT2Config) -> None:
-    """Raises ``ValueError`` if ``tokens`` cannot continue what the cache holds."""
+    """Raises ``ValueError`` if ``tokens`` cannot continue the sequences in the cache."""
     batch, n = tokens.shape
     if batch != cache.batch_size:
         raise ValueError(f"the cache is for a batch of {cache.batch_size}, but {batch} sequences were given")
@@ -64,5 +69,5 @@ def check_cache(tokens: Tensor, cache: KVCache, config: GPT2Config) -> None:
     if cache.length + n > cache.capacity:
         raise ValueError(
             f"the cache has {cache.capacity} slots and {cache.length} are filled, so {n} more tokens do not fit; "
-            "reset it and begin again with the last tokens"
+            "reset it and start again with the last tokens"
         )

@@ -1,8 +1,8 @@
 """GPT-2: embeddings, blocks of attention and MLP, and the head that predicts the next token.
 
-Sources: "Language Models are Unsupervised Multitask Learners" (Radford et al. 2019) and OpenAI's ``gpt-2/src/model.py``
-for what the paper leaves open: the tanh form of GELU, layer norm's epsilon, the scale of the residual projections.
-The names of the parts are those of transformers' GPT-2.
+Sources: "Language Models are Unsupervised Multitask Learners" (Radford et al. 2019) and, for what the paper leaves open
+(the tanh form of GELU, the epsilon of layer norm, the scale of the residual projections), OpenAI's
+``gpt-2/src/model.py``. The modules are named as in transformers' GPT-2.
 """
 
 import math
@@ -55,8 +55,8 @@ class Attention(nn.Module):
             value,
             attn_mask=mask,
             dropout_p=dropout.p if dropout.training else 0.0,
-            # This aligns queries and keys at their first ones: right only where there are as many of both. It is not
-            # asked of the shapes, which are symbols where they are traced.
+            # This aligns the first query with the first key, which is right only if there are as many of both. The
+            # shapes are not compared: they are symbolic when traced.
             is_causal=mask is None and (cache is None or not cache.length),
             seed=dropout.usable_seed,
         )
@@ -81,7 +81,7 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention, then MLP, each on the normalised stream and added to it."""
+    """Attention, then an MLP, each applied to the normalised residual stream and added to it."""
 
     def __init__(self, config: GPT2Config) -> None:
         super().__init__()
@@ -101,7 +101,7 @@ class GPT2Model(nn.Module):
     """GPT-2 with its language-model head, initialised as in the paper.
 
     Args:
-        config: Its shape.
+        config: The shape of the model.
 
     >>> import torch
     >>> shape = GPT2Config(
@@ -122,13 +122,13 @@ class GPT2Model(nn.Module):
         self.drop = Dropout(config.dropout)
         self.h = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.ln_f = nn.LayerNorm(config.n_embd, eps=LAYER_NORM_EPSILON)
-        # With tied weights there is no module for the head, so that nothing is shared: safetensors, FSDP and optimizers
-        # see every tensor once.
+        # With tied weights the head has no module, so that no tensor is shared: safetensors, FSDP and optimizers see
+        # every tensor once.
         self.lm_head = None if config.tie_weights else nn.Linear(config.n_embd, config.vocab_size, bias=False)
         self._initialise()
 
     def _initialise(self) -> None:
-        # Each block adds two branches to the residual stream; scaled so, its variance does not grow with the depth.
+        # Each block adds two branches to the residual stream; this scale keeps its variance from growing with depth.
         residual_std = INITIAL_STD / math.sqrt(2 * self.config.n_layer)
         for name, parameter in self.named_parameters():
             if name.endswith("c_proj.weight"):
@@ -140,18 +140,18 @@ class GPT2Model(nn.Module):
 
     @property
     def head_weight(self) -> Tensor:
-        """Weight of the head, (V, C): when tied, what the token embedding gives for each id."""
+        """The weight of the head, (V, C): when tied, the token embedding of each id."""
         if self.lm_head is not None:
             return self.lm_head.weight
         if type(self.wte).forward is nn.Embedding.forward and "forward" not in vars(self.wte):
             return self.wte.weight
-        # An adapter or a quantised module stands in its place, whose call is the embedding.
+        # An adapter or a quantised module has replaced it; calling that gives the embedding.
         every_id: Tensor = self.wte(torch.arange(self.config.vocab_size, device=self.device))
         return every_id
 
     @property
     def device(self) -> torch.device:
-        """Where the weights lie."""
+        """The device of the weights."""
         return next(self.parameters()).device
 
     @override
@@ -160,10 +160,10 @@ class GPT2Model(nn.Module):
 
         Args:
             tokens: (B, T) int64, each from 0 to V - 1.
-            cache: Where given, ``tokens`` continue what it holds, and are added to it.
+            cache: If given, ``tokens`` continue the sequences in it, and are added to it.
 
         Returns:
-            Logits, (B, T, V), unnormalised log-probabilities, in the dtype of the weights (or of autocast).
+            Logits, (B, T, V), in the dtype of the weights (or of autocast).
 
         Raises:
             ValueError: If ``tokens`` is not (B, T) of integers, has an id outside the vocabulary (checked on the CPU),
@@ -174,8 +174,8 @@ class GPT2Model(nn.Module):
     def last_logits(self, tokens: Tensor, cache: KVCache | None = None) -> Tensor:
         """Returns the logits of the token after the last position, (B, V): ``model(tokens, cache)[:, -1]``.
 
-        Arguments and errors are those of ``forward``. Where calling the model does no more than that, the head is
-        spared the other positions.
+        Arguments and errors are those of ``forward``. Where this is equivalent to calling the model, the head skips
+        the other positions.
         """
         if not (is_plain_computation() and self.splits()):
             logits: Tensor = self(tokens, cache)
@@ -183,10 +183,10 @@ class GPT2Model(nn.Module):
         return self.head(self.hidden_states(tokens, cache)[:, -1])
 
     def splits(self) -> bool:
-        """Returns whether ``hidden_states`` and then the head are provably what calling the model does.
+        """Returns whether ``hidden_states`` followed by the head is provably equivalent to calling the model.
 
-        They are not where a subclass overrides ``forward``, where a hook or an adapter sits on the model or its head,
-        or where the model was compiled. Then only the call itself is right.
+        It is not if a subclass overrides ``forward``, if the model or its head has a hook or an adapter, or if the
+        model was compiled. Then only the call itself is right.
         """
         cls = type(self)
         return (
@@ -203,7 +203,7 @@ class GPT2Model(nn.Module):
         return project(self.lm_head, hidden)
 
     def hidden_states(self, tokens: Tensor, cache: KVCache | None = None) -> Tensor:
-        """Returns what the head reads: the last block's output, normalised.
+        """Returns the input of the head: the last block's output, normalised.
 
         Args:
             tokens: (B, T) int64.
@@ -230,7 +230,7 @@ class GPT2Model(nn.Module):
         return out
 
     def num_parameters(self) -> int:
-        """Returns how many numbers are trained, as published: 124,439,808 for ``"gpt2"``.
+        """Returns the number of trained parameters, as published: 124,439,808 for ``"gpt2"``.
 
         >>> import torch
         >>> with torch.device("meta"):
@@ -244,18 +244,19 @@ class GPT2Model(nn.Module):
         """Returns the model saved in a directory in Hugging Face layout, in evaluation mode, on the CPU.
 
         Weights are converted to PyTorch's default dtype, float32 unless you changed it. Nothing is downloaded and no
-        pickle is read. ``huggingface_hub.snapshot_download("openai-community/gpt2")`` gives a directory to pass.
+        pickle is read. ``huggingface_hub.snapshot_download("openai-community/gpt2")`` returns such a directory.
 
         Args:
-            path: Directory with ``config.json`` and ``model.safetensors``, written by ``save_pretrained``, ours or
-                transformers'.
+            path: Directory with ``config.json`` and ``model.safetensors``, written by ``save_pretrained`` of tinygpt2
+                or transformers.
 
         Raises:
             FileNotFoundError: If the directory or a file is missing.
-            ValueError: If a file is damaged, or holds another model than it says or one that tinygpt2 does not have.
+            ValueError: If a file is damaged, the weights do not match ``config.json``, or tinygpt2 does not support the
+                model.
         """
         config, state = read_pretrained(path)
-        with torch.device("meta"):  # no memory and no random numbers for weights that are about to be replaced
+        with torch.device("meta"):  # no memory and no random numbers for weights that will be replaced
             model = cls(config)
         expected = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
         found = {name: tuple(weight.shape) for name, weight in state.items()}
@@ -264,11 +265,11 @@ class GPT2Model(nn.Module):
             first = names[0]
             raise ValueError(
                 f"the weights in {os.fspath(path)} are not those of its config.json: {first} should be "
-                f"{expected.get(first, 'absent')} and is {found.get(first, 'absent')}"
+                f"{expected.get(first, 'absent')} but is {found.get(first, 'absent')}"
                 + (f"; {len(names)} weights differ" if len(names) > 1 else "")
             )
         dtype = torch.get_default_dtype()
-        # A copy of each: what safetensors gives lies in the file, and would change with it.
+        # Copies: the tensors of safetensors are mapped from the file, and would change with it.
         copies = {
             name: weight.to(dtype, copy=True, memory_format=torch.contiguous_format) for name, weight in state.items()
         }
@@ -276,19 +277,19 @@ class GPT2Model(nn.Module):
         return model.eval()
 
     def save_pretrained(self, path: str | os.PathLike[str], *, tokenizer: Tokenizer | None = None) -> None:
-        """Writes ``config.json`` and ``model.safetensors`` into a directory, which transformers reads as they are.
+        """Writes ``config.json`` and ``model.safetensors`` into a directory; transformers can read them unchanged.
 
-        The directory is made if it is not there. Each file replaces an older one in one step.
+        The directory is created if it does not exist. Each file replaces an older one atomically.
 
         Args:
             path: The directory.
             tokenizer: The one that the model was trained with, written beside the weights for `load_tokenizer`; its
-                end of text is then the one in ``config.json``.
+                end-of-text id is then the one in ``config.json``.
 
         Raises:
-            OSError: If it cannot be written; files that were there are unharmed.
-            ValueError: If the model has weights that ``from_pretrained`` would not read, of an adapter for instance,
-                or the tokenizer cannot be saved.
+            OSError: If it cannot be written; existing files stay intact.
+            ValueError: If the model has weights that ``from_pretrained`` would not read, for instance an adapter's, or
+                the tokenizer cannot be saved.
 
         >>> import tempfile
         >>> shape = GPT2Config(
@@ -315,7 +316,7 @@ class GPT2Model(nn.Module):
 
 
 def model_contents(config: GPT2Config, state: Mapping[str, Tensor], tokenizer: Tokenizer | None) -> Contents:
-    """Returns the bytes of all files of a model's directory, the tokenizer's among them where there is one."""
+    """Returns the contents of all files in a model's directory, including the tokenizer's if there is one."""
     if tokenizer is None:
         return pretrained_contents(config, state)
     return pretrained_contents(config, state, tokenizer.eot_token) | {TOKENIZER_FILE: [tokenizer_content(tokenizer)]}

@@ -1,4 +1,4 @@
-"""Training and evaluation mode, for a while."""
+"""Temporary training and evaluation modes."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,14 +11,14 @@ from torch import nn
 
 @contextmanager
 def evaluation_mode(model: nn.Module, modules: Sequence[nn.Module] | None = None) -> Iterator[None]:
-    """Switches dropout off for the duration, then every module back to the mode it was in.
+    """Switches dropout off within the block, then returns every module to its previous mode.
 
-    Several threads may be inside with one model: the first one in switches, and the last one out switches back.
+    Several threads may share one model: the first to enter switches it, and the last to leave switches it back.
 
     Args:
         model: The model.
-        modules: ``list(model.modules())``, for a caller that enters again and again: walking through a large model
-            takes longer than switching it.
+        modules: ``list(model.modules())``, for a caller that enters repeatedly: traversing a large model takes longer
+            than switching it.
     """
     with _mode(model, modules, training=False):
         yield
@@ -26,10 +26,10 @@ def evaluation_mode(model: nn.Module, modules: Sequence[nn.Module] | None = None
 
 @contextmanager
 def training_mode(model: nn.Module) -> Iterator[None]:
-    """Switches dropout on for the duration, then every module back to the mode it was in.
+    """Switches dropout on within the block, then returns every module to its previous mode.
 
-    An `evaluation_mode` inside it, such as that of a callback which generates, holds until it ends. A model that one
-    thread trains is not for another to generate with: both read the mode from the modules.
+    An `evaluation_mode` inside it, such as that of a callback that generates, takes precedence until it ends. While one
+    thread trains a model, another must not generate with it: both read the mode from the modules.
     """
     with _mode(model, None, training=True):
         yield
@@ -37,16 +37,16 @@ def training_mode(model: nn.Module) -> Iterator[None]:
 
 @dataclass
 class _Hold:
-    """A mode that somebody needs a model to be in."""
+    """A mode that one or more callers hold a model in."""
 
     training: bool
     switched: list[nn.Module]
     holders: int = 0
 
 
-# The holds of each model, the innermost last. Only models that are in use have an entry.
+# The holds of each model, innermost last. Only models in use have an entry.
 _holds: WeakKeyDictionary[nn.Module, list[_Hold]] = WeakKeyDictionary()
-_lock = RLock()  # entered anew where the garbage collector ends a generator that was inside
+_lock = RLock()  # re-entered where the garbage collector closes a generator that was inside
 
 
 @contextmanager
@@ -77,7 +77,7 @@ def _enter(model: nn.Module, modules: Sequence[nn.Module], *, training: bool) ->
 def _leave(model: nn.Module, hold: _Hold) -> None:
     hold.holders -= 1
     holds = _holds[model]
-    # A hold that ends below another one, which only another thread's can, waits for it: its modules are in use.
+    # A hold that ends below another, which must be another thread's, waits for it: its modules are in use.
     while holds and not holds[-1].holders:
         ended = holds.pop()
         for module in ended.switched:

@@ -1,4 +1,4 @@
-"""What is minimised: the only place that knows what the loss of a model is."""
+"""The training objective: the only definition of a model's loss."""
 
 from torch import Tensor, nn
 from typing_extensions import override
@@ -12,10 +12,10 @@ from tinygpt2.model.gpt2 import GPT2Model
 class NextTokenLoss(nn.Module):
     """The summed negative log-likelihood of the next tokens under a model, as a module.
 
-    `train` and `evaluate` call it, and it is what ``torch.compile``, ``DistributedDataParallel`` and ``fully_shard``
-    are to wrap in a loop of your own. The head and the loss are computed as one, without ever holding all logits, where
-    that is provably what calling the model gives; where the model is a subclass with a ``forward`` of its own, or has
-    hooks, adapters or other types on it or on its head, the model is called.
+    `train` and `evaluate` call it; in your own loop, wrap it in ``torch.compile``, ``DistributedDataParallel`` or
+    ``fully_shard``. The head and the loss are computed together, without ever holding all logits, where this is
+    provably equivalent to calling the model. Otherwise the model is called: if it is a subclass with its own
+    ``forward``, or if it or its head has hooks, adapters or other types.
 
     Args:
         model: Any module from tokens (B, T) to logits (B, T, V), such as a `GPT2Model`.
@@ -42,8 +42,8 @@ class NextTokenLoss(nn.Module):
 
         Args:
             inputs: (B, T) int64.
-            targets: (B, T) int64; those of -100 do not count.
-            scale: Such as 1 over the number of targets that count in all micro-batches of a step.
+            targets: (B, T) int64; targets of -100 do not count.
+            scale: For instance 1 over the number of targets that count in all micro-batches of a step.
 
         Raises:
             ValueError: If the model cannot be called with ``inputs``, the shapes do not fit, or, on a CPU, a target is
