@@ -222,5 +222,5 @@ def test_wrong_arguments_are_told() -> None:
         evaluate(Bigram(), batches, max_batches=0)
     with pytest.raises(TypeError, match="max_batches must be an integer"):
         evaluate(Bigram(), batches, max_batches=True)
-    with pytest.raises(ValueError, match=r"batch 0 should have one shape, \(B, T\), and have \(2, 3\) and \(2, 2\)"):
+    with pytest.raises(ValueError, match=r"batch 0 should have one shape, \(B, T\), but have \(2, 3\) and \(2, 2\)"):
         evaluate(Bigram(), [(batches[0][0], batches[0][1][:, :2])])

@@ -43,4 +43,4 @@ def test_tokens_of_another_tokenizer_are_one_line(
     assert main(["train", str(ours), *map(str, tune)]) == 0
     fails(["tokenize", tmp_path / "none", "--out", tmp_path / "x"], "No such file")
     nowhere = ["tokenize", text_file, "--out", tmp_path / "x", "--model", tmp_path / "none"]
-    fails(nowhere, "none: there is no such directory of a model")
+    fails(nowhere, "none: there is no such model directory")

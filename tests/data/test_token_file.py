@@ -98,7 +98,7 @@ def test_a_loader_takes_the_file_as_it_is(tmp_path: Path) -> None:
         assert inputs.equal(same_inputs)
         assert targets.equal(same_targets)
     assert len(make_dataloader(file.tokens[:100], batch_size=1, context_length=9).dataset) == 11  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="has ids of a vocabulary of 50257, the tokenizer has 4"):
+    with pytest.raises(ValueError, match="has ids of a vocabulary of 50257, but the tokenizer has 4"):
         make_dataloader(file, batch_size=3, context_length=8, tokenizer=CharTokenizer("abc"))
 
 
@@ -107,8 +107,8 @@ def test_a_file_that_is_something_else_is_told(tmp_path: Path) -> None:
     damaged = {
         "a text": (b"Once upon a time", "not a file of tokens"),
         "nothing": (b"", "not a file of tokens"),
-        "cut off": (good[:-1], "should have .* bytes and has"),
-        "longer": (good + b"x", "should have .* bytes and has"),
+        "cut off": (good[:-1], "should have .* bytes but has"),
+        "longer": (good + b"x", "should have .* bytes but has"),
         "half a header": (good[:100], "not a file of tokens"),
         "another type": (good.replace(b"<u2", b"<f2"), "not a file of tokens"),
     }

@@ -92,7 +92,7 @@ def test_gpt2s_tokenizer_is_saved_by_its_name_and_comes_back_as_the_one_there_is
             id="a gap before the end of text, as o200k_base has it",
         ),
         pytest.param(
-            encoding({**BYTE_RANKS, b"ab": 300}, {END_OF_TEXT: 301}), "other ids of its tokens", id="a gap within"
+            encoding({**BYTE_RANKS, b"ab": 300}, {END_OF_TEXT: 301}), "different token ids", id="a gap within"
         ),
         pytest.param(
             encoding(BYTE_RANKS, {END_OF_TEXT: 256, "<|user|>": 257}), "<|user|>", id="two special tokens"
@@ -255,7 +255,7 @@ def test_a_tokenizer_with_more_tokens_than_its_model_is_refused(tmp_path: Path) 
         write(tmp_path, "config.json", {"vocab_size": size})
         assert load_tokenizer(tmp_path) == CharTokenizer("abcdefgh")
     write(tmp_path, "config.json", {"vocab_size": 8})
-    with pytest.raises(ValueError, match=rf"{TOKENIZER_FILE} has 9 tokens and .* a vocab_size of 8"):
+    with pytest.raises(ValueError, match=rf"{TOKENIZER_FILE} has 9 tokens, but .* a vocab_size of 8"):
         load_tokenizer(tmp_path)
 
 
@@ -295,13 +295,13 @@ def test_a_tokenizer_with_more_tokens_than_its_model_is_refused(tmp_path: Path) 
 )
 def test_a_file_that_is_no_tokenizer_is_refused_by_name(tmp_path: Path, content: object) -> None:
     write(tmp_path, TOKENIZER_FILE, content)
-    with pytest.raises(ValueError, match=rf"{TOKENIZER_FILE} is not a tokenizer of tinygpt2"):
+    with pytest.raises(ValueError, match=rf"{TOKENIZER_FILE} is not a tinygpt2 tokenizer"):
         load_tokenizer(tmp_path)
 
 
 def test_a_file_that_is_not_utf8_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / TOKENIZER_FILE).write_bytes('{"type": "characters", "characters": "你好"}'.encode("gb18030"))
-    with pytest.raises(ValueError, match=rf"{TOKENIZER_FILE} is not a tokenizer of tinygpt2"):
+    with pytest.raises(ValueError, match=rf"{TOKENIZER_FILE} is not a tinygpt2 tokenizer"):
         load_tokenizer(tmp_path)
 
 

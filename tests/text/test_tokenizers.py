@@ -267,7 +267,7 @@ def test_an_unknown_character_is_told_with_its_position() -> None:
         CharTokenizer("你好世").encode_ordinary("你世界")
 
 
-@pytest.mark.parametrize(("characters", "message"), [("", "at least one"), ("你好你", "'你' comes twice")])
+@pytest.mark.parametrize(("characters", "message"), [("", "at least one"), ("你好你", "'你' occurs twice")])
 def test_wrong_characters_are_refused(characters: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         CharTokenizer(characters)

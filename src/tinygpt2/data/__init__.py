@@ -1,1 +1,1 @@
-"""From token ids to batches."""
+"""Data sets and batches of token ids."""

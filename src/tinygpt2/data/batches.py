@@ -1,4 +1,4 @@
-"""Batches in the one form that the library computes with."""
+"""Conversion of batches to the form that the library uses."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -18,13 +18,13 @@ def as_batch(batch: Any, name: str = "a batch") -> Batch:  # noqa: ANN401 - what
     """Returns a batch as inputs and targets.
 
     Args:
-        batch: (inputs, targets), both (B, T) integer tensors; or, as Hugging Face means it, a mapping with
-            ``input_ids`` and ``labels``, (B, T) each, in which label t is token t itself, or -100 where it does not
-            count: the labels are shifted here. An ``attention_mask`` may mark padding on the right.
-        name: Of the batch, for errors.
+        batch: (inputs, targets), both (B, T) integer tensors; or, in the convention of Hugging Face, a mapping with
+            ``input_ids`` and ``labels``, (B, T) each, in which label t is token t itself, or -100 if it does not count:
+            the labels are shifted here. An ``attention_mask`` may mark padding on the right.
+        name: Name of the batch, for error messages.
 
     Raises:
-        TypeError: If it is anything else.
+        TypeError: If the batch has another form.
         ValueError: If the shapes do not fit.
 
     >>> ids = torch.tensor([[5, 6, 7]])
@@ -36,7 +36,7 @@ def as_batch(batch: Any, name: str = "a batch") -> Batch:  # noqa: ANN401 - what
     if not (isinstance(batch, tuple | list | Tensor) and len(batch) == 2):
         items = f" of {len(batch)}" if isinstance(batch, tuple | list) else ""
         raise TypeError(
-            f"{name} should be (inputs, targets), or a dict of input_ids and labels, and is a "
+            f"{name} should be (inputs, targets), or a dict of input_ids and labels, but is a "
             f"{type(batch).__name__}{items}; map your loader's batches to such pairs"
         )
     inputs, targets = batch
@@ -69,7 +69,7 @@ def _integers(name: str, **pair: object) -> Batch:
         if not isinstance(value, Tensor):
             kind = f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")
             raise TypeError(
-                f"the {part} of {name} should be a tensor, (B, T) int64, and are a {kind}; convert them, for instance "
+                f"the {part} of {name} should be a tensor, (B, T) int64, but are a {kind}; convert them, for instance "
                 "with torch.as_tensor(...)"
             )
         if value.is_floating_point() or value.dim() != 2:
@@ -79,7 +79,7 @@ def _integers(name: str, **pair: object) -> Batch:
     (first, one), (second, other) = ((part, value) for part, value in pair.items() if isinstance(value, Tensor))
     if one.shape != other.shape:
         raise ValueError(
-            f"the {first} and {second} of {name} should have one shape, (B, T), and have {tuple(one.shape)} and "
+            f"the {first} and {second} of {name} should have one shape, (B, T), but have {tuple(one.shape)} and "
             f"{tuple(other.shape)}"
         )
     return one.long(), other.long()

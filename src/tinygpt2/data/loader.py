@@ -1,4 +1,4 @@
-"""From text to batches: reading, cleaning, splitting, cutting into windows, shuffling."""
+"""Loaders of shuffled batches of windows."""
 
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
@@ -22,13 +22,12 @@ if TYPE_CHECKING:
 
 
 class Loader(Protocol):
-    """Batches that can be read again and again: a ``DataLoader``, or as little as a list of (inputs, targets).
+    """Batches that can be read repeatedly: a ``DataLoader``, or simply a list of (inputs, targets).
 
-    A batch is (inputs, targets), both (B, T) int64, or a dict of ``input_ids`` and ``labels`` as Hugging Face means
-    them. More is optional: ``len()``, without which `train` needs ``max_steps``; ``set_epoch(epoch)`` here or on
-    ``sampler``, to choose an order; ``state_dict()`` and ``load_state_dict()``, JSON values from which the next
-    ``iter()`` goes on, so that resuming reads nothing twice; ``identity()``, JSON values that tell one data set from
-    another.
+    A batch is (inputs, targets), both (B, T) int64, or a dict of ``input_ids`` and ``labels`` in the convention of
+    Hugging Face. The rest is optional: ``len()``, without which `train` needs ``max_steps``; ``set_epoch(epoch)``, here
+    or on ``sampler``, to choose an order; ``state_dict()`` and ``load_state_dict()``, JSON values from which the next
+    ``iter()`` continues, so that resuming reads nothing twice; ``identity()``, JSON values that identify the data set.
     """
 
     def __iter__(self) -> Iterator[Any]:
@@ -47,17 +46,17 @@ def make_dataloader(
     tokenizer: Tokenizer | None = None,
     seed: int = 0,
 ) -> DataLoader[Batch]:
-    """Returns a PyTorch ``DataLoader`` of (inputs, targets), both (B, T) int64, the targets one token to the right.
+    """Returns a PyTorch ``DataLoader`` of (inputs, targets), both (B, T) int64, the targets shifted by one token.
 
     Args:
-        source: A text, or token ids in one dimension: a list, tensor or NumPy array, also a memory-mapped one, or a
+        source: A text, or one-dimensional token ids: a list, a tensor, a NumPy array (also a memory-mapped one) or a
             `TokenFile`.
         batch_size: Windows per batch, B.
         context_length: Tokens per window, T.
-        stride: Distance between the beginnings of two windows; ``context_length`` by default.
-        shuffle: Whether each epoch has an order of its own, a pure function of ``seed`` and the epoch.
+        stride: Distance between the starts of successive windows; ``context_length`` by default.
+        shuffle: Whether each epoch has its own order, a pure function of ``seed`` and the epoch.
         drop_last: Whether to leave out a last batch with fewer than B windows.
-        tokenizer: What encodes a text, `gpt2_tokenizer` by default; ids, where it is given, must be in its vocabulary.
+        tokenizer: Encodes a text, `gpt2_tokenizer` by default; if given with ids, they must be in its vocabulary.
         seed: Seed of the shuffling.
 
     Raises:
@@ -81,13 +80,15 @@ def make_dataloader(
     n_vocab = tokenizer.n_vocab if tokenizer is not None else None
     if isinstance(source, TokenFile):
         if n_vocab not in (None, source.n_vocab):
-            raise ValueError(f"{source.path} has ids of a vocabulary of {source.n_vocab}, the tokenizer has {n_vocab}")
-        n_vocab = None  # its ids were made by that tokenizer: no need to read all of it
+            raise ValueError(
+                f"{source.path} has ids of a vocabulary of {source.n_vocab}, but the tokenizer has {n_vocab}"
+            )
+        n_vocab = None  # that tokenizer made its ids: there is no need to read them all
     dataset = TokenDataset(source, context_length=context_length, stride=stride, n_vocab=n_vocab)
     if drop_last and len(dataset) < batch_size:
         raise ValueError(
-            f"the text has only {len(dataset)} windows of {context_length} tokens, less than a batch of {batch_size}, "
-            "and drop_last=True leaves out smaller ones; pass a smaller batch_size, context_length or stride, "
+            f"the text has only {len(dataset)} windows of {context_length} tokens, fewer than a batch of {batch_size}, "
+            "and drop_last=True leaves out smaller batches; pass a smaller batch_size, context_length or stride, "
             "or drop_last=False"
         )
     return _WindowLoader(
@@ -101,7 +102,7 @@ def make_dataloader(
 
 
 class _WindowLoader(DataLoader[Batch]):
-    """A ``DataLoader`` that works under ``torch.set_default_device``: its seed is drawn where its generator is."""
+    """A ``DataLoader`` that works under ``torch.set_default_device``: it draws its seed on its generator's device."""
 
     @override
     def __iter__(self) -> "_BaseDataLoaderIter":
@@ -110,6 +111,6 @@ class _WindowLoader(DataLoader[Batch]):
 
 
 def _as_it_is(batch: Any) -> Batch:  # noqa: ANN401 - DataLoader's own type promises a list of samples
-    """Collates nothing: `TokenDataset` gathers a whole batch at once."""
+    """Returns the batch unchanged: `TokenDataset` gathers a whole batch at once."""
     inputs, targets = batch
     return inputs, targets

@@ -13,8 +13,8 @@ from tinygpt2._internal.random import seeded_generator
 class EpochSampler(IndexSampler[int]):
     """The order of a data set's items, a pure function of (seed, epoch).
 
-    Iterating goes on to the next epoch by itself, so a plain loop sees another order each time; ``set_epoch`` chooses
-    one. Lightning and accelerate call it, as they do for PyTorch's ``DistributedSampler``.
+    Each iteration advances to the next epoch, so a plain loop sees a new order each time; ``set_epoch`` chooses an
+    epoch. Lightning and accelerate call it, as they do for PyTorch's ``DistributedSampler``.
 
     Args:
         size: Number of items.
@@ -36,7 +36,7 @@ class EpochSampler(IndexSampler[int]):
         self.start = 0
 
     def set_epoch(self, epoch: int, *, start: int = 0) -> None:
-        """Makes the next iteration that of epoch ``epoch``, counted from 0, without its first ``start`` items."""
+        """Sets the epoch of the next iteration, counted from 0, which skips its first ``start`` items."""
         self.epoch = check_int("epoch", epoch, minimum=0)
         self.start = check_int("start", start, minimum=0)
 
@@ -50,5 +50,5 @@ class EpochSampler(IndexSampler[int]):
         if not self.shuffle:
             return iter(range(start, self.size))
         order = torch.randperm(self.size, generator=seeded_generator(self.seed, epoch), device="cpu")
-        # In pieces: as Python integers the order of a large corpus would take several times its memory.
+        # In pieces: as Python integers, the order of a large corpus would take several times the memory.
         return (i for piece in torch.split(order[start:], 4096) for i in piece.tolist())

@@ -1,4 +1,4 @@
-"""Corpora larger than memory: text files become one file of token ids, which is read where it lies."""
+"""Files of token ids, memory-mapped for corpora larger than memory."""
 
 import copy
 import hashlib
@@ -23,30 +23,30 @@ _MAGIC = b"tinygpt2 tokens\n"
 _HEADER = 512  # bytes: the magic, then JSON, then spaces
 _PIECE = 1 << 20  # characters that a thread encodes at a time
 
-# Where a text can be cut so that its parts have the tokens of the whole: GPT-2's pattern never takes white space after
-# anything else, nor a sign after a letter, whatever comes before or behind. Letters and signs here are among those that
-# every version of Unicode has, so that Python and tiktoken agree on them.
+# Where a text can be cut without changing its tokens: GPT-2's pattern never matches whitespace after anything else, nor
+# a sign after a letter, whatever the context. The letters and signs here are in every version of Unicode, so that
+# Python and tiktoken agree on them.
 _CUT = re.compile(r"\S(?=[ \n])|[\u4e00-\u9fa5](?=[\uff0c\u3002\uff01\uff1f\uff1b\uff1a\u3001])")
 
 
 class TokenFile:
-    """A file of token ids, made by `tokenize_to_file` and read by memory mapping: a slice reads what it shows, no more.
+    """A memory-mapped file of token ids, made by `tokenize_to_file`.
 
-    `make_dataloader` takes one as it is, or a part of it: ``tokens[:1_000_000]``.
+    `make_dataloader` takes one, or a part of one: ``tokens[:1_000_000]``.
 
     Attributes:
-        path: Where it is.
-        tokens: (N,) uint16, or uint32 where the vocabulary needs it; mapped into memory and not writable.
+        path: The path of the file.
+        tokens: (N,) uint16, or uint32 if the vocabulary needs it; memory-mapped and read-only.
         n_vocab: Size of the vocabulary of the tokenizer that made it.
-        sha256: Of all ids as they are in the file.
-        begin: Index in the file of the first of ``tokens``: 0, but for a part such as ``tokens[1000:]``.
+        sha256: Hash of all ids, as stored in the file.
+        begin: Index in the file of the first of ``tokens``: 0, except for a part such as ``tokens[1000:]``.
 
     Args:
         path: A file that `tokenize_to_file` wrote.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is not a file of tokens, or is cut off.
+        ValueError: If it is not a file of tokens, or is truncated.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as directory:
@@ -72,7 +72,7 @@ class TokenFile:
         self.begin = 0
         expected, size = _HEADER + count * dtype.itemsize, self.path.stat().st_size
         if size != expected:
-            raise ValueError(f"{self.path} is damaged: it should have {expected:,} bytes and has {size:,}")
+            raise ValueError(f"{self.path} is damaged: it should have {expected:,} bytes but has {size:,}")
         self.tokens: npt.NDArray[np.integer[Any]] = np.memmap(
             self.path, dtype=dtype, mode="r", offset=_HEADER, shape=(count,)
         )
@@ -94,14 +94,14 @@ class TokenFile:
         return f"TokenFile({os.fspath(self.path)!r}, {len(self):,} tokens)"
 
     def identity(self) -> dict[str, object]:
-        """Returns what tells these tokens from others, without reading them: the hash of the file, and which part."""
+        """Returns what identifies these tokens, without reading them: the file's hash, and the part."""
         return {"file": self.sha256, "begin": self.begin, "tokens": len(self)}
 
     def verify(self) -> None:
-        """Reads all of the file.
+        """Reads the whole file and checks its hash.
 
         Raises:
-            ValueError: If it is not what was written.
+            ValueError: If the file is damaged.
         """
         digest = hashlib.sha256()
         with self.path.open("rb") as file:
@@ -125,20 +125,20 @@ def tokenize_to_file(
     tokenizer: Tokenizer | None = None,
     threads: int | None = None,
 ) -> TokenFile:
-    """Encodes texts into a file of token ids, a piece at a time on every core.
+    """Encodes texts into a file of token ids, in pieces on every core.
 
-    The ids are those of all the text in one. No more than a few megabytes of it are in memory, unless it has a stretch
-    without a space or line break as long as that. The file appears, whole, when all is done.
+    The ids are those of the whole text encoded at once. At most a few megabytes of it are in memory, unless it has a
+    longer stretch without spaces and line breaks. The file appears only when it is complete.
 
     Args:
-        source: Texts (``str``), UTF-8 files (``pathlib.Path``), or both; they are joined as they are.
-        out: File to write; one that is there is replaced.
-        tokenizer: `gpt2_tokenizer` by default. GPT-2's, one trimmed from it and `CharTokenizer` use every core; another
-            one, of which it is not known where a text can be cut, encodes all text at once.
-        threads: How many to encode with; as many as there are cores by default.
+        source: Texts (``str``), UTF-8 files (``pathlib.Path``), or both; they are joined without separators.
+        out: File to write; an existing one is replaced.
+        tokenizer: `gpt2_tokenizer` by default. GPT-2's, one trimmed from it, and `CharTokenizer` use every core; any
+            other encodes the whole text at once, since it is not known where its text can be cut.
+        threads: Number of threads that encode; the number of cores by default.
 
     Raises:
-        FileNotFoundError: If there is no such file; other ``OSError`` if one cannot be read or written.
+        FileNotFoundError: If a file does not exist; other ``OSError`` if one cannot be read or written.
         ValueError: If a file is not UTF-8, or there is no text.
 
     >>> import tempfile
@@ -174,10 +174,10 @@ def tokenize_to_file(
 
 def _parse(header: bytes) -> dict[str, Any]:
     if not header.startswith(_MAGIC):
-        raise ValueError("it begins otherwise")
+        raise ValueError("it does not begin like one")
     content = json.loads(header[len(_MAGIC) :])
     if content["dtype"] not in ("<u2", "<u4") or not isinstance(content["tokens"], int) or content["tokens"] < 1:
-        raise ValueError("its header makes no sense")
+        raise ValueError("its header is invalid")
     return dict(content)
 
 
@@ -191,7 +191,7 @@ def _characters(source: Iterable[str | os.PathLike[str]]) -> Iterator[str]:
 
 
 def _pieces(text: Iterable[str], tokenizer: Tokenizer) -> Iterator[str]:
-    """Yields the text cut where that changes no token, in pieces of about a megabyte where it has such places."""
+    """Yields the text in pieces of about a megabyte where possible, cut where that changes no token."""
     waiting, begin = "", 0
     wanted = _PIECE
     for part in text:
@@ -215,7 +215,7 @@ def _can_be_cut(tokenizer: Tokenizer) -> bool:
 
 
 def _last_cut(text: str, begin: int, end: int) -> int | None:
-    """Returns the last place between two others at which ``text`` can be cut."""
+    """Returns the last place between ``begin`` and ``end`` at which ``text`` can be cut."""
     for first in (max(begin, end - 1000), begin):
         places = [match.end() for match in _CUT.finditer(text, first, end)]
         if places:
@@ -224,7 +224,7 @@ def _last_cut(text: str, begin: int, end: int) -> int | None:
 
 
 def _in_order(pieces: Iterator[str], tokenizer: Tokenizer, threads: int) -> Iterator[npt.NDArray[np.integer[Any]]]:
-    """Yields the ids of each piece, encoded ahead on several threads: tiktoken lets go of Python's lock."""
+    """Yields the ids of each piece, encoded ahead on several threads: tiktoken releases the GIL."""
 
     def encode(piece: str) -> npt.NDArray[np.integer[Any]]:
         if isinstance(tokenizer, tiktoken.Encoding):

@@ -24,16 +24,16 @@ class TokenDataset(Dataset[Batch]):
     tail too short for a window is left out.
 
     Args:
-        tokens: Token ids, one-dimensional, of any integer type. A NumPy array, also a memory-mapped one, a `TokenFile`,
+        tokens: Token ids, one-dimensional, of any integer type. A NumPy array (also a memory-mapped one), a `TokenFile`
             or a tensor on the CPU is not copied.
         context_length: Tokens in a window, T.
-        stride: Distance between the beginnings of two windows; ``context_length`` by default, so that every token is a
-            target once. A smaller one makes the windows overlap.
-        n_vocab: Where given, every id must be less.
+        stride: Distance between the starts of successive windows; ``context_length`` by default, so that every token is
+            a target once. With a smaller one the windows overlap.
+        n_vocab: If given, every id must be less than this.
 
     Raises:
         TypeError: If the tokens are not integers.
-        ValueError: If they are not one-dimensional, too few for one window, or outside the vocabulary.
+        ValueError: If they are not one-dimensional, are too few for one window, or are outside the vocabulary.
 
     >>> dataset = TokenDataset(range(6), context_length=3, stride=2)
     >>> len(dataset)
@@ -52,7 +52,7 @@ class TokenDataset(Dataset[Batch]):
     ) -> None:
         self.context_length = check_int("context_length", context_length)
         self.stride = context_length if stride is None else check_int("stride", stride)
-        self.identity: dict[str, object] | None = None  # where it is known without reading all tokens
+        self.identity: dict[str, object] | None = None  # if it is known without reading all tokens
         if isinstance(tokens, TokenFile):
             self.identity, tokens = tokens.identity(), tokens.tokens
         self.tokens = _as_token_array(tokens)
@@ -60,7 +60,7 @@ class TokenDataset(Dataset[Batch]):
             shorter = f"context_length={len(self.tokens) - 1} or less, or " if len(self.tokens) > 1 else ""
             raise ValueError(
                 f"context_length is {context_length}, which needs at least {context_length + 1} tokens (targets are "
-                f"one further), but the text has only {len(self.tokens)}; pass {shorter}a longer text"
+                f"shifted by one), but the text has only {len(self.tokens)}; pass {shorter}a longer text"
             )
         _check_ids(self.tokens, n_vocab)
         self._window = np.arange(context_length + 1)
@@ -75,9 +75,9 @@ class TokenDataset(Dataset[Batch]):
         return inputs[0], targets[0]
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
-        """Returns the windows of a batch gathered at once, both (B, T) int64; what a ``DataLoader`` calls.
+        """Returns the windows of a batch, gathered at once, both (B, T) int64; a ``DataLoader`` calls this.
 
-        PyTorch's own ``default_collate`` stacks the pair into (2, B, T), which unpacks into the same two.
+        PyTorch's ``default_collate`` stacks the pair into (2, B, T), which unpacks into the same two tensors.
         """
         wanted = np.asarray(indices, dtype=np.int64)
         outside = wanted[(wanted < -len(self)) | (wanted >= len(self))]
@@ -85,12 +85,12 @@ class TokenDataset(Dataset[Batch]):
             raise IndexError(f"window {outside[0]} of {len(self)}")
         starts = wanted % len(self) * self.stride
         windows = self.tokens[starts[:, None] + self._window]  # (B, T + 1)
-        # astype copies, so that masking targets in place does not reach the inputs.
+        # astype copies, so that masking targets in place does not change the inputs.
         return torch.from_numpy(windows[:, :-1].astype(np.int64)), torch.from_numpy(windows[:, 1:].astype(np.int64))
 
 
 def _as_token_array(tokens: "Sequence[int] | Tensor | TokenArray") -> TokenArray:
-    """Returns a one-dimensional integer array, sharing memory with ``tokens`` where that is possible."""
+    """Returns a one-dimensional integer array that shares memory with ``tokens`` where possible."""
     array = tokens.detach().cpu().numpy() if isinstance(tokens, Tensor) else np.asanyarray(tokens)
     if array.ndim != 1:
         fix = "; for (1, T) pass tokens[0]" if array.ndim == 2 else ""

@@ -1,1 +1,1 @@
-"""From text to token ids and back."""
+"""Texts and tokenizers."""

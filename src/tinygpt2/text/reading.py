@@ -1,4 +1,4 @@
-"""Texts: read as UTF-8, cleaned, split."""
+"""Reading, cleaning and splitting of texts."""
 
 import codecs
 import os
@@ -10,13 +10,13 @@ from typing import NoReturn
 from tinygpt2._internal.checks import check_number
 from tinygpt2._internal.files import PathLike
 
-_PIECE = 8 << 20  # bytes that are read at a time
+_PIECE = 8 << 20  # bytes to read at a time
 
 
 def sample_text() -> str:
-    """Returns the article that comes with the package: the First World War, in about 90,000 characters.
+    """Returns the built-in sample text: an article on the First World War, of about 90,000 characters.
 
-    It was written for tinygpt2 and is under the package's licence.
+    It was written for tinygpt2 and has the package's licence.
 
     >>> sample_text().splitlines()[0]
     'The First World War'
@@ -25,11 +25,11 @@ def sample_text() -> str:
 
 
 def read_text(path: str | os.PathLike[str]) -> str:
-    r"""Reads a text file as UTF-8, whatever the platform's locale; a byte order mark goes, ``\r\n`` becomes ``\n``.
+    r"""Returns a UTF-8 text file, whatever the locale; drops a byte order mark and turns ``\r\n`` into ``\n``.
 
     Raises:
         FileNotFoundError: If there is no such file; other ``OSError`` if it cannot be read.
-        ValueError: If the file is not UTF-8, with the offset of the first byte that is not.
+        ValueError: If the file is not UTF-8, with the offset of the first invalid byte.
 
     >>> import pathlib, tempfile
     >>> with tempfile.TemporaryDirectory() as directory:
@@ -42,7 +42,7 @@ def read_text(path: str | os.PathLike[str]) -> str:
 
 
 def clean_text(text: str) -> str:
-    r"""Strips white space from both ends of every line and drops the lines that are then empty.
+    r"""Strips whitespace from both ends of every line and drops lines that are then empty.
 
     >>> clean_text("  one \n\n\t two\n")
     'one\ntwo'
@@ -52,7 +52,7 @@ def clean_text(text: str) -> str:
 
 
 def split_text(text: str, train_ratio: float = 0.8) -> tuple[str, str]:
-    """Splits a text in two at a character: the first part to train on, the rest to validate on.
+    """Splits a text at a character into a first part to train on and the rest to validate on.
 
     Args:
         text: Any text of at least two characters.
@@ -75,10 +75,10 @@ def split_text(text: str, train_ratio: float = 0.8) -> tuple[str, str]:
 
 
 class Utf8Reader:
-    r"""A UTF-8 file in pieces of text; a byte order mark goes, ``\r\n`` becomes ``\n``.
+    r"""A UTF-8 file as pieces of text, without a byte order mark and with ``\r\n`` turned into ``\n``.
 
     Raises:
-        ValueError: While it is read, if the file is not UTF-8, with the offset of the first byte that is not.
+        ValueError: During iteration, if the file is not UTF-8, with the offset of the first invalid byte.
     """
 
     def __init__(self, path: PathLike) -> None:
@@ -88,7 +88,7 @@ class Utf8Reader:
         """Yields the text."""
         decoder = codecs.getincrementaldecoder("utf-8")()
         read, begun = 0, False
-        held = ""  # a carriage return at the end of a piece waits for what follows
+        held = ""  # a carriage return at the end of a piece waits for the next piece
         with self.path.open("rb") as file:
             while True:
                 content = file.read(_PIECE)
@@ -109,5 +109,5 @@ class Utf8Reader:
         raise ValueError(
             f"{self.path} is not UTF-8: byte 0x{byte:02x} at offset {offset}; "
             "save it as UTF-8 in your editor, or convert it: iconv -f GB18030 -t UTF-8 old.txt > new.txt "
-            "(with the encoding that it has after -f)"
+            "(with its actual encoding after -f)"
         ) from None

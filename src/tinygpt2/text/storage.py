@@ -1,4 +1,4 @@
-"""Tokenizers on the disk: ours, and those of others as far as they are GPT-2's."""
+"""Tokenizers on disk: tinygpt2's own format, and GPT-2's tokenizer in the formats of other libraries."""
 
 import base64
 import errno
@@ -16,7 +16,7 @@ from tinygpt2.text.tokenizers import END_OF_TEXT, CharTokenizer, Tokenizer, byte
 
 TOKENIZER_FILE = "tinygpt2_tokenizer.json"
 
-_LIMIT = 64 << 20  # bytes; the largest vocabularies there are have 3 MB, and what a hostile file can cost stays bounded
+_LIMIT = 64 << 20  # bytes; the largest known vocabularies have 3 MB, and a hostile file can cost only so much
 _CONFIG_LIMIT = 1 << 20
 
 _THEIR_VOCABULARIES = ("tokenizer.json", "vocab.json")
@@ -26,17 +26,17 @@ _FIX = "save_tokenizer(tokenizer, directory), or model.save_pretrained(directory
 
 
 def save_tokenizer(tokenizer: Tokenizer, directory: PathLike) -> None:
-    """Writes a tokenizer into a model's directory, in one step, for `load_tokenizer`.
+    """Writes a tokenizer into a model's directory, atomically, for `load_tokenizer`.
 
     Args:
-        tokenizer: A `CharTokenizer`, or a ``tiktoken.Encoding`` whose ids run from 0 without a gap and whose one
+        tokenizer: A `CharTokenizer`, or a ``tiktoken.Encoding`` whose ids run from 0 without a gap and whose only
             special token, the end of text, is the last.
-        directory: Of the model that was trained with it.
+        directory: Directory of the model that was trained with it.
 
     Raises:
-        OSError: If it cannot be written; a file that was there is unharmed.
+        OSError: If it cannot be written; an existing file stays intact.
         TypeError: If it is another kind of tokenizer.
-        ValueError: If `load_tokenizer` would not give back the same tokenizer.
+        ValueError: If `load_tokenizer` would not return the same tokenizer.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as directory:
@@ -49,11 +49,11 @@ def save_tokenizer(tokenizer: Tokenizer, directory: PathLike) -> None:
 
 
 def tokenizer_content(tokenizer: Tokenizer) -> bytes:
-    """Returns what `save_tokenizer` writes, after it was read back as the same tokenizer.
+    """Returns what `save_tokenizer` writes, after checking that it reads back as the same tokenizer.
 
     Raises:
-        TypeError: If it is another kind of tokenizer than a ``tiktoken.Encoding`` or a `CharTokenizer`.
-        ValueError: If it cannot be read back, with what would be different.
+        TypeError: If it is neither a ``tiktoken.Encoding`` nor a `CharTokenizer`.
+        ValueError: If it does not read back as the same tokenizer, with the differences.
     """
     if isinstance(tokenizer, CharTokenizer):
         described: dict[str, object] = {"type": "characters", "characters": tokenizer.characters}
@@ -71,8 +71,9 @@ def tokenizer_content(tokenizer: Tokenizer) -> bytes:
         raise ValueError(f"cannot save {_name(tokenizer)}: {error}") from error
     if differences:
         raise ValueError(
-            f"cannot save {_name(tokenizer)}, since it would come back as another: {'; '.join(differences)}. "
-            f"The ids of an encoding must run from 0 without a gap, the last the only special token, {END_OF_TEXT}"
+            f"cannot save {_name(tokenizer)}, since it would read back as another: {'; '.join(differences)}. "
+            f"The ids of an encoding must run from 0 without a gap, and the last must be its only special token, "
+            f"{END_OF_TEXT}"
         )
     return content
 
@@ -92,15 +93,15 @@ def _name(tokenizer: "tiktoken.Encoding | CharTokenizer") -> str:
 def _differences(
     tokenizer: "tiktoken.Encoding | CharTokenizer", other: "tiktoken.Encoding | CharTokenizer"
 ) -> list[str]:
-    """Returns what two tokenizers do not have in common."""
+    """Returns the differences between two tokenizers."""
     if isinstance(tokenizer, CharTokenizer) or isinstance(other, CharTokenizer):
         return [] if tokenizer == other else [f"{type(other).__name__} instead of {type(tokenizer).__name__}"]
     ours, theirs = _facts(tokenizer), _facts(other)
     found = [f"{name} {theirs[name]} instead of {value}" for name, value in ours.items() if value != theirs[name]]
     if tokenizer._mergeable_ranks != other._mergeable_ranks:  # noqa: SLF001
-        found.append("other ids of its tokens")
+        found.append("different token ids")
     if tokenizer._pat_str != other._pat_str:  # noqa: SLF001
-        found.append("another pattern that cuts the text")
+        found.append("a different split pattern")
     return found
 
 
@@ -117,15 +118,15 @@ def _facts(encoding: tiktoken.Encoding) -> dict[str, object]:
 def load_tokenizer(directory: PathLike) -> "tiktoken.Encoding | CharTokenizer":
     """Returns the tokenizer of the model in a directory.
 
-    It is the one that `save_tokenizer` wrote there. A directory that has none, OpenAI's own GPT-2 for instance, has
-    GPT-2's tokenizer if its ``config.json`` and the vocabularies of other libraries in it say so.
+    It is the one that `save_tokenizer` wrote there. If there is none, as with OpenAI's own GPT-2, it is GPT-2's
+    tokenizer, provided that ``config.json`` and any vocabularies of other libraries in the directory match it.
 
     Args:
-        directory: Of a model, a checkpoint or a run.
+        directory: Directory of a model, a checkpoint or a run.
 
     Raises:
         FileNotFoundError: If there is no such directory.
-        ValueError: If the directory does not say which tokenizer it is, or says it wrongly.
+        ValueError: If the directory does not identify a tokenizer, or its files contradict each other.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as directory:
@@ -136,7 +137,7 @@ def load_tokenizer(directory: PathLike) -> "tiktoken.Encoding | CharTokenizer":
     """
     directory = Path(directory)
     if not directory.is_dir():
-        raise FileNotFoundError(errno.ENOENT, "there is no such directory of a model", str(directory))
+        raise FileNotFoundError(errno.ENOENT, "there is no such model directory", str(directory))
     size = _vocabulary_size(directory)
     if not (directory / TOKENIZER_FILE).exists():
         _check_gpt2(directory, size)
@@ -144,15 +145,15 @@ def load_tokenizer(directory: PathLike) -> "tiktoken.Encoding | CharTokenizer":
     tokenizer = _read(directory / TOKENIZER_FILE)
     if size is not None and tokenizer.n_vocab > size:
         raise ValueError(
-            f"{directory / TOKENIZER_FILE} has {tokenizer.n_vocab:,} tokens and the model beside it, says "
-            f"{CONFIG_FILE}, a vocab_size of {size:,}: it is not this model's. Save the one that it was trained with: "
+            f"{directory / TOKENIZER_FILE} has {tokenizer.n_vocab:,} tokens, but the model's {CONFIG_FILE} has a "
+            f"vocab_size of {size:,}: it is not this model's tokenizer. Save the one that the model was trained with: "
             f"{_FIX}"
         )
     return tokenizer
 
 
 def _vocabulary_size(directory: Path) -> int | None:
-    """Returns the size of a model's vocabulary; ``None`` where there is no model."""
+    """Returns the size of a model's vocabulary; ``None`` if there is no model."""
     path = directory / CONFIG_FILE
     if not path.exists():
         return None
@@ -166,15 +167,15 @@ def _vocabulary_size(directory: Path) -> int | None:
 
 
 def _check_gpt2(directory: Path, size: int | None) -> None:
-    """Raises ``ValueError`` unless what is in a model's directory says that its tokenizer is GPT-2's."""
+    """Raises ``ValueError`` unless the files in a model's directory show that its tokenizer is GPT-2's."""
     expected = gpt2_tokenizer().n_vocab
     if size != expected:
         model = (
             f"has no {CONFIG_FILE}" if size is None else f"has a vocab_size of {size:,} where GPT-2's is {expected:,}"
         )
         raise ValueError(
-            f"{directory} has no {TOKENIZER_FILE}, and {model}, so that its tokenizer is not known; save the one that "
-            f"the model was trained with: {_FIX}"
+            f"{directory} has no {TOKENIZER_FILE}, and {model}, so its tokenizer is unknown; save the one that the "
+            f"model was trained with: {_FIX}"
         )
     for name in _NEVER_GPT2S:
         if (directory / name).exists():
@@ -187,13 +188,13 @@ def _check_gpt2(directory: Path, size: int | None) -> None:
 def _foreign(directory: Path, name: str) -> ValueError:
     return ValueError(
         f"{directory} has no {TOKENIZER_FILE}, and the vocabulary in {name} is not GPT-2's: tinygpt2 does not read "
-        "that kind of tokenizer. Encode with the library that it is of, and pass the ids to make_dataloader or "
+        "that kind of tokenizer. Encode with the library that it belongs to, and pass the ids to make_dataloader or "
         "generate"
     )
 
 
 def _their_vocabulary(path: Path) -> object:
-    """Returns the ids by their tokens, as Hugging Face writes them, without tokens that were added later."""
+    """Returns ids by token, in Hugging Face's notation, without tokens that were added later."""
     try:
         content = read_json(path, limit=_LIMIT, links=True)
     except ValueError as error:
@@ -202,7 +203,7 @@ def _their_vocabulary(path: Path) -> object:
     vocabulary = model.get("vocab") if isinstance(model, dict) else None
     if not isinstance(vocabulary, dict):
         return None
-    return {token: i for token, i in vocabulary.items() if token != END_OF_TEXT}  # which some have as an added one
+    return {token: i for token, i in vocabulary.items() if token != END_OF_TEXT}  # an added token in some files
 
 
 def _gpt2_vocabulary() -> dict[str, int]:
@@ -214,7 +215,7 @@ def _read(path: Path) -> "tiktoken.Encoding | CharTokenizer":
         return _built(read_json(path, limit=_LIMIT, links=True))
     except (ValueError, TypeError, KeyError) as error:
         reason = f"it has no {error}" if isinstance(error, KeyError) else error
-        raise ValueError(f"{path} is not a tokenizer of tinygpt2: {reason}") from error
+        raise ValueError(f"{path} is not a tinygpt2 tokenizer: {reason}") from error
 
 
 def _built(content: Mapping[str, Any]) -> "tiktoken.Encoding | CharTokenizer":
@@ -227,24 +228,24 @@ def _built(content: Mapping[str, Any]) -> "tiktoken.Encoding | CharTokenizer":
         case "byte pairs":
             return byte_pair_encoding(_text(content, "name"), _text(content, "pattern"), _tokens(content["tokens"]))
         case other:
-            raise ValueError(f"its type is {other!r} where 'characters', 'gpt2' or 'byte pairs' was expected")
+            raise ValueError(f"its type should be 'characters', 'gpt2' or 'byte pairs' but is {other!r}")
 
 
 def _text(content: Mapping[str, Any], name: str) -> str:
     value = content[name]
     if not isinstance(value, str):
-        raise TypeError(f"{name} should be a text and is {value!r:.60}")
+        raise TypeError(f"{name} should be a string but is {value!r:.60}")
     return value
 
 
 def _tokens(encoded: object) -> list[bytes]:
     if not isinstance(encoded, list):
-        raise TypeError(f"tokens should be a list and is {encoded!r:.60}")
+        raise TypeError(f"tokens should be a list but is {encoded!r:.60}")
     tokens = [base64.b64decode(token, validate=True) for token in encoded]
     if len(set(tokens)) != len(tokens):
-        raise ValueError("a token comes twice")
+        raise ValueError("a token occurs twice")
     if b"" in tokens:
         raise ValueError("a token is empty")
     if not {bytes([byte]) for byte in range(256)} <= set(tokens):
-        raise ValueError("the token of a single byte is missing")  # tiktoken would panic at a text that has it
+        raise ValueError("the token of a single byte is missing")  # tiktoken would panic on a text that has it
     return tokens

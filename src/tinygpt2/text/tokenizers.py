@@ -1,4 +1,4 @@
-"""From text to token ids and back: GPT-2's vocabulary, which the package carries, or one token a character."""
+"""Tokenizers: GPT-2's, whose vocabulary is built in, or one token per character."""
 
 import hashlib
 from collections.abc import Iterable, Sequence
@@ -15,15 +15,15 @@ END_OF_TEXT = "<|endoftext|>"
 
 _MERGES_SHA256 = "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5"
 
-# How GPT-2 cuts a text before it merges: contractions, then words, numbers and other signs with the space before them,
-# then white space. The same language as the pattern in OpenAI's encoder.py, with possessive quantifiers, since nothing
-# that follows can make a shorter run match: no backtracking on long runs.
+# How GPT-2 splits a text before it merges: contractions, then words, numbers and other signs, each with the space
+# before it, then whitespace. It is equivalent to the pattern in OpenAI's encoder.py, but with possessive quantifiers,
+# which avoid backtracking on long runs: nothing that follows could make a shorter run match.
 _SPLIT_PATTERN = r"'(?:s|t|re|ve|m|ll|d)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"
 
 
 @runtime_checkable
 class Tokenizer(Protocol):
-    """What tinygpt2 asks of a tokenizer. A plain ``tiktoken.Encoding`` has all of it.
+    """The tokenizer interface that tinygpt2 needs. A plain ``tiktoken.Encoding`` has it.
 
     >>> isinstance(gpt2_tokenizer(), Tokenizer)
     True
@@ -33,7 +33,7 @@ class Tokenizer(Protocol):
 
     @property
     def n_vocab(self) -> int:
-        """Number of token ids, V; every id is less."""
+        """Number of token ids, V; every id is less than V."""
         ...
 
     @property
@@ -54,9 +54,9 @@ class Tokenizer(Protocol):
 def gpt2_tokenizer() -> tiktoken.Encoding:
     """Returns GPT-2's tokenizer: byte-level BPE with 50,257 tokens (Sennrich et al. 2016; GPT-2 paper, section 2.2).
 
-    It is built from the vocabulary inside the package on the first call and kept; nothing is downloaded. Any text comes
-    back from ``decode`` as it went in. English has about 4.5 characters a token; Chinese takes about two tokens a
-    character, since its characters are three bytes each and few of them have a token of their own.
+    It is built from the vocabulary in the package on the first call and cached; nothing is downloaded. ``decode``
+    restores any encoded text exactly. English has about 4.5 characters per token; Chinese has about two tokens per
+    character, since a character takes three bytes and few have a token of their own.
 
     Raises:
         RuntimeError: If the vocabulary file of the installed package is damaged.
@@ -70,12 +70,12 @@ def gpt2_tokenizer() -> tiktoken.Encoding:
 
 
 def _gpt2_tokens() -> list[bytes]:
-    """Returns the tokens in the order of their ranks: the 256 bytes in GPT-2's order, then one token a merge."""
+    """Returns the tokens in the order of their ranks: the 256 bytes in GPT-2's order, then one token per merge."""
     content = files("tinygpt2").joinpath("assets/gpt2_merges.bpe").read_bytes()
     if (digest := hashlib.sha256(content).hexdigest()) != _MERGES_SHA256:
         raise RuntimeError(
-            f"the vocabulary in the tinygpt2 package is damaged: its SHA-256 is {digest} where {_MERGES_SHA256} was "
-            "expected; reinstall tinygpt2"
+            f"the vocabulary in the tinygpt2 package is damaged: its SHA-256 should be {_MERGES_SHA256} but is "
+            f"{digest}; reinstall tinygpt2"
         )
     byte_of = {sign: byte for byte, sign in _signs().items()}
     merges = content.decode("utf-8").splitlines()[1:]  # the first line is a version
@@ -85,9 +85,9 @@ def _gpt2_tokens() -> list[bytes]:
 
 @cache
 def _signs() -> dict[int, str]:
-    """Returns the visible character that GPT-2's files have for each byte, in the order of the bytes' ids.
+    """Returns the visible character that stands for each byte in GPT-2's files, in the order of the bytes' ids.
 
-    It is the byte itself where Latin-1 shows it, else the next one from U+0100 on.
+    It is the Latin-1 character of the byte if that is visible, else the next character from U+0100.
     """
     visible = [byte for byte in range(256) if chr(byte).isprintable() and chr(byte) != " "]
     others = [byte for byte in range(256) if byte not in visible]
@@ -95,7 +95,7 @@ def _signs() -> dict[int, str]:
 
 
 def visible(token: bytes) -> str:
-    """Returns a token as GPT-2's files, and Hugging Face's, write it.
+    """Returns a token in the notation of GPT-2's and Hugging Face's files.
 
     >>> visible(b" world")
     'Ġworld'
@@ -104,7 +104,7 @@ def visible(token: bytes) -> str:
 
 
 def byte_pair_encoding(name: str, pattern: str, tokens: Sequence[bytes]) -> tiktoken.Encoding:
-    """Returns the encoding with these tokens in the order of their ranks, and the end of text after them."""
+    """Returns the encoding with these tokens, in the order of their ranks, followed by the end-of-text token."""
     return tiktoken.Encoding(
         name=name,
         pat_str=pattern,
@@ -116,13 +116,13 @@ def byte_pair_encoding(name: str, pattern: str, tokens: Sequence[bytes]) -> tikt
 
 @dataclass(frozen=True)
 class CharTokenizer:
-    """One token a character, for small vocabularies: a few dozen ids in English, a few thousand in Chinese.
+    """A tokenizer with one token per character: a few dozen ids for English, a few thousand for Chinese.
 
     Attributes:
-        characters: The characters, each once; the place of one is its id. The end-of-text token follows as the last id.
+        characters: The characters, each once; the index of each is its id. The end-of-text token has the last id.
 
     Raises:
-        ValueError: If there are no characters, or one comes twice.
+        ValueError: If there are no characters, or one occurs twice.
 
     >>> tokenizer = CharTokenizer.from_text("你好，世界")
     >>> tokenizer.n_vocab
@@ -140,7 +140,7 @@ class CharTokenizer:
         ids = {char: i for i, char in enumerate(self.characters)}
         if len(ids) != len(self.characters):
             twice = next(char for char in ids if self.characters.count(char) > 1)
-            raise ValueError(f"the characters of a CharTokenizer must differ, but {twice!r} comes twice; "
+            raise ValueError(f"the characters of a CharTokenizer must differ, but {twice!r} occurs twice; "
                              "use CharTokenizer.from_text(text)")  # fmt: skip
         object.__setattr__(self, "_ids", ids)
 
@@ -155,7 +155,7 @@ class CharTokenizer:
 
     @property
     def n_vocab(self) -> int:
-        """Number of token ids, V: one a character, and the end of text."""
+        """Number of token ids, V: one per character, and the end-of-text token."""
         return len(self.characters) + 1
 
     @property
@@ -205,7 +205,7 @@ def tensor_to_text(tokens: Tensor, tokenizer: Tokenizer) -> str:
 
     Args:
         tokens: (T,) or (1, T), any integer dtype.
-        tokenizer: The one that made the ids.
+        tokenizer: The one that encoded the text.
 
     Raises:
         ValueError: If ``tokens`` holds more than one sequence.
@@ -217,6 +217,6 @@ def tensor_to_text(tokens: Tensor, tokenizer: Tokenizer) -> str:
     if not (tokens.dim() == 1 or (tokens.dim() == 2 and tokens.shape[0] == 1)):
         raise ValueError(
             f"expected the ids of one text, of shape (T,) or (1, T), got {tuple(tokens.shape)}; "
-            "for a batch call this for each row"
+            "for a batch, call this for each row"
         )
     return tokenizer.decode(tokens.flatten().tolist())

@@ -1,4 +1,4 @@
-"""Vocabularies fitted to a text."""
+"""Vocabularies trimmed to a text."""
 
 from itertools import pairwise
 
@@ -8,15 +8,15 @@ from tinygpt2.text.tokenizers import byte_pair_encoding
 
 
 def trim_vocabulary(tokenizer: tiktoken.Encoding, text: str) -> tiktoken.Encoding:
-    """Returns a tokenizer with only the tokens that ``text`` needs, so that a model of it is smaller and much faster.
+    """Returns a tokenizer with only the tokens that ``text`` needs, which makes a model smaller and much faster.
 
-    A text of 90,000 characters uses a tenth of GPT-2's tokens, and in a small model the head that predicts them is most
-    of the work. The text is cut as before. Any other text can still be encoded, and comes back as it was: all single
-    bytes stay, and words that ``text`` does not have are cut smaller. The ids are new ones.
+    A text of 90,000 characters uses a tenth of GPT-2's tokens, and in a small model the head takes most of the
+    computation. The text is split into the same tokens as before, with new ids. Any other text can still be encoded and
+    decoded exactly: all single bytes stay, and words that ``text`` does not have are split into smaller tokens.
 
     Args:
-        tokenizer: Such as `gpt2_tokenizer`.
-        text: What the model will be trained on.
+        tokenizer: For instance `gpt2_tokenizer`.
+        text: The text that the model will be trained on.
 
     >>> text = "Byte pairs, byte by byte, from GPT-2's own merges."
     >>> whole, trimmed = gpt2_tokenizer(), trim_vocabulary(gpt2_tokenizer(), text)
@@ -34,7 +34,7 @@ def trim_vocabulary(tokenizer: tiktoken.Encoding, text: str) -> tiktoken.Encodin
 
 
 def _merged_on_the_way(token: bytes, ranks: dict[bytes, int]) -> set[bytes]:
-    """Returns every token that byte-pair encoding forms on the way from single bytes to ``token``, itself included."""
+    """Returns every token that byte-pair encoding forms on the way from single bytes to ``token``, inclusive."""
     parts = [token[i : i + 1] for i in range(len(token))]
     formed = set()
     while len(parts) > 1:
