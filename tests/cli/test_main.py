@@ -54,11 +54,11 @@ def test_wrong_usage_exits_with_2(arguments: list[str], capsys: pytest.CaptureFi
 @pytest.mark.parametrize(
     ("flag", "value", "expected"),
     [
-        ("--epochs", "0", "expected a whole number of at least 1, got '0'"),
+        ("--epochs", "0", "expected an integer of at least 1, got '0'"),
         ("--dropout", "1", "expected a number of at least 0 and less than 1, got '1'"),
         ("--learning-rate", "0", "expected a number greater than 0, got '0'"),
         ("--train-ratio", "1", "expected a number greater than 0 and less than 1, got '1'"),
-        ("--keep", "1", "expected a whole number of at least 2, got '1'"),
+        ("--keep", "1", "expected an integer of at least 2, got '1'"),
     ],
 )
 def test_wrong_usage_says_what_was_expected(

@@ -386,12 +386,12 @@ def test_a_run_that_cannot_be_resumed_is_one_line(
         ({"preset": {"n_layer": 1}}, ["preset must be one of"]),
         ({"schedule": None}, ["schedule must be one of 'constant', 'cosine', got None"]),
         ({"files": "fox.txt"}, ["files must be a list, got 'fox.txt'"]),
-        ({"files": [1]}, ["each of files must be a text, got 1"]),
-        ({"sample_prompt": ["The"]}, ["sample_prompt must be a text, got ['The']"]),
+        ({"files": [1]}, ["each of files must be a string, got 1"]),
+        ({"sample_prompt": ["The"]}, ["sample_prompt must be a string, got ['The']"]),
         ({"keep": 1}, ["keep must be at least 2, got 1"]),
         ({"run": "rm"}, ["there is no option 'run'; expected files, preset"]),
         ({"traceback": True}, ["there is no option 'traceback'"]),
-        ({"sample_prompt": [[0] * 10_000]}, ["sample_prompt must be a text, got [[0, 0,", "..."]),
+        ({"sample_prompt": [[0] * 10_000]}, ["sample_prompt must be a string, got [[0, 0,", "..."]),
     ],
 )
 def test_options_that_were_damaged_are_one_line_which_names_them(
@@ -409,7 +409,7 @@ def test_options_that_were_damaged_are_one_line_which_names_them(
     [
         ("", "is not JSON"),
         ("[]", "is not a JSON object"),
-        ('{"seed": 1, "seed": 2}', "a key comes twice"),
+        ('{"seed": 1, "seed": 2}', "a key occurs twice"),
         ("[" * 100_000, "options.json"),
         ('{"sample_prompt": "' + "a" * (1 << 20) + '"}', "larger than 1,048,576 bytes"),
     ],

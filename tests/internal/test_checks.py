@@ -41,14 +41,14 @@ def test_what_a_text_spells_is_accepted_and_plain(check: Check, text: str, value
 @pytest.mark.parametrize(
     ("check", "texts", "description"),
     [
-        (Int(), ["0", "-1", "1.0", "1e3", "", "one", "nan"], "a whole number of at least 1"),
-        (Int(minimum=0, maximum=7), ["8", "-1"], "a whole number of at least 0 and at most 7"),
+        (Int(), ["0", "-1", "1.0", "1e3", "", "one", "nan"], "an integer of at least 1"),
+        (Int(minimum=0, maximum=7), ["8", "-1"], "an integer of at least 0 and at most 7"),
         (Number(), ["-0.1", "nan", "inf", "fast", ""], "a number of at least 0"),
         (PROBABILITY, ["0", "1.5", "nan"], "a number greater than 0 and at most 1"),
         (DROPOUT, ["1", "-1"], "a number of at least 0 and less than 1"),
         (Choice(("a", "b")), ["c", "", "A"], "one of a, b"),
         (Bool(), ["yes", "1", ""], "true or false"),
-        (Optional(Int()), ["0", "None"], "a whole number of at least 1"),
+        (Optional(Int()), ["0", "None"], "an integer of at least 1"),
         (
             Pair(DROPOUT),
             ["0.9", "0.9,1", "0.9,0.9,0.9", ","],

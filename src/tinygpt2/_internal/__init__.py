@@ -1,1 +1,1 @@
-"""What every part needs and nobody outside: checks, files, signals, devices."""
+"""Internal helpers of all packages: checks, files, signals, devices, random numbers."""

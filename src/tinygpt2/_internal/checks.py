@@ -1,7 +1,7 @@
-"""Checks of a user's arguments, so that every message says what was expected, what came and the fix.
+"""Checks of arguments, whose messages say what was expected, what was given, and how to fix it.
 
-A function checks one argument. An object is a range that is stated once and read by all who need it: it checks a value,
-reads one from a command line, and describes itself.
+A function checks one argument. An object is a range that is defined once and used everywhere: it checks a value, parses
+one from the command line, and describes itself.
 """
 
 import json
@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 def check_int(name: str, value: object, *, minimum: int = 1, maximum: int | None = None) -> int:
-    """Returns ``value`` as an ``int`` if it is an integer, NumPy's too, in the range; a bool is not one."""
+    """Returns ``value`` as an ``int`` if it is an integer, including NumPy's, in the range; a bool is rejected."""
     try:
         number = _as_int(value)
     except TypeError:
@@ -35,7 +35,7 @@ def _as_int(value: object) -> int:
 
 
 def _is_bool(value: object) -> bool:
-    """Returns whether a value is a bool of Python, or one of NumPy's or PyTorch's, which may pass as an integer."""
+    """Returns whether a value is a bool of Python, NumPy or PyTorch, which could pass as an integer."""
     return isinstance(value, bool) or str(getattr(value, "dtype", "")).endswith("bool")
 
 
@@ -55,12 +55,12 @@ def check_number(
     above_minimum: bool = False,
     below_maximum: bool = False,
 ) -> float:
-    """Returns ``value`` as a ``float`` if it is a finite number in the range, either end left out on request."""
+    """Returns ``value`` as a ``float`` if it is a finite number in the range; either end can be excluded."""
     if not isinstance(value, Real) or _is_bool(value):
         raise TypeError(f"{name} must be a number, got {value!r} ({type(value).__name__})")
     try:
         number = float(value)
-    except OverflowError:  # an integer of hundreds of digits
+    except OverflowError:  # an integer with hundreds of digits
         number = math.inf
     low = number > minimum if above_minimum else number >= minimum
     high = number < maximum if below_maximum else number <= maximum
@@ -88,20 +88,20 @@ class Check(Protocol):
 
     @property
     def description(self) -> str:
-        """What is expected, as a noun: ``"a whole number of at least 1"``."""
+        """The expected value, as a noun phrase: ``"an integer of at least 1"``."""
         ...
 
     def check(self, name: str, value: object, /) -> Any:  # noqa: ANN401 - of the range's own type
-        """Returns ``value`` as a plain one of Python; raises ``TypeError`` or ``ValueError`` if it is another."""
+        """Returns ``value`` as a plain Python value; raises ``TypeError`` or ``ValueError`` if it is out of range."""
         ...
 
     def parse(self, text: str, /) -> Any:  # noqa: ANN401
-        """Returns the value that a text spells; raises ``ValueError`` if it spells none."""
+        """Returns the value that a text denotes; raises ``ValueError`` if it denotes none."""
         ...
 
 
 def check_fields(config: object, ranges: Mapping[str, Check]) -> None:
-    """Checks the fields of a frozen dataclass, and makes NumPy's numbers in them plain ones."""
+    """Checks the fields of a frozen dataclass, and converts NumPy's numbers in them to plain ones."""
     for name, expected in ranges.items():
         object.__setattr__(config, name, expected.check(name, getattr(config, name)))
 
@@ -119,16 +119,16 @@ class Int:
 
     @property
     def description(self) -> str:
-        """What is expected."""
+        """The expected value."""
         upper = "" if self.maximum is None else f" and at most {self.maximum}"
-        return f"a whole number of at least {self.minimum}{upper}"
+        return f"an integer of at least {self.minimum}{upper}"
 
     def check(self, name: str, value: object) -> int:
         """Returns ``value`` as an ``int``."""
         return check_int(name, value, minimum=self.minimum, maximum=self.maximum)
 
     def parse(self, text: str) -> int:
-        """Returns the number that a text spells."""
+        """Returns the number that a text denotes."""
         try:
             return self.check("", int(text))
         except ValueError:
@@ -137,7 +137,7 @@ class Int:
 
 @dataclass(frozen=True, kw_only=True)
 class Number:
-    """The finite numbers from ``minimum`` to ``maximum``, either end left out on request."""
+    """The finite numbers from ``minimum`` to ``maximum``; either end can be excluded."""
 
     minimum: float = 0.0
     maximum: float = math.inf
@@ -146,7 +146,7 @@ class Number:
 
     @property
     def description(self) -> str:
-        """What is expected."""
+        """The expected value."""
         interval = _interval(
             self.minimum, self.maximum, above_minimum=self.above_minimum, below_maximum=self.below_maximum
         )
@@ -164,7 +164,7 @@ class Number:
         )
 
     def parse(self, text: str) -> float:
-        """Returns the number that a text spells."""
+        """Returns the number that a text denotes."""
         try:
             return self.check("", float(text))
         except ValueError:
@@ -179,7 +179,7 @@ class Choice:
 
     @property
     def description(self) -> str:
-        """What is expected."""
+        """The expected value."""
         return f"one of {', '.join(self.choices)}"
 
     def check(self, name: str, value: object) -> str:
@@ -204,7 +204,7 @@ class Bool:
         return check_bool(name, value)
 
     def parse(self, text: str) -> bool:
-        """Returns what a text says."""
+        """Returns the bool that a text denotes."""
         if text not in ("true", "false"):
             raise _refused(text, self)
         return text == "true"
@@ -212,14 +212,14 @@ class Bool:
 
 @dataclass(frozen=True)
 class Text:
-    """Any text."""
+    """Any string."""
 
-    description: str = "a text"
+    description: str = "a string"
 
     def check(self, name: str, value: object) -> str:
-        """Returns ``value``, a text."""
+        """Returns ``value``, a string."""
         if not isinstance(value, str):
-            raise TypeError(f"{name} must be a text, got {value!r} ({type(value).__name__})")
+            raise TypeError(f"{name} must be a string, got {value!r} ({type(value).__name__})")
         return value
 
     def parse(self, text: str) -> str:
@@ -229,13 +229,13 @@ class Text:
 
 @dataclass(frozen=True)
 class Optional:
-    """What another range has, or ``None``."""
+    """A value of another range, or ``None``."""
 
     inner: Check
 
     @property
     def description(self) -> str:
-        """What is expected of a value that is there."""
+        """The expected value, other than ``None``."""
         return self.inner.description
 
     def check(self, name: str, value: object) -> Any:  # noqa: ANN401 - of the other range's type
@@ -243,23 +243,23 @@ class Optional:
         return None if value is None else self.inner.check(name, value)
 
     def parse(self, text: str) -> Any:  # noqa: ANN401
-        """Returns the value that a text spells, never ``None``."""
+        """Returns the value that a text denotes, never ``None``."""
         return self.inner.parse(text)
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two values of another range, as a tuple; JSON has lists alone."""
+    """Two values of another range, as a tuple; any iterable is accepted, since JSON has only lists."""
 
     inner: Check
 
     @property
     def description(self) -> str:
-        """What is expected."""
+        """The expected value."""
         return f"two values, each {self.inner.description}"
 
     def check(self, name: str, value: object) -> tuple[Any, Any]:
-        """Returns both as plain values of Python."""
+        """Returns both as plain Python values."""
         if isinstance(value, str | bytes) or not isinstance(value, Iterable):
             raise TypeError(f"{name} must be two values, got {value!r} ({type(value).__name__})")
         values = tuple(value)
@@ -269,7 +269,7 @@ class Pair:
         return first, second
 
     def parse(self, text: str) -> tuple[Any, Any]:
-        """Returns the two values that a text such as ``"0.9,0.95"`` spells."""
+        """Returns the two values that a text such as ``"0.9,0.95"`` denotes."""
         try:
             return self.check("", [self.inner.parse(part) for part in text.split(",")])
         except ValueError:
@@ -284,17 +284,17 @@ class Many:
 
     @property
     def description(self) -> str:
-        """What is expected."""
+        """The expected value."""
         return f"a list, each {self.inner.description}"
 
     def check(self, name: str, value: object) -> tuple[Any, ...]:
-        """Returns all as plain values of Python."""
+        """Returns all as plain Python values."""
         if not isinstance(value, list | tuple):
             raise TypeError(f"{name} must be a list, got {value!r} ({type(value).__name__})")
         return tuple(self.inner.check(f"each of {name}", each) for each in value)
 
     def parse(self, text: str) -> tuple[Any, ...]:
-        """Returns the one value that a text spells; a command line has a text for each."""
+        """Returns the one value that a text denotes; a command line has one text per value."""
         return (self.inner.parse(text),)
 
 

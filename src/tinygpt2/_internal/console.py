@@ -1,4 +1,4 @@
-"""Lines for a person who watches."""
+"""Lines for a person watching the terminal."""
 
 import sys
 
@@ -6,6 +6,6 @@ from tqdm import tqdm
 
 
 def write_line(line: str) -> None:
-    """Writes a line to stderr, above the progress bar where there is one."""
+    """Writes a line to stderr, above the progress bar if there is one."""
     tqdm.write(line, file=sys.stderr)
     sys.stderr.flush()

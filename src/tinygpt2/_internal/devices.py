@@ -1,4 +1,4 @@
-"""Where a model computes, in which precision, and compiled or not."""
+"""Device, precision and compilation of a model's computation."""
 
 import warnings
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def choose_device(device: torch.device | str | None = None) -> torch.device:
-    """Returns the device asked for, or else the best there is: CUDA, then MPS, then the CPU.
+    """Returns the given device, or else the best available one: CUDA, then MPS, then the CPU.
 
     Raises:
         ValueError: If PyTorch does not know the device, or this machine does not have it.
@@ -30,25 +30,25 @@ def choose_device(device: torch.device | str | None = None) -> torch.device:
     try:
         chosen = torch.device(device)
         torch.empty(0, device=chosen)
-    except (RuntimeError, AssertionError) as error:  # PyTorch's, for an unknown name and for a missing device
+    except (RuntimeError, AssertionError) as error:  # from PyTorch, for an unknown name or a missing device
         raise ValueError(f"there is no device {str(device)!r} here; available: {', '.join(available)}") from error
     return chosen
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """Returns the context in which a forward pass has this precision on this device; weights stay as they are."""
+    """Returns the context in which a forward pass has this precision on this device; weights do not change."""
     bf16 = precision == "bf16" or (precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported())
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16)
 
 
 class Compiled(nn.Module):
-    """A module whose calls are compiled; where that fails, a warning, and from then on the module's own calls.
+    """A module whose calls are compiled; if that fails, it warns and calls the module uncompiled from then on.
 
-    Compiling happens at the first calls, and where it fails there is no saying how: no C++ compiler, no Triton, a
-    version of Python that is too new. If the module itself fails, its error is raised.
+    Compilation happens at the first calls, and can fail with any error: no C++ compiler, no Triton, a version of Python
+    that is too new. If the module itself fails, its error is raised.
 
     Args:
-        module: Any.
+        module: Any module.
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -66,7 +66,7 @@ class Compiled(nn.Module):
             try:
                 return self._attempts[0](*args)
             except Exception as error:  # noqa: BLE001 - a compiler may fail in any way
-                result = self.module(*args)  # or fails itself, and that is the error to report
+                result = self.module(*args)  # or fails itself, which is the error to report
                 self._give_up(error)
                 return result
         return self.module(*args)

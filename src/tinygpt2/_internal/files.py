@@ -1,4 +1,4 @@
-"""Reading and writing files so that text is UTF-8 everywhere and nothing half-written is ever seen."""
+"""Files that are never seen half-written, with text in UTF-8."""
 
 import hashlib
 import json
@@ -15,19 +15,19 @@ from typing import Any
 
 PathLike = str | os.PathLike[str]
 
-_PIECE = 8 << 20  # bytes that are hashed and written, or read, at a time
+_PIECE = 8 << 20  # bytes to hash and write, or to read, at a time
 
 
 @dataclass(frozen=True)
 class Digest:
-    """What a file holds, without the content."""
+    """The size and hash of a file's content."""
 
     size: int
     sha256: str
 
 
 def write_file(path: Path, chunks: Iterable[memoryview | bytes]) -> Digest:
-    """Writes a file and returns what it should hold, once it has reached the disk."""
+    """Writes a file and returns the digest of its content once this has reached the disk."""
     size, sha256 = 0, hashlib.sha256()
     with path.open("wb", buffering=0) as file:
         for chunk in chunks:
@@ -42,7 +42,7 @@ def write_file(path: Path, chunks: Iterable[memoryview | bytes]) -> Digest:
 
 
 def digest_file(path: Path) -> Digest:
-    """Reads a file and returns what it holds.
+    """Reads a file and returns the digest of its content.
 
     Raises:
         ValueError: If it is not a regular file: a link may lead anywhere, and a pipe never ends.
@@ -57,7 +57,7 @@ def digest_file(path: Path) -> Digest:
 
 
 def check_regular(path: Path) -> int:
-    """Returns the size of a regular file; raises ``ValueError`` if it is anything else, a link for instance."""
+    """Returns the size of a regular file; raises ``ValueError`` if it is anything else, for instance a link."""
     found = path.lstat()
     if not stat.S_ISREG(found.st_mode):
         raise ValueError(f"{path.name} is not a regular file")
@@ -65,11 +65,11 @@ def check_regular(path: Path) -> int:
 
 
 def read_json(path: Path, *, limit: int, links: bool = False) -> dict[str, Any]:
-    """Reads a JSON object in which no key comes twice.
+    """Reads a JSON object without duplicate keys.
 
     Args:
         path: A regular file.
-        limit: Bytes that it may have at most.
+        limit: Maximum size in bytes.
         links: Whether it may be a link to one instead.
 
     Raises:
@@ -94,12 +94,12 @@ def read_json(path: Path, *, limit: int, links: bool = False) -> dict[str, Any]:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     content = dict(pairs)
     if len(content) < len(pairs):
-        raise ValueError("a key comes twice")
+        raise ValueError("a key occurs twice")
     return content
 
 
 def sync_directory(path: Path) -> None:
-    """Returns once the names in a directory have reached the disk; Windows has no such call."""
+    """Returns once the names in a directory have reached the disk; does nothing on Windows, which has no such call."""
     if os.name == "nt":
         return
     descriptor = os.open(path, os.O_RDONLY)
@@ -110,9 +110,9 @@ def sync_directory(path: Path) -> None:
 
 
 def atomic_write(path: PathLike, write: Callable[[Path], object]) -> None:
-    """Calls ``write`` with a new path beside ``path``, then moves what it wrote there in one step.
+    """Calls ``write`` with a new path beside ``path``, then atomically moves the result to ``path``.
 
-    If anything fails, the file that was at ``path`` is still there, whole, and nothing is left beside it.
+    If anything fails, an existing file at ``path`` stays intact, and nothing is left beside it.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
@@ -129,16 +129,16 @@ def atomic_write(path: PathLike, write: Callable[[Path], object]) -> None:
 
 
 def write_text(path: PathLike, text: str) -> None:
-    """Writes ``text`` as UTF-8 with newlines as they are, in one step."""
+    """Writes ``text`` as UTF-8 with unchanged newlines, atomically."""
     atomic_write(path, lambda temporary: temporary.write_text(text, encoding="utf-8", newline=""))
 
 
 def write_directory(path: Path, write: Callable[[Path], object]) -> None:
-    """Calls ``write`` with a new directory beside ``path``, then gives it that name.
+    """Calls ``write`` with a new directory beside ``path``, then renames it to ``path``.
 
-    ``write`` must bring its files to the disk. If anything fails, what was at ``path`` is still there, whole, and
-    nothing is left beside it. A directory that was at ``path`` has another name for an instant, because no portable
-    call exchanges two: `recover_directories` mends what a process leaves that is killed just then.
+    ``write`` must sync its files to the disk. If anything fails, an existing directory at ``path`` stays intact, and
+    nothing is left beside it. That directory has another name for an instant, because no portable call exchanges two:
+    `recover_directories` restores it if the process is killed just then.
     """
     draft, old = path.with_name(f".{path.name}.{secrets.token_hex(4)}"), _old(path)
     draft.mkdir()
@@ -159,18 +159,18 @@ def write_directory(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def remove_directory(path: Path) -> None:
-    """Removes a directory; killed half-way, it leaves nothing under that name."""
+    """Removes a directory; if the process is killed midway, nothing is left under that name."""
     hidden = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     path.rename(hidden)
     shutil.rmtree(hidden, ignore_errors=True)
 
 
 def recover_directories(parent: Path, names: str) -> None:
-    """Tidies up after a process that was killed in `write_directory` or `remove_directory`.
+    """Cleans up after a process that was killed in `write_directory` or `remove_directory`.
 
     Args:
-        parent: Where the directories are.
-        names: Regular expression of the names that they were to have.
+        parent: The parent of the directories.
+        names: Regular expression for their intended names.
     """
     for entry in list(parent.iterdir()):
         if match := re.fullmatch(rf"\.({names})\.([0-9a-f]{{8}}|old)", entry.name):

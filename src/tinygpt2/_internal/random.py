@@ -1,4 +1,4 @@
-"""Random numbers: seeds, generators of one's own, and PyTorch's global states."""
+"""Seeds, separate generators, and PyTorch's global random states."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def seeded_generator(*seeds: int) -> torch.Generator:
-    """Returns a generator on the CPU that is a function of all ``seeds``, each of any size."""
+    """Returns a generator on the CPU, seeded with all ``seeds``, each of any size."""
     return torch.Generator().manual_seed(mixed_seed(*seeds))
 
 
@@ -29,7 +29,7 @@ def seed_everywhere(device: torch.device, seed: int) -> None:
 
 
 def random_states(device: torch.device) -> dict[str, Tensor]:
-    """Returns PyTorch's global random states, of the CPU and of a device, by the kind of device."""
+    """Returns PyTorch's global random states of the CPU and of a device, by the kind of device."""
     states = {"cpu": torch.get_rng_state()}
     if device.type == "cuda":
         states["cuda"] = torch.cuda.get_rng_state(device)
@@ -39,10 +39,10 @@ def random_states(device: torch.device) -> dict[str, Tensor]:
 
 
 def set_random_states(device: torch.device, states: Mapping[str, Tensor]) -> None:
-    """Puts back what `random_states` returned; what belongs to another kind of device is left out.
+    """Restores what `random_states` returned; ignores the states of other kinds of devices.
 
     Raises:
-        RuntimeError: If a state is not one.
+        RuntimeError: If a state is invalid.
         TypeError: Likewise.
     """
     if "cpu" in states:
@@ -55,7 +55,7 @@ def set_random_states(device: torch.device, states: Mapping[str, Tensor]) -> Non
 
 @contextmanager
 def random_states_kept(device: torch.device) -> Iterator[None]:
-    """Puts the global random states back at the end."""
+    """Restores the global random states at the end of the block."""
     states = random_states(device)
     try:
         yield

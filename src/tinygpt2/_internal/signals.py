@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a wish that can be granted at the next good moment."""
+"""Ctrl-C and SIGTERM, deferred to the next safe moment."""
 
 import os
 import signal
@@ -13,14 +13,14 @@ STDERR = 2
 
 @contextmanager
 def deferred_signals(received: Callable[[], object], *, notice: str | None) -> Iterator[None]:
-    """Calls ``received`` at the first Ctrl-C or SIGTERM, and lets the signal do what it would have done at the end.
+    """Calls ``received`` at the first Ctrl-C or SIGTERM, and lets the signal take effect at the end of the block.
 
-    The second signal does that at once. A signal that is ignored stays ignored, and outside the main thread, where
-    Python allows no handler, signals do what they always do.
+    A second signal takes effect at once. An ignored signal stays ignored, and outside the main thread, where Python
+    allows no handler, signals behave as usual.
 
     Args:
-        received: Called in the signal's handler, so it should do little.
-        notice: Written to stderr then.
+        received: Called in the signal handler, so it should do little.
+        notice: Written to stderr at the first signal; ``None`` for nothing.
     """
     numbers: list[int] = []
     before: dict[signal.Signals, Any] = {}
@@ -36,7 +36,7 @@ def deferred_signals(received: Callable[[], object], *, notice: str | None) -> I
             restore()
             signal.raise_signal(number)
         elif notice is not None:
-            with suppress(OSError):  # not by print, which the signal may have come in the middle of
+            with suppress(OSError):  # not with print, which the signal may have interrupted
                 os.write(STDERR, f"{notice}\n".encode())
 
     if threading.current_thread() is threading.main_thread():
