@@ -151,7 +151,7 @@ def test_a_broken_pipe_is_one_line(run_directory: Path, begin: Begin) -> None:
     assert process.stdout.read(1) == "T"
     process.stdout.close()
     assert process.stderr is not None
-    assert process.stderr.read() == "tinygpt2: nobody reads the output any more (broken pipe)\n"
+    assert process.stderr.read() == "tinygpt2: nothing reads the output any more (broken pipe)\n"
     assert process.wait() == 1
 
 

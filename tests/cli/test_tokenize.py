@@ -17,7 +17,7 @@ def test_training_on_a_file_of_tokens_is_training_on_its_text(
     tokens, run = tmp_path / "fox.tokens", tmp_path / "run"
     assert main(["tokenize", str(text_file), str(text_file), "--out", str(tokens)]) == 0
     text = text_file.read_text(encoding="utf-8")
-    assert capsys.readouterr().out == f"{tokens}: 803 tokens, 4.48 bytes of text a token\n"
+    assert capsys.readouterr().out == f"{tokens}: 803 tokens, 4.48 bytes of text per token\n"
     assert TokenFile(tokens).tokens.tolist() == gpt2_tokenizer().encode_ordinary(f"{text}\n{text}")
     options = ["--context-length", "16", "--max-steps", "2", *TINY_STEPS]
     assert main(["train", str(tokens), "--out", str(run), *options]) == 0
@@ -39,7 +39,7 @@ def test_tokens_of_another_tokenizer_are_one_line(
     assert main(["tokenize", str(text_file), "--out", str(theirs)]) == 0
     assert main(["tokenize", str(text_file), "--out", str(ours), "--model", str(run_directory)]) == 0
     tune = ["--from-pretrained", run_directory, "--max-steps", "1", *TINY_STEPS, "--out", tmp_path / "run"]
-    fails(["train", theirs, *tune], "vocabulary of 50,257 and the model has 30")
+    fails(["train", theirs, *tune], "vocabulary of 50,257, but the model's has 30")
     assert main(["train", str(ours), *map(str, tune)]) == 0
     fails(["tokenize", tmp_path / "none", "--out", tmp_path / "x"], "No such file")
     nowhere = ["tokenize", text_file, "--out", tmp_path / "x", "--model", tmp_path / "none"]

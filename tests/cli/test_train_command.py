@@ -332,7 +332,7 @@ def test_a_resumed_run_is_the_run_that_was_not_stopped(
 
     for command in (["info", stopped], ["plot", stopped], ["generate", "--model", stopped, "The", "--device", "cpu"]):
         assert main(list(map(str, command))) == 0
-        assert "did not finish; this is checkpoint-7" in capsys.readouterr().err
+        assert "did not finish; using checkpoint-7" in capsys.readouterr().err
 
     monkeypatch.chdir(tmp_path)
     assert resume(stopped) == 0
@@ -461,7 +461,7 @@ def test_a_text_shorter_than_the_context_is_tuned_on_shorter_windows(
     """The error advised a shorter context length, and the option for it was ignored."""
     arguments = ["train", text_file, "--from-pretrained", base, "--out", tmp_path / "run"]
     fails(arguments, "training part", "pass context_length=1619 or less")
-    fails([*arguments, "--context-length", 5000], "--context-length is 5000", "4096 tokens at most")
+    fails([*arguments, "--context-length", 5000], "--context-length is 5000", "has a context length of 4096")
     assert tune(text_file, base, tmp_path / "run", "--context-length", 32, "--max-steps", 1) == 0
     assert GPT2Model.from_pretrained(tmp_path / "run").config.context_length == 4096
     assert saved(tmp_path / "run", "options.json")["context_length"] == 32
@@ -485,7 +485,7 @@ def test_an_option_of_new_models_is_refused_with_one_that_is_not_new(
     base: Path, text_file: Path, tmp_path: Path, fails: Fails, option: list[str]
 ) -> None:
     arguments = ["train", text_file, "--from-pretrained", base, "--out", tmp_path / "run", *option]
-    fails(arguments, f"{option[0]} is of a new model", "leave out one of the two")
+    fails(arguments, f"{option[0]} is for a new model", "omit one of the two")
     assert not (tmp_path / "run").exists()
 
 

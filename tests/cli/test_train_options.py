@@ -64,7 +64,7 @@ def test_what_is_given_counts() -> None:
 @pytest.mark.parametrize("name", ["preset", "tokenizer"])
 def test_what_is_of_new_models_does_not_go_with_another_model(name: str) -> None:
     value = {"preset": next(iter(PRESETS)), "tokenizer": "char"}[name]
-    with pytest.raises(ValueError, match=f"--{name} is of a new model"):
+    with pytest.raises(ValueError, match=f"--{name} is for a new model"):
         TrainOptions(from_pretrained="there", **{name: value})  # type: ignore[arg-type]
 
 

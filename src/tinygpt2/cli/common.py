@@ -1,4 +1,4 @@
-"""What several commands do."""
+"""Functions that several commands share."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +20,7 @@ from tinygpt2.training.history import TrainingHistory
 
 @contextmanager
 def naming(what: str) -> Iterator[None]:
-    """Says in a ``ValueError`` from inside which text it is about."""
+    """Prefixes the message of a ``ValueError`` from the block with what it concerns."""
     try:
         yield
     except ValueError as error:
@@ -28,11 +28,11 @@ def naming(what: str) -> Iterator[None]:
 
 
 def directory_with_model(directory: str) -> Path:
-    """Returns a directory that holds a model: this one, or its newest checkpoint if it is of an unfinished run."""
+    """Returns a directory with a model: this one, or its newest checkpoint if it belongs to an unfinished run."""
     run = RunDirectory(Path(directory))
     if not run.config.exists() and run.checkpoints():
         newest = newest_checkpoint(run.path)
-        write_line(f"the run in {run.path} did not finish; this is {newest.name}")
+        write_line(f"the run in {run.path} did not finish; using {newest.name}")
         return newest
     return run.path
 
@@ -43,19 +43,19 @@ def load(directory: Path, device: torch.device) -> tuple[GPT2Model, tiktoken.Enc
 
 
 def history_in(directory: Path) -> TrainingHistory | None:
-    """Returns the losses of the run, or of the checkpoint, in a directory; ``None`` if it is neither."""
+    """Returns the losses of the run or the checkpoint in a directory; ``None`` if it is neither."""
     path = RunDirectory(directory).history
     return TrainingHistory.load(path) if path.exists() else read_history(directory)
 
 
 def lowest_validation_loss(history: TrainingHistory) -> tuple[float, int] | None:
-    """Returns the loss and the first step that had it, where there was validation data."""
+    """Returns the loss and the first step at which it was measured; ``None`` without validation data."""
     measured = zip(history.val_losses, history.steps, strict=True)
     return min(((loss, step) for loss, step in measured if loss is not None), default=None)
 
 
 def plot_history(history: TrainingHistory, path: Path) -> None:
-    """Writes the plot of losses as a picture of the kind that the name says."""
+    """Writes the plot of losses, in the format of the path's suffix."""
     figure = history.plot()
     kind = path.suffix.removeprefix(".") or "png"
     atomic_write(path, lambda temporary: figure.savefig(temporary, format=kind))

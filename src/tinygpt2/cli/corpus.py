@@ -1,4 +1,4 @@
-"""What a run trains on: a text, or a file of tokens."""
+"""The corpus of a run: a text, or a file of tokens."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,11 +14,11 @@ from tinygpt2.text.reading import read_text, sample_text, split_text
 from tinygpt2.text.tokenizers import Tokenizer
 
 PARAGRAPH_CHARACTERS = 60  # at least; a shorter line may be a title
-PROMPT_CHARACTERS = 20  # of the text, to continue after each epoch unless --sample-prompt says otherwise
+PROMPT_CHARACTERS = 20  # of the text, to continue after each epoch unless --sample-prompt is given
 
 
 def read_corpus(files: Sequence[str]) -> str | TokenFile:
-    """Returns the text of files, or the tokens that 'tinygpt2 tokenize' made of them."""
+    """Returns the text of files, or the tokens that 'tinygpt2 tokenize' made from them."""
     if not files:
         return sample_text()
     made = [file for file in files if is_token_file(file)]
@@ -30,14 +30,14 @@ def read_corpus(files: Sequence[str]) -> str | TokenFile:
 
 
 def prompt_from(corpus: str | TokenFile, tokenizer: Tokenizer) -> str:
-    """Returns how a corpus begins, for the samples."""
+    """Returns the beginning of a corpus, as the prompt of samples."""
     if isinstance(corpus, TokenFile):
         return first_words(tokenizer.decode(corpus.tokens[: 10 * PROMPT_CHARACTERS].tolist()))
     return first_words(corpus)
 
 
 def first_words(text: str) -> str:
-    """Returns the first words of the first paragraph: a title is followed by nothing that a model could show."""
+    """Returns the first words of the first paragraph, after any title: a title is a poor prompt."""
     lines = [line.strip() for line in text.splitlines() if line.strip()] or [text]
     paragraph = next((line for line in lines if len(line) >= PARAGRAPH_CHARACTERS), lines[0])
     words = paragraph[: PROMPT_CHARACTERS + 1]
@@ -66,12 +66,12 @@ def make_loaders(
 
 
 def _parts(corpus: str | TokenFile, train_ratio: float, tokenizer: Tokenizer) -> tuple[Any, Any, Tokenizer | None]:
-    """Returns both parts of a corpus, and what is still to encode them."""
+    """Returns both parts of a corpus, and the tokenizer that must encode them, if any."""
     if isinstance(corpus, str):
         return *split_text(corpus, train_ratio), tokenizer
     if corpus.n_vocab != tokenizer.n_vocab:
         raise ValueError(
-            f"{corpus.path} has the tokens of a vocabulary of {corpus.n_vocab:,} and the model has "
+            f"{corpus.path} has tokens from a vocabulary of {corpus.n_vocab:,}, but the model's has "
             f"{tokenizer.n_vocab:,}; make it with the model's tokenizer: tinygpt2 tokenize --model DIR"
         )
     cut = int(len(corpus) * train_ratio)

@@ -1,4 +1,4 @@
-"""``tinygpt2 evaluate``."""
+"""The command ``tinygpt2 evaluate``."""
 
 import argparse
 from collections.abc import Iterator
@@ -23,8 +23,8 @@ def add(commands: Commands) -> None:
         "evaluate",
         evaluate_command,
         "measure a model's loss and perplexity on text files",
-        "Each token but the first is predicted once, from the tokens before it, at most as many as the model's context "
-        "is long.",
+        "Each token except the first is predicted once, from the tokens before it, at most as many as the model's "
+        "context length.",
     )
     add_model(parser)
     parser.add_argument("files", metavar="FILE", nargs="+", help="UTF-8 text files")
@@ -33,7 +33,7 @@ def add(commands: Commands) -> None:
 
 
 def evaluate_command(options: argparse.Namespace) -> int:
-    """Writes the loss and perplexity on each file."""
+    """Prints the loss and perplexity on each file."""
     device = choose_device(options.device)
     model, tokenizer = load(directory_with_model(options.model), device)
     for file in options.files:
@@ -45,7 +45,7 @@ def evaluate_command(options: argparse.Namespace) -> int:
 
 
 def _all_tokens(text: str, tokenizer: Tokenizer, config: GPT2Config, batch_size: int) -> Iterator[Batch]:
-    """Yields batches in which each token but the first is a target once: whole windows, then a shorter one."""
+    """Yields batches in which each token except the first is a target once: full windows, then a shorter one."""
     tokens = tokenizer.encode_ordinary(text)
     whole = (len(tokens) - 1) // config.context_length * config.context_length
     if whole > 0:

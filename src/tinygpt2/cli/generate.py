@@ -1,4 +1,4 @@
-"""``tinygpt2 generate``."""
+"""The command ``tinygpt2 generate``."""
 
 import argparse
 import sys
@@ -32,25 +32,29 @@ def add(commands: Commands) -> None:
         "generate",
         generate_command,
         "continue a text",
-        "The continuation is written as it comes. The flags narrow the choice of each token in this order: top-k, "
-        "top-p, min-p, temperature.",
+        "The continuation is printed as it is generated. The options narrow the choice of each token in this order: "
+        "top-k, top-p, min-p, temperature.",
     )
     add_model(parser)
     prompt_help = "text to continue; - reads it from standard input"
     parser.add_argument("prompt", metavar="PROMPT", type=argument_type(Text()), help=prompt_help)
-    add_option(parser, "--max-new-tokens", "how much to add at most", _COUNT, metavar="N", default=100)
-    heat = "below 1 the likely tokens come more often, above 1 the others; 0 is greedy"
+    add_option(parser, "--max-new-tokens", "maximum number of tokens to add", _COUNT, metavar="N", default=100)
+    heat = "below 1 favours likely tokens, above 1 unlikely ones; 0 is greedy"
     add_option(parser, "--temperature", heat, Number(), metavar="T", default=0.8)
-    add_option(parser, "--top-k", "only the K likeliest; 0 for all", _COUNT, metavar="K", default=50)
-    add_option(parser, "--top-p", "only the likeliest that together have probability P", _PROBABILITY, metavar="P")
-    add_option(parser, "--min-p", "only tokens at least P times as likely as the likeliest", _PROBABILITY, metavar="P")
-    add_option(parser, "--greedy", "always the likeliest token", Bool())
-    add_option(parser, "--seed", "the same seed gives the same text", TRAINING_RANGES["seed"], metavar="N")
+    add_option(parser, "--top-k", "keep only the K likeliest tokens; 0 for all", _COUNT, metavar="K", default=50)
+    add_option(
+        parser, "--top-p", "keep only the likeliest tokens whose total probability reaches P", _PROBABILITY, metavar="P"
+    )
+    add_option(
+        parser, "--min-p", "keep only tokens at least P times as likely as the top one", _PROBABILITY, metavar="P"
+    )
+    add_option(parser, "--greedy", "always choose the likeliest token", Bool())
+    add_option(parser, "--seed", "random seed; the same seed gives the same text", TRAINING_RANGES["seed"], metavar="N")
     add_device(parser)
 
 
 def generate_command(options: argparse.Namespace) -> int:
-    """Writes a prompt and its continuation as it comes."""
+    """Prints a prompt, and its continuation as it is generated."""
     device = choose_device(options.device)
     model, tokenizer = load(directory_with_model(options.model), device)
     prompt = sys.stdin.buffer.read().decode("utf-8") if options.prompt == "-" else options.prompt
@@ -78,7 +82,7 @@ def _generator(seed: int | None, device: torch.device) -> torch.Generator:
 
 
 def _sampler(options: argparse.Namespace) -> Sampler:
-    """Returns the sampler that the flags describe: filters first, then the temperature, then the draw."""
+    """Returns the sampler that the options describe: filters first, then the temperature, then the draw."""
     if options.greedy or options.temperature == 0:
         return GreedySampler()
     sampler: Sampler = MultinomialSampler() if options.temperature == 1 else TemperatureSampler(options.temperature)

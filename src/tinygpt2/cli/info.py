@@ -1,4 +1,4 @@
-"""``tinygpt2 info``."""
+"""The command ``tinygpt2 info``."""
 
 import argparse
 
@@ -12,18 +12,18 @@ from tinygpt2.training.history import TrainingHistory
 
 def add(commands: Commands) -> None:
     """Adds the command."""
-    parser = add_command(commands, "info", info_command, "report what a run directory holds")
+    parser = add_command(commands, "info", info_command, "describe a run directory")
     parser.add_argument("directory", metavar="DIR", help="run directory")
 
 
 def info_command(options: argparse.Namespace) -> int:
-    """Writes what a run directory holds."""
+    """Prints a description of a run directory."""
     directory = directory_with_model(options.directory)
     model = GPT2Model.from_pretrained(directory)
     try:
         tokenizer = load_tokenizer(directory)
         kind = "characters" if isinstance(tokenizer, CharTokenizer) else f"byte pairs ({tokenizer.name})"
-    except ValueError as error:  # the rest is worth knowing all the same
+    except ValueError as error:  # the rest is still worth knowing
         kind = f"but no tokenizer: {error}"
     rows = _shape(model, kind) | _losses(history_in(directory))
     width = max(map(len, rows))
@@ -50,7 +50,7 @@ def _losses(history: TrainingHistory | None) -> dict[str, str]:
     rows = {
         "trained for": f"{history.steps[-1]:,} steps, {history.epochs[-1]:.2f} epochs, "
         f"{history.tokens_seen[-1]:,} tokens",
-        "train loss": f"{last:.4f} nats per token (at first {first:.4f})",
+        "train loss": f"{last:.4f} nats per token (initially {first:.4f})",
     }
     if best := lowest_validation_loss(history):
         loss = history.val_losses[-1]

@@ -1,4 +1,4 @@
-"""The command ``tinygpt2``: its commands, its exit codes and how it tells a failure."""
+"""The entry point ``tinygpt2``: its commands, exit codes and error messages."""
 
 import argparse
 import io
@@ -23,11 +23,11 @@ EXIT_FAILURE = 1
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit code.
 
-    0 is success, 1 a failure (told in one line on stderr), 2 a wrong usage, 130 an interruption by Ctrl-C and 143 one
-    by SIGTERM.
+    0 is success, 1 a failure (explained in one line on stderr), 2 incorrect usage, 130 an interruption by Ctrl-C and
+    143 one by SIGTERM.
     """
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # not where a test or notebook has replaced it
+        if isinstance(stream, io.TextIOWrapper):  # not if a test or a notebook has replaced it
             stream.reconfigure(encoding="utf-8", errors="replace")
     options = _parser().parse_args(arguments)
     try:
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail("interrupted", EXIT_SIGNAL + signal.SIGINT)
     except BrokenPipeError:
         _drop_unwritable_output()
-        return _fail("nobody reads the output any more (broken pipe)")
+        return _fail("nothing reads the output any more (broken pipe)")
     except Exception as error:
         _drop_unwritable_output()
         if options.traceback:
@@ -51,11 +51,11 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="tinygpt2",
         description="Train a GPT-2 from scratch on your own text, and generate with it.",
-        epilog="'tinygpt2 train' alone trains a small model on the text that comes with the package. "
+        epilog="'tinygpt2 train' alone trains a small model on the built-in sample text. "
         "'tinygpt2 COMMAND --help' explains a command.",
     )
     parser.add_argument("--version", action="version", version=f"tinygpt2 {_version()}")
-    parser.add_argument("--traceback", action="store_true", help="show where in the code a failure came from")
+    parser.add_argument("--traceback", action="store_true", help="show where in the code a failure occurred")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for add in (add_train, add_generate, add_evaluate, add_tokenize, add_plot, add_info):
         add(commands)
@@ -70,7 +70,7 @@ def _version() -> str:
 
 
 def _drop_unwritable_output() -> None:
-    """Sends what stdout still holds nowhere if it cannot be written: Python would try again when it exits."""
+    """Discards the output buffered for stdout if it cannot be written: Python would try again at exit."""
     try:
         sys.stdout.flush()
     except OSError:

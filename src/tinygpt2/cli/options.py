@@ -1,4 +1,4 @@
-"""What the parsers of all commands are made of, and the options that a run keeps in a file."""
+"""The building blocks of all parsers, and the options that a run saves in a file."""
 
 import argparse
 import json
@@ -11,10 +11,10 @@ from tinygpt2._internal.checks import Bool, Check, Choice, Optional, Text
 from tinygpt2._internal.files import read_json, write_text
 
 Command = Callable[[argparse.Namespace], int]
-"""What a command does with its options; returns the exit code."""
+"""Runs a command with its options and returns the exit code."""
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # noqa: SLF001 - its only name
-Group: TypeAlias = "argparse._ActionsContainer"  # noqa: SLF001 - a parser, or a group in one
+Group: TypeAlias = "argparse._ActionsContainer"  # noqa: SLF001 - a parser or one of its groups
 
 _SAVED_LIMIT = 1 << 20  # bytes
 _MESSAGE_LIMIT = 300  # characters
@@ -44,17 +44,17 @@ def add_option(
     required: bool = False,
     only_if_given: bool = False,
 ) -> None:
-    """Adds an option whose help ends with its default, where it has one.
+    """Adds an option, whose help text ends with its default if it has one.
 
     Args:
         group: A parser, or a group of one.
-        flag: Such as ``--seed``.
-        help: What it is for.
-        check: What values it takes; any text, a path for instance, if ``None``.
-        metavar: What stands for the value in the help.
-        default: The value where the option is not given.
+        flag: Its name, such as ``--seed``.
+        help: Its help text.
+        check: The range of its values; ``None`` for any text, for instance a path.
+        metavar: Placeholder for the value in the help text.
+        default: The value if the option is not given.
         required: Whether it must be given.
-        only_if_given: Whether the parsed options have it only where it was given.
+        only_if_given: Whether the parsed options contain it only if it was given.
     """
     check = check.inner if isinstance(check, Optional) else check
     settings: dict[str, Any] = {"default": argparse.SUPPRESS if only_if_given else default}
@@ -73,18 +73,18 @@ def add_option(
 
 
 def add_model(parser: Group) -> None:
-    """Adds the option that says which model to take."""
+    """Adds the option for the model to use."""
     help_text = "run directory, or any directory with a GPT-2 in Hugging Face layout"
     add_option(parser, "--model", help_text, metavar="DIR", required=True)
 
 
 def add_device(parser: Group) -> None:
-    """Adds the option that says where to compute."""
-    add_option(parser, "--device", "cpu, cuda, cuda:1, mps (default: the best there is)", metavar="NAME")
+    """Adds the option for the device to compute on."""
+    add_option(parser, "--device", "cpu, cuda, cuda:1 or mps (default: the best available)", metavar="NAME")
 
 
 def argument_type(check: Check) -> Callable[[str], Any]:
-    """Returns a range as what argparse calls a type, which reads a value and says what is wrong with it."""
+    """Returns a range as an argparse type, which parses a value and explains what is wrong with it."""
 
     def parse(text: str) -> Any:  # noqa: ANN401 - of the range's type
         try:
@@ -96,7 +96,7 @@ def argument_type(check: Check) -> Callable[[str], Any]:
 
 
 def _decoded(argument: str) -> str:
-    """Returns an argument as UTF-8 where the locale, "C" for instance, could not decode it."""
+    """Returns an argument decoded as UTF-8 if the locale, for instance "C", could not decode it."""
     try:
         argument.encode("utf-8")
     except UnicodeEncodeError:
@@ -105,7 +105,7 @@ def _decoded(argument: str) -> str:
 
 
 def save_options(path: Path, options: Mapping[str, object]) -> None:
-    """Writes options for `read_options`, in one step."""
+    """Writes options for `read_options`, atomically."""
     write_text(path, json.dumps(options, indent=1) + "\n")
 
 
@@ -113,8 +113,8 @@ def read_options(path: Path, ranges: Mapping[str, Check]) -> dict[str, Any]:
     """Reads options that `save_options` wrote.
 
     Raises:
-        ValueError: If the file, which anybody may have edited, has an option that is not among ``ranges``, or a value
-            that is not in its range.
+        ValueError: If the file, which may have been edited, has an option that is not in ``ranges``, or a value that is
+            out of range.
     """
     try:
         content = read_json(path, limit=_SAVED_LIMIT)

@@ -1,4 +1,4 @@
-"""``tinygpt2 plot``."""
+"""The command ``tinygpt2 plot``."""
 
 import argparse
 from pathlib import Path
@@ -12,15 +12,15 @@ def add(commands: Commands) -> None:
     """Adds the command."""
     parser = add_command(commands, "plot", plot_command, "plot the losses of a run")
     parser.add_argument("directory", metavar="DIR", help="run directory")
-    add_option(parser, "--out", "picture to write, .png, .svg or .pdf (default: DIR/losses.png)", metavar="FILE")
+    add_option(parser, "--out", "image file to write, .png, .svg or .pdf (default: DIR/losses.png)", metavar="FILE")
 
 
 def plot_command(options: argparse.Namespace) -> int:
-    """Draws a run's losses."""
+    """Plots a run's losses."""
     run = RunDirectory(Path(options.directory))
     history = history_in(run.path if run.history.exists() else directory_with_model(options.directory))
     if history is None:
-        raise ValueError(f"{run.path} has no {run.history.name}: it is not the directory of a run")
+        raise ValueError(f"{run.path} has no {run.history.name}: it is not a run directory")
     path = run.plot if options.out is None else Path(options.out)
     plot_history(history, path)
     print(path)

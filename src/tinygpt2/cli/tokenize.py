@@ -1,4 +1,4 @@
-"""``tinygpt2 tokenize``."""
+"""The command ``tinygpt2 tokenize``."""
 
 import argparse
 from collections.abc import Iterator
@@ -21,12 +21,12 @@ def add(commands: Commands) -> None:
         "tokenize",
         tokenize_command,
         "turn text files of any size into a file of tokens",
-        "It is made on every core, in little memory, and 'tinygpt2 train' reads it in place of the texts without "
-        "loading it.",
+        "It uses every core and little memory. 'tinygpt2 train' reads the file in place of the texts, without loading "
+        "it into memory.",
     )
     parser.add_argument("files", metavar="FILE", nargs="+", help="UTF-8 text files; several are joined")
     add_option(parser, "--out", "file to write, for instance corpus.tokens", metavar="FILE", required=True)
-    add_option(parser, "--model", "take the tokenizer of this model (default: GPT-2's)", metavar="DIR")
+    add_option(parser, "--model", "use the tokenizer of this model (default: GPT-2's)", metavar="DIR")
 
 
 def tokenize_command(options: argparse.Namespace) -> int:
@@ -36,12 +36,12 @@ def tokenize_command(options: argparse.Namespace) -> int:
     sizes = [Path(file).stat().st_size for file in options.files]
     with tqdm(total=sum(sizes), unit="B", unit_scale=True, disable=None, leave=False) as bar:
         tokens = tokenize_to_file(_text_of(options.files, bar), options.out, tokenizer=tokenizer)
-    print(f"{tokens.path}: {len(tokens):,} tokens, {sum(sizes) / len(tokens):.2f} bytes of text a token")
+    print(f"{tokens.path}: {len(tokens):,} tokens, {sum(sizes) / len(tokens):.2f} bytes of text per token")
     return 0
 
 
 def _text_of(files: list[str], bar: "tqdm[Never]") -> Iterator[str]:
-    """Yields the text of files, with a line break between two, and moves a bar on."""
+    """Yields the text of files, with a line break between them, and advances a progress bar."""
     for i, file in enumerate(files):
         if i:
             yield "\n"

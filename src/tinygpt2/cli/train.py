@@ -1,4 +1,4 @@
-"""``tinygpt2 train``."""
+"""The command ``tinygpt2 train``."""
 
 import argparse
 import math
@@ -49,7 +49,7 @@ from tinygpt2.training.history import TrainingHistory
 from tinygpt2.training.state import TrainState
 from tinygpt2.training.train import train
 
-EXIT_SIGNAL = 128  # plus the signal's number, as shells count
+EXIT_SIGNAL = 128  # plus the signal's number, as in shells
 
 _MAKERS: dict[str, Callable[[str], tiktoken.Encoding | CharTokenizer]] = {
     "trimmed": lambda text: trim_vocabulary(gpt2_tokenizer(), text),
@@ -64,13 +64,17 @@ class _TerminatedError(BaseException):
 
 @dataclass(frozen=True)
 class _Plan:
-    """A run that is ready to begin.
+    """A run that is ready to start.
 
     Attributes:
         run: Its directory.
-        options: Its options, with what was chosen for those not given.
-        config: How it trains.
-        prompt: What its samples continue.
+        options: Its options, with the values chosen for those not given.
+        config: Its training configuration.
+        prompt: The prompt of its samples.
+        model: Its model, initialised or pretrained.
+        tokenizer: Its tokenizer.
+        train_loader: Its training data.
+        val_loader: Its validation data.
     """
 
     run: RunDirectory
@@ -89,7 +93,7 @@ def add(commands: Commands) -> None:
 
 
 def train_command(arguments: argparse.Namespace) -> int:
-    """Trains, and leaves a run directory."""
+    """Trains a model and fills a run directory."""
     device = choose_device(arguments.device)
     with _run_directory(arguments) as run:
         options = options_of(arguments, run)
@@ -108,13 +112,13 @@ def train_command(arguments: argparse.Namespace) -> int:
 
 @contextmanager
 def _run_directory(arguments: argparse.Namespace) -> Iterator[RunDirectory]:
-    """Returns the directory of a new run or of the one to resume, in which nobody else is for as long as this runs."""
+    """Yields the directory of a new run, or of the run to resume, locked within the block."""
     if arguments.resume:
         if arguments.out is None:
             raise ValueError("--resume needs --out DIR, the directory of the run to resume")
         run = RunDirectory(Path(arguments.out))
         if not run.path.is_dir():
-            raise ValueError(f"--resume: there is no directory {run.path}; leave --resume out to begin a run there")
+            raise ValueError(f"--resume: there is no directory {run.path}; omit --resume to start a run there")
     elif arguments.out is not None:
         run = RunDirectory.claim(Path(arguments.out))
     else:
@@ -122,7 +126,7 @@ def _run_directory(arguments: argparse.Namespace) -> Iterator[RunDirectory]:
         run = RunDirectory.create(Path("runs"), Path(files[0]).stem if files else "sample-text")
     with run.locked(), run.discarded_on_failure():
         if not arguments.resume:
-            run.check_empty()  # again: whoever had the lock meanwhile may have left something
+            run.check_empty()  # again: another process may have had the lock and left something
         yield run
 
 
@@ -160,9 +164,7 @@ def _new_tokenizer(options: TrainOptions, corpus: str | TokenFile) -> tiktoken.E
     if isinstance(corpus, str):
         return _MAKERS[options.tokenizer or TOKENIZERS[0]](corpus)
     if options.tokenizer not in (None, "gpt2"):
-        raise ValueError(
-            f"--tokenizer {options.tokenizer} is for text, and {corpus.path} is a file of tokens; leave it out"
-        )
+        raise ValueError(f"--tokenizer {options.tokenizer} is for text, but {corpus.path} is a file of tokens; omit it")
     return gpt2_tokenizer()
 
 
@@ -179,8 +181,8 @@ def _pretrained(directory: Path, options: TrainOptions) -> GPT2Model:
     longest = model.config.context_length
     if options.context_length is not None and options.context_length > longest:
         raise ValueError(
-            f"--context-length is {options.context_length} and the model in {directory} looks back on {longest} "
-            "tokens at most; leave it out, or pass less"
+            f"--context-length is {options.context_length}, but the model in {directory} has a context length of "
+            f"{longest}; omit the option, or pass at most that"
         )
     if options.dropout is None or options.dropout == model.config.dropout:
         return model
@@ -217,7 +219,7 @@ def _summary(plan: _Plan, corpus: str | TokenFile, device: torch.device) -> str:
 
 
 class _NotedRun(Callback):
-    """Writes what a run is made of, once it begins: one that may not be resumed with these options was refused."""
+    """Saves a run's options and tokenizer once it starts, after an incompatible resume has been rejected."""
 
     def __init__(self, plan: _Plan) -> None:
         self.plan = plan
@@ -248,7 +250,7 @@ def _train(plan: _Plan, arguments: argparse.Namespace, device: torch.device) -> 
 
 
 def _stopped(run: RunDirectory, number: signal.Signals) -> int:
-    """Says how to resume, and returns the exit code."""
+    """Prints how to resume, and returns the exit code."""
     if run.options.exists():
         resume = f"; to resume:  tinygpt2 train --out {shlex.quote(str(run.path))} --resume"
     else:
@@ -260,7 +262,7 @@ def _stopped(run: RunDirectory, number: signal.Signals) -> int:
 
 @contextmanager
 def _sigterm_raises() -> Iterator[None]:
-    """Makes SIGTERM an exception, as Ctrl-C is one; outside the main thread, which gets the signals, does nothing."""
+    """Makes SIGTERM raise an exception, as Ctrl-C does; has no effect outside the main thread, which gets signals."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -276,7 +278,7 @@ def _sigterm_raises() -> Iterator[None]:
 
 
 def _finish(plan: _Plan, history: TrainingHistory, *, quiet: bool) -> None:
-    """Writes what a run leaves, and says what to do with it."""
+    """Writes the results of a run, and prints how to use them."""
     run = plan.run
     plan.model.save_pretrained(run.path, tokenizer=plan.tokenizer)
     history.save(run.history)

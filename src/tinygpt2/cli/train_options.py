@@ -1,4 +1,4 @@
-"""The options of ``tinygpt2 train``: what they may be, their defaults, and how the parser explains them."""
+"""The options of ``tinygpt2 train``: their ranges, defaults and help texts."""
 
 import argparse
 from collections.abc import Mapping
@@ -11,12 +11,12 @@ from tinygpt2.cli.options import Command, Commands, add_command, add_device, add
 from tinygpt2.config import MODEL_RANGES, PRESETS, TRAINING_RANGES, GPT2Config, Precision, Schedule, TrainingConfig
 from tinygpt2.run.directory import RunDirectory
 
-PRESET = "gpt2-nano"  # of a new model, unless --preset says otherwise
-CONTEXT_LENGTH = 128  # of a new model, unless --context-length says otherwise
+PRESET = "gpt2-nano"  # of a new model, unless --preset is given
+CONTEXT_LENGTH = 128  # of a new model, unless --context-length is given
 
-EVALUATIONS = 20  # in a run, unless --eval-every says otherwise
+EVALUATIONS = 20  # in a run, unless --eval-every is given
 RATE_TIMES_WIDTH = 0.5  # the wider a model, the smaller its steps: GPT-3 paper, table 2.1, 6e-4 at a width of 768
-WARMUP_STEPS = 100  # unless --warmup-steps says otherwise, or the run is short
+WARMUP_STEPS = 100  # unless --warmup-steps is given or the run is short
 
 TOKENIZERS = ("trimmed", "gpt2", "char")
 
@@ -48,14 +48,14 @@ RANGES: Mapping[str, Check] = MappingProxyType(
         "early_stopping": Optional(Int()),
     }
 )
-"""What each field of `TrainOptions` may be."""
+"""The range of each field of `TrainOptions`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions:
-    """What makes a run what it is, and is saved with it; for ``None`` the run chooses, by its model or its text.
+    """The options that define a run and are saved with it; ``None`` is replaced according to the model or the text.
 
-    Where a default is not that of `TrainingConfig` or of `train`, docs/reference/command-line.md says why.
+    If a default differs from that of `TrainingConfig` or `train`, docs/reference/command-line.md gives the reason.
     """
 
     files: tuple[str, ...] = ()
@@ -88,8 +88,8 @@ class TrainOptions:
         if self.from_pretrained is not None and (self.preset or self.tokenizer):
             flag = "--preset" if self.preset else "--tokenizer"
             raise ValueError(
-                f"{flag} is of a new model, and --from-pretrained brings one with a size and a tokenizer of its own; "
-                "leave out one of the two"
+                f"{flag} is for a new model, but --from-pretrained gives one with its own size and tokenizer; omit one "
+                "of the two"
             )
 
 
@@ -103,10 +103,10 @@ _DEFAULTS: Mapping[str, object] = {
 
 
 def options_of(arguments: argparse.Namespace, run: RunDirectory) -> TrainOptions:
-    """Returns the options that were given; in a run to resume those that it began with take the place of the defaults.
+    """Returns the given options; in a run to resume, its saved options replace the defaults.
 
     Raises:
-        ValueError: If there is no run to resume, or what is saved are not the options of one.
+        ValueError: If there is no run to resume, or its saved options are invalid.
     """
     given = {name: value for name, value in vars(arguments).items() if name in RANGES}
     return TrainOptions(**(_saved(run) if arguments.resume else {}) | given)
@@ -114,30 +114,30 @@ def options_of(arguments: argparse.Namespace, run: RunDirectory) -> TrainOptions
 
 def _saved(run: RunDirectory) -> dict[str, Any]:
     if not run.options.exists():
-        raise ValueError(f"{run.path} has no {run.options.name}: no run of 'tinygpt2 train' began there")
+        raise ValueError(f"{run.path} has no {run.options.name}: no run of 'tinygpt2 train' was started there")
     return read_options(run.options, RANGES)
 
 
 def to_save(options: TrainOptions) -> dict[str, object]:
-    """Returns options as JSON has them."""
+    """Returns options as values for JSON."""
     return asdict(options)
 
 
 def add_parser(commands: Commands, run: Command) -> None:
-    """Adds the command, which ``run`` does."""
+    """Adds the command, which calls ``run``."""
     parser = add_command(
         commands,
         "train",
         run,
         "train a model on text files",
-        "Without a FILE it trains on the article that comes with the package. The run directory gets the model "
-        "(config.json and model.safetensors, as Hugging Face's transformers has them), the losses (history.json) and "
-        "their plot (losses.png), two checkpoints, and in best the model with the lowest validation loss. Losses are "
-        "in nats per token; an untrained model's is about the logarithm of the vocabulary. When the validation loss "
-        "rises while the training loss falls, the model memorises the text: take more text, a smaller model, more "
+        "Without a FILE, it trains on the built-in sample text. The run directory receives the model (config.json and "
+        "model.safetensors, in the format of Hugging Face's transformers), the losses (history.json) and their plot "
+        "(losses.png), two checkpoints, and, in best, the model with the lowest validation loss. Losses are in nats "
+        "per token; that of an untrained model is about the logarithm of the vocabulary size. If the validation loss "
+        "rises while the training loss falls, the model is memorising the text: use more text, a smaller model, more "
         "dropout or fewer epochs.",
     )
-    files_help = "UTF-8 text files, joined; or one of tokens"
+    files_help = "UTF-8 text files, which are joined; or one file of tokens"
     parser.add_argument("files", metavar="FILE", nargs="*", default=argparse.SUPPRESS, help=files_help)
     add_option(parser, "--out", "run directory, new or empty (default: a new one in runs/)", metavar="DIR")
     _add_model_options(parser)
@@ -158,20 +158,20 @@ def _add(group: "argparse._ArgumentGroup", name: str, help_text: str, metavar: s
 def _add_model_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("model")
     _add(group, "preset", "size of the model", None)
-    _add(group, "context_length", "tokens that the model can look back on")
-    _add(group, "dropout", "against overfitting", "P")
+    _add(group, "context_length", "maximum number of tokens that the model can look back on")
+    _add(group, "dropout", "dropout probability, against overfitting", "P")
     _add(
         group,
         "tokenizer",
-        "trimmed: those of GPT-2's tokens that the text needs, for a small and fast model; gpt2: all 50,257; char: one "
+        "trimmed: only the GPT-2 tokens that the text needs, for a small and fast model; gpt2: all 50,257; char: one "
         "token for each character of the text",
         None,
     )
     add_option(
         group,
         "--from-pretrained",
-        "fine-tune the model in DIR, with its size and tokenizer; --dropout and --context-length, which may be less, "
-        "are then by default what it has",
+        "fine-tune the model in DIR, with its size and tokenizer; --dropout and --context-length, which may be "
+        "smaller, then default to the model's",
         metavar="DIR",
         only_if_given=True,
     )
@@ -179,39 +179,39 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
 
 def _add_data_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("data")
-    _add(group, "train_ratio", "share of the text to train on; the rest, from the end, validates", "R")
+    _add(group, "train_ratio", "share of the text to train on; the rest, at the end, is for validation", "R")
     _add(group, "batch_size", "windows per batch")
-    _add(group, "accumulate", "batches per step: as one N times as large, in the memory of one")
+    _add(group, "accumulate", "batches per step: equivalent to one N times as large, with the memory of one")
 
 
 def _add_optimisation_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("optimisation")
     _add(group, "epochs", "passes over the text")
-    _add(group, "max_steps", "steps, instead of epochs")
+    _add(group, "max_steps", "number of steps, instead of epochs")
     _add(
         group,
         "learning_rate",
-        f"highest rate (default: {RATE_TIMES_WIDTH} divided by the width of the model; a tenth of that with "
+        f"peak learning rate (default: {RATE_TIMES_WIDTH} divided by the model's width; a tenth of that with "
         "--from-pretrained)",
         "X",
     )
-    _add(group, "schedule", "how the rate changes after the warm-up", None)
+    _add(group, "schedule", "how the learning rate changes after the warm-up", None)
     _add(
         group,
         "warmup_steps",
-        f"steps in which the rate rises from nothing (default: {WARMUP_STEPS}, or a fifth of a shorter run)",
+        f"steps over which the learning rate rises from zero (default: {WARMUP_STEPS}, or a fifth of a shorter run)",
     )
-    _add(group, "weight_decay", "AdamW's", "X")
-    _add(group, "precision", "auto is bf16 on a GPU that has it", None)
-    _add(group, "compile", "compile the model, which pays on a GPU")
-    _add(group, "seed", "of weights, order and dropout: the same seed gives the same run")
+    _add(group, "weight_decay", "weight decay of AdamW", "X")
+    _add(group, "precision", "auto is bf16 on a GPU that supports it", None)
+    _add(group, "compile", "compile the model, which pays off on a GPU")
+    _add(group, "seed", "seed of weights, data order and dropout; the same seed gives the same run")
 
 
 def _add_report_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("report")
-    _add(group, "eval_every", f"steps between evaluations (default: {EVALUATIONS} in the run)")
-    _add(group, "eval_batches", "batches that an evaluation reads of each part")
-    _add(group, "sample_prompt", "text to continue after each epoch (default: how the text begins)", "TEXT")
+    _add(group, "eval_every", f"steps between evaluations (default: {EVALUATIONS} evaluations in the run)")
+    _add(group, "eval_batches", "batches that an evaluation reads from each part of the text")
+    _add(group, "sample_prompt", "text to continue after each epoch (default: the beginning of the text)", "TEXT")
     add_option(group, "--quiet", "no progress and no samples", Bool())
 
 
@@ -220,15 +220,15 @@ def _add_resuming_options(parser: argparse.ArgumentParser) -> None:
     add_option(
         group,
         "--resume",
-        "resume the run in --out from its newest checkpoint, with the options that it began with; more --epochs or "
-        "--max-steps make it longer",
+        "resume the run in --out from its newest checkpoint, with its original options; --epochs and "
+        "--max-steps may be increased",
         Bool(),
     )
-    add_option(group, "--allow-changes", "resume although the text or other options are not the same", Bool())
+    add_option(group, "--allow-changes", "resume even if the text or other options have changed", Bool())
     _add(
         group,
         "checkpoint_every",
-        "steps between checkpoints (default: as often as a hundredth of the time allows)",
+        "steps between checkpoints (default: as often as a hundredth of the running time allows)",
     )
     _add(group, "keep", "checkpoints to keep")
-    _add(group, "early_stopping", "end when the validation loss was not lower in N evaluations")
+    _add(group, "early_stopping", "stop after N evaluations without a lower validation loss")
