@@ -103,6 +103,6 @@ __all__ = [
     "trim_vocabulary",
 ]
 
-# Errors, pickles and the documentation name what is public by where it is imported from.
+# Errors, pickles and the documentation then name public objects by their public import path.
 for _name in __all__:
     globals()[_name].__module__ = __name__

@@ -1,4 +1,4 @@
-"""``python -m tinygpt2``."""
+"""The entry point of ``python -m tinygpt2``."""
 
 import sys
 

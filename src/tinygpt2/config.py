@@ -1,7 +1,7 @@
-"""What a model and a training run are configured with: frozen, validated, plain values.
+"""The configurations of a model and a training run: frozen, validated, plain values.
 
-The range of each field stands once, in `MODEL_RANGES` and `TRAINING_RANGES`. The constructors check by it, and the
-command line reads its options by it.
+The range of each field is defined once, in `MODEL_RANGES` and `TRAINING_RANGES`. The constructors check values with it,
+and the command line parses its options with it.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from tinygpt2._internal.checks import Bool, Check, Choice, Int, Number, Optional
 Precision = Literal["auto", "fp32", "bf16"]
 Schedule = Literal["constant", "cosine"]
 
-_LARGEST_SEED = 2**64 - 1  # that PyTorch's generators take
+_LARGEST_SEED = 2**64 - 1  # the largest that PyTorch's generators accept
 
 MODEL_RANGES: Mapping[str, Check] = MappingProxyType(
     {
@@ -28,7 +28,7 @@ MODEL_RANGES: Mapping[str, Check] = MappingProxyType(
         "tie_weights": Bool(),
     }
 )
-"""What each field of `GPT2Config` may be."""
+"""The range of each field of `GPT2Config`."""
 
 TRAINING_RANGES: Mapping[str, Check] = MappingProxyType(
     {
@@ -52,24 +52,24 @@ TRAINING_RANGES: Mapping[str, Check] = MappingProxyType(
         "seed": Int(minimum=0, maximum=_LARGEST_SEED),
     }
 )
-"""What each field of `TrainingConfig` may be."""
+"""The range of each field of `TrainingConfig`."""
 
 
-# No slots: in a frozen dataclass with slots, setting an attribute that it does not have ends in a TypeError about
-# super(), where programs that try it, transformers' Trainer for one, expect an AttributeError.
+# No slots: in a frozen dataclass with slots, setting an unknown attribute raises a TypeError about super(), where
+# programs that try it, such as transformers' Trainer, expect an AttributeError.
 @dataclass(frozen=True, kw_only=True)
 class GPT2Config:
-    """The shape of a GPT-2. The defaults are the smallest one that OpenAI published, 124 million parameters.
+    """The shape of a GPT-2. The defaults give the smallest one that OpenAI published, with 124 million parameters.
 
-    Integers and numbers of NumPy are accepted, and become plain ones.
+    NumPy's numbers are accepted and converted to plain ones.
 
     Attributes:
         vocab_size: Number of token ids, V.
-        context_length: Longest sequence that the model can see, in tokens.
+        context_length: Maximum number of tokens that the model can look back on, T.
         n_layer: Number of transformer blocks.
-        n_head: Attention heads in each block, H; must divide ``n_embd``.
+        n_head: Number of attention heads in each block, H; must divide ``n_embd``.
         n_embd: Width of the hidden states, C.
-        dropout: Probability of dropout on embeddings, attention weights and residual branches.
+        dropout: Dropout probability for embeddings, attention weights and residual branches.
         qkv_bias: Whether the query, key and value projections have a bias. GPT-2's have one.
         tie_weights: Whether the head that predicts tokens shares the weight of the token embedding
             (Press and Wolf 2017). GPT-2's does.
@@ -145,35 +145,35 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
-    """How `train` trains. ``dataclasses.asdict`` gives a dict that JSON can hold.
+    """The configuration of `train`. ``dataclasses.asdict`` converts it to a dict that can be saved as JSON.
 
-    A step is one update of the weights; it reads ``gradient_accumulation_steps`` batches of the loader. Integers and
-    numbers of NumPy are accepted, and become plain ones.
+    A step is one optimizer update; it reads ``gradient_accumulation_steps`` batches from the loader. NumPy's numbers
+    are accepted and converted to plain ones.
 
     Attributes:
         epochs: Passes over the training data.
-        max_steps: Stop after this many steps, however many epochs that takes; where given, ``epochs`` does not count.
-        learning_rate: The highest rate that the schedule reaches.
-        min_learning_rate: Where the cosine ends; a tenth of ``learning_rate`` by default.
+        max_steps: Number of steps, however many epochs they take; if given, ``epochs`` is ignored.
+        learning_rate: Peak learning rate of the schedule.
+        min_learning_rate: Final learning rate of the cosine schedule; a tenth of ``learning_rate`` by default.
         schedule: ``"constant"``, or ``"cosine"`` (Loshchilov and Hutter 2017) from ``learning_rate`` after the warm-up
             to ``min_learning_rate`` at the last step.
-        warmup_steps: Steps over which the rate rises linearly from nothing.
+        warmup_steps: Number of steps over which the learning rate rises linearly from zero.
         weight_decay: AdamW's decoupled weight decay.
-        decay_all_parameters: Whether biases and layer norms decay too. GPT-2's recipe leaves them out; PyTorch's
+        decay_all_parameters: Whether biases and layer norms decay too. GPT-2's recipe excludes them; PyTorch's
             ``AdamW(model.parameters())`` does not.
-        betas: AdamW's decay rates of the first and second moment.
-        max_grad_norm: Gradients with a larger norm are scaled down to it; ``None`` leaves them.
-        gradient_accumulation_steps: Batches (micro-batches) per step. The result is that of one batch as large as all.
-        precision: ``"fp32"``; ``"bf16"`` for autocast to bfloat16, weights staying as they are; ``"auto"`` for bf16 on
-            a CUDA GPU that supports it and fp32 elsewhere.
-        compile: Whether to compile the forward and backward pass with `torch.compile`, which takes a minute or less.
-            Where that fails, for want of a C++ compiler for instance, a warning is given and the run goes on without.
-        eval_every: Steps between evaluations; ``None`` evaluates once an epoch. The untrained and the final model are
+        betas: AdamW's decay rates of the first and second moments.
+        max_grad_norm: Gradients with a larger norm are scaled down to it; ``None`` does not clip.
+        gradient_accumulation_steps: Micro-batches per step. The result is that of one batch of their total size.
+        precision: ``"fp32"``; ``"bf16"`` for autocast to bfloat16, with unchanged weights; ``"auto"`` for bf16 on a
+            CUDA GPU that supports it and fp32 elsewhere.
+        compile: Whether to compile the forward and backward passes with `torch.compile`, which takes at most a minute.
+            If that fails, for instance without a C++ compiler, a warning is given and the run continues uncompiled.
+        eval_every: Steps between evaluations; ``None`` evaluates once per epoch. The untrained and the final model are
             always evaluated.
-        eval_batches: Batches of each loader that an evaluation reads; ``None`` reads all.
+        eval_batches: Batches that an evaluation reads from each loader; ``None`` reads all.
         sample_prompt: Text to continue at the end of each epoch; ``None`` for no samples.
         sample_tokens: Length of such a sample, in tokens.
-        seed: Seed of dropout. The order of the data has a seed of its own, in `make_dataloader`.
+        seed: Seed of dropout. The order of the data has its own seed, in `make_dataloader`.
 
     Raises:
         TypeError: If a value is of the wrong type.

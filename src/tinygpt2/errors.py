@@ -1,4 +1,4 @@
-"""The errors that are tinygpt2's own."""
+"""The exceptions of tinygpt2."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ _DIFFERENCES_SHOWN = 12  # in a message; all weights of another dtype are too ma
 
 
 class CheckpointError(ValueError):
-    """A checkpoint is damaged, or is none at all. Nothing was loaded from it.
+    """A checkpoint is damaged, or is not a checkpoint. Nothing was loaded from it.
 
     >>> import pathlib, tempfile
     >>> from tinygpt2 import newest_checkpoint
@@ -25,10 +25,10 @@ class CheckpointError(ValueError):
 
 
 class IncompatibleRunError(ValueError):
-    """A checkpoint is of another run than the one that is to resume from it. Nothing was changed, on the disk either.
+    """A checkpoint belongs to another run than the one to resume. Nothing was changed, in memory or on disk.
 
     Attributes:
-        differences: Each difference, in words: of weights, of what is trained and how, of the data.
+        differences: Each difference, in words: in the weights, the configuration or the data.
 
     >>> error = IncompatibleRunError("checkpoint-10", ["the seed was 0 and is 1"])
     >>> error.differences
@@ -56,8 +56,8 @@ class NonFiniteLossError(ArithmeticError):
     """The loss or its gradient became NaN or infinite, and training stopped before that reached the weights.
 
     Attributes:
-        step: The step that failed; the model holds the weights after the one before. ``None`` from `training_step`.
-        history: The evaluations until then; ``None`` from `training_step`.
+        step: The step that failed; the model has the weights of the step before. ``None`` from `training_step`.
+        history: The evaluations up to that step; ``None`` from `training_step`.
 
     >>> from tinygpt2 import (
     ...     GPT2Config, GPT2Model, TrainingConfig, make_dataloader, train

@@ -1,7 +1,7 @@
-"""Pictures of losses, of temperatures and of what a sampler draws.
+"""Plots of losses, temperatures and a sampler's draws.
 
-They need matplotlib: ``pip install 'tinygpt2[plot]'``. Each returns a ``Figure`` of its own, to show or to save, and
-leaves pyplot's state alone.
+They need matplotlib: ``pip install 'tinygpt2[plot]'``. Each function returns a new ``Figure``, to show or to save, and
+does not change pyplot's state.
 """
 
 from collections.abc import Sequence
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 
 def plot_losses(history: "TrainingHistory") -> "Figure":
-    """Returns training and validation loss over epochs, with the tokens seen on a second axis above.
+    """Returns a plot of training and validation loss over epochs, with the tokens seen on a second axis above.
 
     Args:
-        history: With at least one evaluation.
+        history: A history with at least one evaluation.
 
     Raises:
         ImportError: If matplotlib is not installed.
@@ -57,7 +57,7 @@ def plot_losses(history: "TrainingHistory") -> "Figure":
     axes.grid(alpha=0.3)
     axes.legend()
     above = axes.twiny()
-    above.plot(history.tokens_seen, history.train_losses, alpha=0)  # invisible: it sets the scale of the axis
+    above.plot(history.tokens_seen, history.train_losses, alpha=0)  # invisible: sets the scale of the axis
     above.set_xlabel("Tokens seen")
     above.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     return figure
@@ -69,7 +69,7 @@ def plot_temperatures(
     *,
     labels: Sequence[str] | None = None,
 ) -> "Figure":
-    """Returns the probability of each token at several temperatures, as bars.
+    """Returns a bar chart of the probability of each token at several temperatures.
 
     Args:
         logits: (V,), floating point, for a vocabulary small enough to draw.
@@ -78,7 +78,7 @@ def plot_temperatures(
 
     Raises:
         ImportError: If matplotlib is not installed.
-        ValueError: If the shapes do not fit or a temperature is not greater than 0.
+        ValueError: If the shapes do not match, or a temperature is not greater than 0.
 
     >>> import torch
     >>> logits = torch.tensor([0.0, 2.0, 1.0])
@@ -106,20 +106,20 @@ def plot_token_frequencies(
     labels: Sequence[str] | None = None,
     generator: torch.Generator | None = None,
 ) -> "Figure":
-    """Returns how often a sampler draws each token, as bars.
+    """Returns a bar chart of how often a sampler draws each token.
 
     Args:
-        sampler: What draws.
+        sampler: The sampler.
         logits: (V,), floating point, for a vocabulary small enough to draw.
-        tokens: (T,) int64, the text so far, for a sampler that looks at it.
-        draws: How often.
+        tokens: (T,) int64, the text so far, for a sampler that uses it.
+        draws: Number of draws.
         labels: The V tokens as text; their ids by default.
         generator: Source of the sampler's randomness; PyTorch's global one if ``None``.
 
     Raises:
         ImportError: If matplotlib is not installed.
-        TypeError: If the sampler is none, or returns something other than integers.
-        ValueError: If the shapes do not fit, a number is out of range, or the sampler does not return an id for each
+        TypeError: If ``sampler`` is not a sampler, or returns something other than integers.
+        ValueError: If the shapes do not match, a number is out of range, or the sampler does not return one id per
             row.
 
     >>> import torch
@@ -141,7 +141,7 @@ def plot_token_frequencies(
 
 
 def _plot_bars(groups: Sequence[tuple[str, list[float]]], labels: Sequence[str], *, ylabel: str) -> "Figure":
-    """Returns one bar a label for each of the named groups, side by side."""
+    """Returns a figure with one bar per label for each of the named groups, side by side."""
     figure, axes = _new_figure(width=max(5.0, 0.5 * len(labels) + 1.5), height=3.8)
     width = 0.8 / len(groups)
     for i, (name, heights) in enumerate(groups):
@@ -153,7 +153,7 @@ def _plot_bars(groups: Sequence[tuple[str, list[float]]], labels: Sequence[str],
         labels,
         rotation=45 if crowded else 0,
         ha="right" if crowded else "center",
-        parse_math=False,  # a dollar sign is a token like others
+        parse_math=False,  # a dollar sign is an ordinary token
     )
     axes.set_ylabel(ylabel)
     axes.grid(axis="y", alpha=0.3)
@@ -178,7 +178,7 @@ def _text_so_far(tokens: Tensor) -> Tensor:
 
 
 def _new_figure(*, width: float, height: float) -> "tuple[Figure, Axes]":
-    """Returns an empty figure, in inches, and its axes."""
+    """Returns an empty figure, of this size in inches, and its axes."""
     try:
         from matplotlib.figure import Figure  # noqa: PLC0415 - an extra, and slow to import
     except ImportError as error:

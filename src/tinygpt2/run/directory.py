@@ -1,14 +1,14 @@
-"""The names in the directory of a training run, and who may write there.
+"""The file names in a run directory, and exclusive access to it.
 
-The directory of a run has
+A run directory has
 
-- ``checkpoint-STEP``: all that a run resumes from;
+- ``checkpoint-STEP``: everything that a run resumes from;
 - ``best``: the model with the lowest validation loss, without the optimizer;
 
 and, from the command line,
 
-- ``options.json``: the options that the run began with;
-- ``tinygpt2_tokenizer.json``, ``config.json``, ``model.safetensors``: the tokenizer, and the model once it is trained;
+- ``options.json``: the options that the run was started with;
+- ``tinygpt2_tokenizer.json``, ``config.json``, ``model.safetensors``: the tokenizer, and the trained model;
 - ``history.json``, ``losses.png``: the losses and their plot.
 """
 
@@ -26,7 +26,7 @@ from tinygpt2.run.lock import locked
 from tinygpt2.text.storage import TOKENIZER_FILE
 
 STATE_FILE = "training_state.safetensors"
-"""In a checkpoint: the optimizer's state and what else is tensors."""
+"""In a checkpoint: the optimizer's state and other tensors."""
 TRAINING_FILE = "training.json"
 """In a checkpoint: the step, the history, the configurations."""
 
@@ -37,16 +37,16 @@ _OPTIONS = "options.json"
 
 _CHECKPOINT = re.compile(r"checkpoint-(0|[1-9][0-9]*)")
 _DIRECTORIES = rf"checkpoint-(?:0|[1-9][0-9]*)|{_BEST}"
-_FILES = (_HISTORY, _OPTIONS, TOKENIZER_FILE, CONFIG_FILE, WEIGHTS_FILE)  # not the plot: 'tinygpt2 plot' needs no lock
+_FILES = (_HISTORY, _OPTIONS, TOKENIZER_FILE, CONFIG_FILE, WEIGHTS_FILE)  # not the plot: 'tinygpt2 plot' takes no lock
 
 
 @dataclass(frozen=True)
 class RunDirectory:
-    """The directory of a run: every name in it comes from here.
+    """A run directory, which defines every name in it.
 
     Attributes:
-        path: Where it is.
-        made: The directories that `create` or `claim` made, the innermost first.
+        path: The path of the directory.
+        made: The directories that `create` or `claim` created, innermost first.
 
     >>> RunDirectory(Path("runs/fox")).checkpoint(12).as_posix()
     'runs/fox/checkpoint-12'
@@ -57,9 +57,9 @@ class RunDirectory:
 
     @classmethod
     def create(cls, parent: Path, name: str) -> Self:
-        """Makes a directory that was not there: ``name``, or ``name-2``, ``name-3``, ... where that is taken.
+        """Creates a new directory: ``name``, or ``name-2``, ``name-3``, ... if that exists.
 
-        Of two runs that are started together each gets its own.
+        Two runs that are started simultaneously get different directories.
         """
         made = _make(parent)
         names = chain([name], (f"{name}-{i}" for i in count(2)))
@@ -68,28 +68,28 @@ class RunDirectory:
 
     @classmethod
     def claim(cls, path: Path) -> Self:
-        """Makes a directory unless it is there and empty.
+        """Creates a directory, or uses an existing empty one.
 
         Raises:
             FileExistsError: If it is a file.
-            ValueError: If something is in it.
+            ValueError: If it is not empty.
         """
         run = cls(path, _make(path))
         run.check_empty()
         return run
 
     def check_empty(self) -> None:
-        """Raises ``ValueError`` if something is in the directory."""
+        """Raises ``ValueError`` if the directory is not empty."""
         if any(self.path.iterdir()):
             resume = ", resume the run in it (--resume)" if self.options.exists() else ""
             raise ValueError(f"{self.path} is not empty; choose another directory{resume}, or remove it")
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keeps other processes and threads out for as long as the block runs; inside it may be asked for again.
+        """Keeps other processes and threads out of the directory within the block; blocks can be nested.
 
         Raises:
-            BlockingIOError: If another process or thread is in the directory.
+            BlockingIOError: If another process or thread has locked the directory.
             FileNotFoundError: If there is no such directory.
         """
         with locked(self.path):
@@ -97,7 +97,7 @@ class RunDirectory:
 
     @contextmanager
     def discarded_on_failure(self) -> Iterator[None]:
-        """Discards the directory if the block fails before anything was written."""
+        """Removes the directory if the block fails before anything was written."""
         try:
             yield
         except BaseException:
@@ -105,13 +105,13 @@ class RunDirectory:
             raise
 
     def discard_if_empty(self) -> None:
-        """Removes what `create` or `claim` made, unless something is in it."""
+        """Removes the directories that `create` or `claim` created, unless they are not empty."""
         with suppress(OSError):  # it is not empty
             for path in self.made:
                 path.rmdir()
 
     def recover(self) -> None:
-        """Tidies up after a process that was killed while it wrote. Nobody else may write meanwhile: see `locked`."""
+        """Cleans up after a process that was killed while writing. Call it only within `locked`."""
         recover_directories(self.path, _DIRECTORIES)
         names = "|".join(map(re.escape, _FILES))
         for entry in list(self.path.iterdir()):
@@ -120,11 +120,11 @@ class RunDirectory:
                     entry.unlink()
 
     def checkpoint(self, step: int) -> Path:
-        """Returns where the checkpoint of a step is."""
+        """Returns the path of a step's checkpoint."""
         return self.path / f"checkpoint-{step}"
 
     def checkpoints(self) -> list[Path]:
-        """Returns the checkpoints, newest first, unread."""
+        """Returns the paths of the checkpoints, newest first, without reading them."""
         if not self.path.is_dir():
             return []
         found = [path for path in self.path.iterdir() if _CHECKPOINT.fullmatch(path.name)]
@@ -132,10 +132,10 @@ class RunDirectory:
 
     @staticmethod
     def step_of(checkpoint: Path) -> int:
-        """Returns the step that the name of a checkpoint says.
+        """Returns the step in the name of a checkpoint.
 
         Raises:
-            ValueError: If it is the name of none.
+            ValueError: If it is not the name of a checkpoint.
 
         >>> RunDirectory.step_of(Path("runs/fox/checkpoint-12"))
         12
@@ -147,44 +147,44 @@ class RunDirectory:
 
     @property
     def best(self) -> Path:
-        """The model with the lowest validation loss."""
+        """The path of the model with the lowest validation loss."""
         return self.path / _BEST
 
     @property
     def history(self) -> Path:
-        """The losses."""
+        """The path of the losses."""
         return self.path / _HISTORY
 
     @property
     def plot(self) -> Path:
-        """Their plot."""
+        """The path of the losses' plot."""
         return self.path / _PLOT
 
     @property
     def options(self) -> Path:
-        """The options that the run began with."""
+        """The path of the options that the run was started with."""
         return self.path / _OPTIONS
 
     @property
     def tokenizer(self) -> Path:
-        """The tokenizer."""
+        """The path of the tokenizer."""
         return self.path / TOKENIZER_FILE
 
     @property
     def config(self) -> Path:
-        """The shape of the model, there once it is trained."""
+        """The path of the trained model's configuration."""
         return self.path / CONFIG_FILE
 
 
 def _make(path: Path) -> tuple[Path, ...]:
-    """Makes a directory and those around it, and returns the ones that were not there, the innermost first."""
+    """Creates a directory and its parents, and returns those that did not exist, innermost first."""
     missing = tuple(takewhile(lambda each: not each.exists(), (path, *path.parents)))
     path.mkdir(parents=True, exist_ok=True)
     return missing
 
 
 def _is_made(path: Path) -> bool:
-    """Makes a directory, or returns ``False`` if something is there: no two processes both make it."""
+    """Creates a directory, or returns ``False`` if the path exists: of two processes, only one creates it."""
     try:
         path.mkdir()
     except FileExistsError:

@@ -1,4 +1,4 @@
-"""One process, and one thread of it, in a directory at a time."""
+"""Locks that admit one thread of one process to a directory at a time."""
 
 import errno
 import logging
@@ -12,24 +12,24 @@ from pathlib import Path
 
 logger = logging.getLogger(__name__)
 
-_IN_USE = {errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK}  # the last two are Windows'
+_IN_USE = {errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK}  # the last two are from Windows
 _CANNOT_LOCK = {
     errno.ENOLCK,
     errno.ENOTSUP,
     errno.EOPNOTSUPP,
     errno.ENOSYS,
     errno.EINVAL,
-    errno.EBADF,  # of NFS, which locks only files that are open for writing, as no directory can be
+    errno.EBADF,  # from NFS, which locks only files open for writing, as no directory can be
 }
 
 
 @dataclass
 class _Hold:
-    """A directory that a thread of this process works in."""
+    """A directory that a thread of this process has locked."""
 
     thread: int
     depth: int
-    descriptor: int | None  # of what is locked, where the file system can lock
+    descriptor: int | None  # of what is locked; ``None`` if the file system cannot lock
 
 
 _holds: dict[object, _Hold] = {}
@@ -38,12 +38,12 @@ _registry = threading.Lock()  # for _holds
 
 @contextmanager
 def locked(directory: Path) -> Iterator[None]:
-    """Keeps other processes and threads out of a directory, if they ask for it in the same way.
+    """Keeps other processes and threads out of a directory, if they lock it in the same way.
 
-    The thread that has a directory may ask for it again. Where the process is killed, the lock is gone with it.
+    The thread that has locked a directory may lock it again. If the process is killed, its lock is released.
 
     Raises:
-        BlockingIOError: If another process or thread is in the directory.
+        BlockingIOError: If another process or thread has locked the directory.
         FileNotFoundError: If there is no such directory.
     """
     key = _identity(directory)
@@ -55,9 +55,9 @@ def locked(directory: Path) -> Iterator[None]:
 
 
 def _identity(directory: Path) -> object:
-    """Returns what is the same for all names of a directory, relative ones and links among them."""
+    """Returns an identity that is the same for all paths to a directory, including relative ones and links."""
     found = directory.stat()
-    return (found.st_dev, found.st_ino) if found.st_ino else directory.resolve()  # some Windows shares have no numbers
+    return (found.st_dev, found.st_ino) if found.st_ino else directory.resolve()  # some Windows shares have no inodes
 
 
 def _acquire(key: object, directory: Path) -> None:
@@ -74,7 +74,7 @@ def _acquire(key: object, directory: Path) -> None:
 def _release(key: object, directory: Path) -> None:
     with _registry:
         hold = _holds.get(key)
-        if hold is None:  # in a process that was forked inside
+        if hold is None:  # in a process that was forked within the block
             return
         hold.depth -= 1
         if hold.depth == 0:
@@ -84,7 +84,7 @@ def _release(key: object, directory: Path) -> None:
 
 
 def _try_lock(directory: Path) -> int | None:
-    """Returns the descriptor of what it has locked, or ``None`` where the file system cannot lock."""
+    """Returns the descriptor of what it has locked, or ``None`` if the file system cannot lock."""
     descriptor = _open(directory)
     try:
         _lock(descriptor)
@@ -108,7 +108,7 @@ def _refusal(who: str, directory: Path) -> BlockingIOError:
 if sys.platform == "win32":
     import msvcrt
 
-    # Windows locks no directories. The file is beside this one, so that the directory can be removed meanwhile.
+    # Windows does not lock directories. The lock file is beside the directory, so that it can be removed while locked.
     def _lock_file(directory: Path) -> Path:
         path = directory.resolve()
         return path.with_name(f".{path.name}.lock")
@@ -136,15 +136,15 @@ else:
 
     def _unlock(descriptor: int, _: Path) -> None:
         with suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_UN)  # closing is not enough while somebody else has a copy
+            fcntl.flock(descriptor, fcntl.LOCK_UN)  # closing is not enough while another process has a copy
         os.close(descriptor)
 
     def _forget() -> None:
-        """Leaves the locks to the parent of a process that was just forked, a worker of a DataLoader for instance.
+        """Leaves the locks to the parent of a process that was just forked, for instance a worker of a DataLoader.
 
-        A lock ends with the last copy of its descriptor: the workers of a run that is killed would keep the next out.
+        A lock ends with the last copy of its descriptor: the workers of a killed run would keep the next one out.
         """
-        global _registry  # noqa: PLW0603 - another thread, which is not in this process, may have had it at the fork
+        global _registry  # noqa: PLW0603 - another thread, absent here, may have held it at the fork
         _registry = threading.Lock()
         for hold in _holds.values():
             if hold.descriptor is not None:
