@@ -151,7 +151,7 @@ def test_what_can_be_read_once_is_refused(loader: Iterator[Batch]) -> None:
 
 @pytest.mark.parametrize("loader", [None, 3, ITEMS.__len__])
 def test_what_has_no_batches_at_all_is_a_type_error(loader: object) -> None:
-    with pytest.raises(TypeError, match="train_loader should be an iterable of batches, and is a "):
+    with pytest.raises(TypeError, match="train_loader should be an iterable of batches, but is a "):
         run(loader)
 
 
@@ -195,19 +195,19 @@ def test_an_empty_loader_is_told(length: int | None) -> None:
     ("batch", "error", "message"),
     [
         ((ROWS, ROWS, ROWS), TypeError, r"batch 0 of train_loader should be \(inputs, targets\).* a tuple of 3; map"),
-        (ROWS[:3], TypeError, "and is a Tensor"),
-        ("text", TypeError, "and is a str"),
-        ((ROWS.numpy(), ROWS.numpy()), TypeError, r"the inputs of .* are a numpy\.ndarray; convert .*torch\.as_tensor"),
-        ((ROWS, ROWS.tolist()), TypeError, "the targets of .* are a list"),
+        (ROWS[:3], TypeError, "but is a Tensor"),
+        ("text", TypeError, "but is a str"),
+        ((ROWS.numpy(), ROWS.numpy()), TypeError, r"the inputs of .* got a numpy\.ndarray; convert .*torch\.as_tensor"),
+        ((ROWS, ROWS.tolist()), TypeError, "the targets of .* got a list"),
         ((ROWS[:, :8], ROWS[:, :7]), ValueError, r"should have one shape.*\(40, 8\) and \(40, 7\)"),
         ({"input_ids": ROWS}, TypeError, "a dict with input_ids; expected .*labels=input_ids"),
         ({"labels": ROWS}, TypeError, "a dict with labels; expected input_ids"),
         ({}, TypeError, "a dict with nothing; expected input_ids"),
         ({"input_ids": ROWS, "labels": ROWS, "token_type_ids": ROWS}, TypeError, "token_type_ids.*Remove other keys"),
-        ({"input_ids": ROWS, "labels": ROWS.numpy()}, TypeError, r"the labels of .* are a numpy\.ndarray"),
-        ((ROWS[0], ROWS[0]), ValueError, r"the inputs of .* should be \(B, T\) int64, and are torch.int64 of \(9,\)"),
-        ((ROWS, ROWS.float()), ValueError, r"the targets of .* are torch\.float32 of \(40, 9\)"),
-        ({"input_ids": ROWS, "labels": ROWS, "attention_mask": [1]}, TypeError, "the attention_mask of .* are a list"),
+        ({"input_ids": ROWS, "labels": ROWS.numpy()}, TypeError, r"the labels of .* got a numpy\.ndarray"),
+        ((ROWS[0], ROWS[0]), ValueError, r"the inputs of .* should be \(B, T\) int64, got torch.int64 of \(9,\)"),
+        ((ROWS, ROWS.float()), ValueError, r"the targets of .* got torch\.float32 of \(40, 9\)"),
+        ({"input_ids": ROWS, "labels": ROWS, "attention_mask": [1]}, TypeError, "the attention_mask of .* got a list"),
         ({"input_ids": ROWS, "labels": ROWS, "attention_mask": ROWS[:, 1:]}, ValueError, "attention_mask .* one shape"),
     ],
 )

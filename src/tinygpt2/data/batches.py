@@ -1,4 +1,4 @@
-"""Conversion of batches to the form that the library uses."""
+"""Batches in the form that the library computes with."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -18,14 +18,14 @@ def as_batch(batch: Any, name: str = "a batch") -> Batch:  # noqa: ANN401 - what
     """Returns a batch as inputs and targets.
 
     Args:
-        batch: (inputs, targets), both (B, T) integer tensors; or, in the convention of Hugging Face, a mapping with
-            ``input_ids`` and ``labels``, (B, T) each, in which label t is token t itself, or -100 if it does not count:
-            the labels are shifted here. An ``attention_mask`` may mark padding on the right.
-        name: Name of the batch, for error messages.
+        batch: (inputs, targets), both (B, T) integer tensors; or, as in Hugging Face, a mapping with
+            ``input_ids`` and ``labels``, (B, T) each, in which label t is token t itself, or -100 if it does not
+            count: the labels are shifted here. An ``attention_mask`` may mark padding on the right.
+        name: Name of the batch in error messages.
 
     Raises:
-        TypeError: If the batch has another form.
-        ValueError: If the shapes do not fit.
+        TypeError: If it is anything else.
+        ValueError: If the shapes do not match.
 
     >>> ids = torch.tensor([[5, 6, 7]])
     >>> as_batch({"input_ids": ids, "labels": ids})[1]
@@ -48,8 +48,8 @@ def _shifted(batch: Mapping[str, Any], name: str) -> Batch:
     if not {"input_ids", "labels"} <= found <= _KEYS:
         raise TypeError(
             f"{name} is a dict with {', '.join(map(str, sorted(found, key=str))) or 'nothing'}; expected input_ids and "
-            "labels, and at most an attention_mask beside them. Remove other keys; labels that are the tokens "
-            "themselves are labels=input_ids"
+            "labels, and optionally attention_mask. Remove other keys; if the labels are the tokens themselves, "
+            "pass labels=input_ids"
         )
     inputs, labels = _integers(name, input_ids=batch["input_ids"], labels=batch["labels"])
     if batch.get("attention_mask") is not None:
@@ -64,18 +64,16 @@ def _shifted(batch: Mapping[str, Any], name: str) -> Batch:
 
 
 def _integers(name: str, **pair: object) -> Batch:
-    """Returns two tensors of one shape as int64; they may have smaller integers."""
+    """Returns two tensors of the same shape as int64; they may have smaller integer types."""
     for part, value in pair.items():
         if not isinstance(value, Tensor):
             kind = f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")
             raise TypeError(
-                f"the {part} of {name} should be a tensor, (B, T) int64, but are a {kind}; convert them, for instance "
+                f"the {part} of {name} should be a tensor, (B, T) int64, got a {kind}; convert it, for instance "
                 "with torch.as_tensor(...)"
             )
         if value.is_floating_point() or value.dim() != 2:
-            raise ValueError(
-                f"the {part} of {name} should be (B, T) int64, and are {value.dtype} of {tuple(value.shape)}"
-            )
+            raise ValueError(f"the {part} of {name} should be (B, T) int64, got {value.dtype} of {tuple(value.shape)}")
     (first, one), (second, other) = ((part, value) for part, value in pair.items() if isinstance(value, Tensor))
     if one.shape != other.shape:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Passes over a loader: in a known order, from a known place, and checked against what the loader promises."""
+"""Passes over a loader: in a known order, from a known position, and checked against the loader's length."""
 
 import hashlib
 import math
@@ -37,43 +37,43 @@ class _HasPosition(Protocol):
 
 
 class Passes:
-    """Passes over a loader, each a function of (seed, epoch), which can begin in the middle.
+    """Passes over a loader, each a function of (seed, epoch), that can begin in the middle.
 
     Args:
-        loader: Batches that can be read again and again.
-        name: What errors call it.
-        seed: Of the order where the loader has none of its own: of PyTorch's ``DataLoader(shuffle=True)``.
+        loader: Batches that can be read repeatedly.
+        name: Name of the loader in error messages.
+        seed: Seed of the order if the loader has none of its own, as PyTorch's ``DataLoader(shuffle=True)``.
 
     Attributes:
-        batches: How many a pass has; ``None`` for a stream that does not say.
-        before: The sequence before the one that a pass began with, where `read` had to read what it left out.
+        batches: Number of batches in a pass; ``None`` for a stream of unknown length.
+        before: The sequence before the first of a pass, if `read` had to read what it skipped.
 
     Raises:
-        TypeError: If it cannot be iterated over.
-        ValueError: If it has no batches, or can be read only once.
+        TypeError: If the loader is not iterable.
+        ValueError: If it has no batches or can be read only once.
     """
 
     def __init__(self, loader: Loader, *, name: str, seed: int) -> None:
         self.loader, self.name, self.seed = loader, name, seed
         if isinstance(loader, Iterator):
-            raise ValueError(  # noqa: TRY004 - the type would be right, were it read once
+            raise ValueError(  # noqa: TRY004 - the type would be right for a single pass
                 f"{name} is a {type(loader).__name__}, an iterator, which can be read once; pass a list, a DataLoader, "
                 "or an object whose __iter__ begins a new pass"
             )
         if not isinstance(loader, Iterable) and not hasattr(loader, "__getitem__"):
-            raise TypeError(f"{name} should be an iterable of batches, and is a {type(loader).__name__}")
+            raise TypeError(f"{name} should be an iterable of batches, but is a {type(loader).__name__}")
         self.batches = _length(loader)
         if self.batches == 0:
             raise ValueError(f"{name} has no batches; with drop_last=True a data set smaller than one batch has none")
         self._generators = [(generator, generator.initial_seed()) for generator in _generators(loader)]
         self._beginning = self.position()
         self._epoch = 0
-        self._moves = 0  # of the loader's own position, from under a pass that is under way
+        self._moves = 0  # of the loader's own position during a pass
         self.before: Batch | None = None
 
     @property
     def is_ours(self) -> bool:
-        """Whether `make_dataloader` made it: then its order needs no other random numbers than its own."""
+        """Whether `make_dataloader` created the loader, whose order then needs only its own random numbers."""
         loader = self.loader
         return (
             isinstance(loader, DataLoader)
@@ -85,12 +85,12 @@ class Passes:
         """Yields the batches of a pass.
 
         Args:
-            epoch: Which pass, counted from 0.
-            items: How many sequences of the pass to leave out.
-            state: The loader's own position after those sequences, where it has one.
+            epoch: Number of the pass, counted from 0.
+            items: Number of sequences of the pass to skip.
+            state: The loader's own position after those sequences, if it has one.
 
         Raises:
-            TypeError: If a batch is not one.
+            TypeError: If a batch has another form.
             ValueError: If there are not as many batches as the loader says.
         """
         self._epoch = epoch
@@ -114,7 +114,7 @@ class Passes:
 
     @contextmanager
     def evaluation(self) -> Iterator[Iterator[Batch]]:
-        """Gives the batches of the first pass, always the same ones, beside a pass that may be under way."""
+        """Provides the batches of the first pass, always the same ones, even while another pass is in progress."""
         here = self.position()
         with self._generators_kept():
             try:
@@ -127,7 +127,7 @@ class Passes:
 
     @contextmanager
     def kept(self) -> Iterator[None]:
-        """Gives the loader's generators their states back at the end, and the loader its own position."""
+        """Restores the states of the loader's generators and the loader's own position at the end."""
         with self._generators_kept():
             try:
                 yield
@@ -144,16 +144,16 @@ class Passes:
                 generator.set_state(state)
 
     def position(self) -> dict[str, Any] | None:
-        """Returns the loader's own position after the last batch, where it has one."""
+        """Returns the loader's own position after the last batch, if it has one."""
         return self.loader.state_dict() if isinstance(self.loader, _HasPosition) else None
 
     def identity(self) -> dict[str, Any]:
-        """Returns what the batches depend on, in values that JSON can hold; equal loaders have equal ones.
+        """Returns what the batches depend on, in values that JSON can hold, equal for equal loaders.
 
-        Of a loader that `make_dataloader` did not make, and that has no ``identity()``, it reads the first batch.
+        If `make_dataloader` did not create the loader, and it has no ``identity()``, its first batch is read.
 
         Raises:
-            TypeError: If the loader's own identity or position has what JSON cannot hold.
+            TypeError: If the loader's own identity or position has a value that JSON cannot hold.
         """
         loader = self.loader
         check_json(f"the state_dict() of {self.name}", self.position())
@@ -175,9 +175,9 @@ class Passes:
         }
 
     def items_per_pass(self) -> int | None:
-        """Returns how many sequences a pass has, those of a last batch that is dropped among them.
+        """Returns the number of sequences in a pass, including those of a dropped last batch.
 
-        Where the loader is not PyTorch's, its batches are taken to be as large as the first.
+        If the loader is not PyTorch's, all its batches are assumed to be as large as the first.
         """
         loader = self.loader
         if self.batches is None:
@@ -187,7 +187,7 @@ class Passes:
         return self.batches * len(self._first[0])
 
     def batches_left(self, items: int) -> int:
-        """Returns how many batches a pass still has after so many sequences; 0 for a stream that does not say."""
+        """Returns the number of batches left in a pass after ``items`` sequences; 0 for a stream of unknown length."""
         total = self.items_per_pass()
         if self.batches is None or total is None:
             return 0
@@ -223,12 +223,12 @@ class Passes:
                 owner.set_epoch(epoch)
 
     def _checked(self, loader: Loader, epoch: int, *, whole: bool) -> Iterator[Batch]:
-        """Yields the batches that are left of a pass; if it is a ``whole`` one, there must be as many as promised."""
+        """Yields the remaining batches of a pass; a ``whole`` pass must have as many as the loader says."""
         iterator, moves, count = _begun(loader), self._moves, 0
         while True:
-            if moves != self._moves:  # an evaluation took the loader's own position, and put it back
+            if moves != self._moves:  # an evaluation moved the loader's own position, and restored it
                 iterator, moves = _begun(loader), self._moves
-            if not self.is_ours:  # what is drawn for a batch, by a data set that augments, depends on no other batch
+            if not self.is_ours:  # a batch's random numbers, for augmentation, depend on no other batch
                 torch.default_generator.manual_seed(mixed_seed(self.seed, epoch, count))
             try:
                 batch = next(iterator)
@@ -249,12 +249,12 @@ class Passes:
 def _length(loader: Loader) -> int | None:
     try:
         return len(loader)  # type: ignore[arg-type]
-    except (TypeError, NotImplementedError):  # a stream, of an IterableDataset for instance
+    except (TypeError, NotImplementedError):  # a stream, for instance of an IterableDataset
         return None
 
 
 def _batch_size(loader: Loader) -> int | None:
-    """Returns how many items are in each batch but the last, as far as PyTorch's loader says."""
+    """Returns the size of each batch but the last, if the loader is PyTorch's and says so."""
     counts = isinstance(loader, DataLoader) and not isinstance(loader.dataset, IterableDataset)
     return loader.batch_size if counts else None  # type: ignore[attr-defined]
 
@@ -267,9 +267,9 @@ def _generators(loader: Loader) -> list[torch.Generator]:
 
 
 def _begun(loader: Loader) -> Iterator[Any]:
-    """Returns ``iter(loader)``, before which as many random numbers were drawn in any pass.
+    """Returns ``iter(loader)``, after drawing as many random numbers as in any other pass.
 
-    PyTorch draws a seed for its workers when it starts them, from the generator that decides the order too.
+    PyTorch draws a seed for its workers when it starts them, from the generator that also decides the order.
     """
     if isinstance(loader, DataLoader) and getattr(loader, "_iterator", None) is not None:  # they persist
         torch.empty((), dtype=torch.int64).random_(generator=loader.generator)
@@ -277,7 +277,7 @@ def _begun(loader: Loader) -> Iterator[Any]:
 
 
 def _beside(loader: Loader) -> Loader:
-    """Returns a loader of the same batches; persistent workers serve one pass at a time, and have one under way."""
+    """Returns a loader of the same batches; persistent workers serve one pass at a time, and one is in progress."""
     if not (isinstance(loader, DataLoader) and loader.persistent_workers):
         return loader
     common: dict[str, Any] = {"collate_fn": loader.collate_fn, "generator": loader.generator}
@@ -303,12 +303,12 @@ def _identity_of_windows(loader: DataLoader[Any], dataset: TokenDataset) -> dict
 
 
 def sha256_of(batch: Batch) -> str:
-    """Returns the SHA-256 of inputs and targets of any shape."""
+    """Returns the SHA-256 of a batch's inputs and targets, whatever their shape."""
     return _sha256(torch.cat([part.detach().cpu().long().flatten() for part in batch]).numpy())
 
 
 def _sha256(tokens: TokenArray) -> str:
-    """Returns the SHA-256 of ids, whatever integer type they have."""
+    """Returns the SHA-256 of token ids, whatever their integer type."""
     digest = hashlib.sha256()
     for begin in range(0, len(tokens), 1 << 20):
         digest.update(np.ascontiguousarray(tokens[begin : begin + (1 << 20)], dtype="<i8").data)
