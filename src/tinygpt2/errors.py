@@ -20,7 +20,7 @@ class CheckpointError(ValueError):
     ...     newest_checkpoint(directory)  # doctest: +ELLIPSIS
     Traceback (most recent call last):
     ...
-    tinygpt2.CheckpointError: no checkpoint in ... is whole: ... manifest.json: No such file or directory
+    tinygpt2.CheckpointError: no checkpoint in ... is intact: ... manifest.json: No such file or directory
     """
 
 

@@ -292,7 +292,7 @@ def test_a_signal_stops_after_the_step_and_saves(
     step = int(newest_checkpoint(directory).name.removeprefix("checkpoint-"))
     assert step >= 15
     *_, stopped, last = rest.splitlines()
-    assert stopped == f"stopped after step {step} of 1000000, saved in {directory} to resume from"
+    assert stopped == f"stopped after step {step} of 1000000; saved in {directory}, ready to resume"
     assert last == f"stopped by {number.name}; to resume:  tinygpt2 train --out {directory} --resume"
     assert torch.isfinite(GPT2Model.from_pretrained(directory / f"checkpoint-{step}").wte.weight).all()
 
@@ -342,7 +342,7 @@ def test_a_resumed_run_is_the_run_that_was_not_stopped(
     assert main(["generate", "--model", str(stopped / "best"), "The", "--device", "cpu"]) == 0
 
     assert resume(stopped) == 0
-    assert "is finished after 26 steps; more epochs make it longer" in capsys.readouterr().err
+    assert "finished after 26 steps; more epochs extend it" in capsys.readouterr().err
     assert resume(stopped, "--epochs", 3, "--quiet") == 0
     assert TrainingHistory.load(stopped / "history.json").steps[-1] == 39
 

@@ -316,7 +316,7 @@ def test_an_error_of_the_run_is_not_hidden_by_one_at_its_end(tiny: GPT2Model, lo
 @pytest.mark.parametrize(
     ("callback", "message"),
     [
-        (Diary, r"should be an object and not a class; pass Diary\(...\)"),
+        (Diary, r"should be an object, not a class; pass Diary\(...\)"),
         (3, "a Callback or a function of the training state, got 3"),
         ("on_step", "got 'on_step'"),
         (None, "got None"),

@@ -220,7 +220,7 @@ def test_a_finished_run_says_so_and_goes_on_with_more_epochs(
     before = content(tmp_path)
     model = GPT2Model(SHAPE)
     again = train(model, *loaders(), config, device="cpu", checkpoint_dir=tmp_path, resume=True)
-    assert "is finished after 16 steps; more epochs make it longer" in capsys.readouterr().err
+    assert "finished after 16 steps; more epochs extend it" in capsys.readouterr().err
     assert (again, content(tmp_path)) == (history, before)
     assert equal(model, first)
 
@@ -395,7 +395,7 @@ def test_where_every_checkpoint_is_damaged_nothing_is_begun_or_removed(tmp_path:
     for path in tmp_path.glob("checkpoint-*"):
         damage(path / "training_state.safetensors")
     before = content(tmp_path)
-    with pytest.raises(CheckpointError, match=r"no checkpoint in .* is whole: .*checkpoint-16.*; .*checkpoint-12"):
+    with pytest.raises(CheckpointError, match=r"no checkpoint in .* is intact: .*checkpoint-16.*; .*checkpoint-12"):
         run(tmp_path)
     assert content(tmp_path) == before
 
@@ -419,7 +419,7 @@ def test_a_callback_that_raises_does_not_lose_the_run(tmp_path: Path) -> None:
     with pytest.raises(CrashError) as caught:
         run(tmp_path, callbacks=[crash_after(5)])
     assert newest_checkpoint(tmp_path).name == "checkpoint-5"
-    assert caught.value.__notes__ == ["a checkpoint of step 5 is saved; resume=True resumes from there"]
+    assert caught.value.__notes__ == ["a checkpoint of step 5 was saved; pass resume=True to resume from it"]
 
 
 def test_an_optimizer_that_fails_half_way_is_not_saved(tmp_path: Path) -> None:
@@ -529,7 +529,7 @@ def test_early_stopping_waits_for_its_patience_and_the_best_is_kept(
     losses = [loss for loss in history.val_losses if loss is not None]
     assert losses.index(min(losses)) == len(losses) - 4
     assert history.steps[-1] < 240
-    assert "the validation loss was not lower in 3 evaluations" in capsys.readouterr().err
+    assert "no lower validation loss in 3 evaluations" in capsys.readouterr().err
     best = json.loads((tmp_path / "best" / "training.json").read_text(encoding="utf-8"))
     assert best["progress"]["step"] == history.steps[-4]
 

@@ -112,7 +112,7 @@ def test_there_is_no_group_without_parameters(everything: bool) -> None:
 
 @pytest.mark.parametrize("model", [nn.Linear(3, 2).requires_grad_(requires_grad=False), nn.GELU()])
 def test_a_model_with_nothing_to_train_is_refused(model: nn.Module) -> None:
-    with pytest.raises(ValueError, match="no parameter to train"):
+    with pytest.raises(ValueError, match="no trainable parameter"):
         make_optimizer(model, TrainingConfig())
 
 

@@ -273,7 +273,7 @@ def test_other_groups_are_refused_and_so_are_options_that_need_another_state(tmp
         return torch.optim.Adam(groups, lr=config.learning_rate)
 
     assert refused(tmp_path, optimizer=in_two, allow_changes=True) == (
-        "the optimizer's groups had other parameters, or in another order",
+        "the optimizer's groups had other parameters or another order",
     )
 
 
@@ -320,11 +320,11 @@ def test_a_rate_that_a_callback_changed_is_kept_unless_the_option_changed(tmp_pa
 
 
 def test_what_is_no_optimizer_or_not_the_models_is_told() -> None:
-    with pytest.raises(TypeError, match=r"should return a torch\.optim\.Optimizer, and returned int"):
+    with pytest.raises(TypeError, match=r"should return a torch\.optim\.Optimizer, but returned int"):
         run(None, optimizer=lambda *_: 3)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"function of \(model, config\).* is a AdamW; pass for instance lambda"):
         run(None, optimizer=make_optimizer(new_model(), CONFIG))  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=r"parameters that are not the model's; make it of model\.parameters"):
+    with pytest.raises(ValueError, match=r"parameters that are not the model's; create it from model\.parameters"):
         run(None, optimizer=lambda *_: torch.optim.SGD(new_model().parameters()))
 
 
@@ -336,7 +336,7 @@ def test_a_state_that_no_file_holds_is_told(tmp_path: Path) -> None:
             for parameter in self.param_groups[0]["params"]:
                 self.state[parameter]["past"] = [parameter]
 
-    with pytest.raises(TypeError, match=r"the optimizer's state of wte\.weight has a list, past, which a checkpoint"):
+    with pytest.raises(TypeError, match=r"past in the optimizer's state of wte\.weight is a list, which a checkpoint"):
         run(tmp_path, optimizer=bare(Listing))
 
 
@@ -390,9 +390,9 @@ def test_progress_of_a_wrong_type_is_refused(name: str, value: object) -> None:
 
 @pytest.mark.parametrize("wrong", [None, [], 7, "x", {}, {"step": 1}])
 def test_progress_is_all_of_its_fields(wrong: object) -> None:
-    with pytest.raises(ValueError, match="expected an object of step, epoch, items"):
+    with pytest.raises(ValueError, match="expected an object with step, epoch, items"):
         Progress.from_dict(wrong)
-    with pytest.raises(ValueError, match="expected an object of step, epoch, items"):
+    with pytest.raises(ValueError, match="expected an object with step, epoch, items"):
         Progress.from_dict({**json.loads(json.dumps(vars(Progress()))), "more": 1})
 
 

@@ -130,7 +130,7 @@ def test_a_loss_that_is_no_number_leaves_the_weights_alone(value: float, gradien
     before = copy.deepcopy(model.state_dict())
     optimizer = make_optimizer(model, TrainingConfig())
     objective = Failing(model, value=value, gradient=gradient)
-    with pytest.raises(NonFiniteLossError, match="the weights are as before"):
+    with pytest.raises(NonFiniteLossError, match="the weights are unchanged"):
         training_step(objective, optimizer, [batch_of(1), batch_of(2)])
     assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
     assert not optimizer.state

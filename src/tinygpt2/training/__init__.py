@@ -1,1 +1,1 @@
-"""From batches to better weights."""
+"""Training: the loop, its callbacks and its checkpoints."""

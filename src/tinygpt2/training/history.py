@@ -1,4 +1,4 @@
-"""What a training run has to tell: its losses, as numbers, as JSON, as a plot."""
+"""History of a training run: its losses as numbers, as JSON and as a plot."""
 
 import json
 import os
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
 
 @dataclass
 class TrainingHistory:
-    """The evaluations of a training run: aligned lists, one entry an evaluation.
+    """Evaluations of a training run, as aligned lists with one entry per evaluation.
 
     Attributes:
-        steps: Updates of the weights that came before; 0 is the untrained model.
-        epochs: Passes over the training data that came before, with fractions.
-        tokens_seen: Training tokens that came before.
+        steps: Optimizer steps made so far; 0 for the untrained model.
+        epochs: Passes over the training data so far, including fractions.
+        tokens_seen: Training tokens read so far.
         train_losses: Loss on training data, without dropout, in nats per token.
-        val_losses: Loss on validation data, likewise; ``None`` in a run without such data.
-        learning_rates: Rate of the last step before; 0.0 before the first.
+        val_losses: Loss on validation data, likewise; ``None`` in a run without validation data.
+        learning_rates: Learning rate of the last step; 0.0 before the first.
 
     >>> history = TrainingHistory()
     >>> history.append(
@@ -60,20 +60,20 @@ class TrainingHistory:
         self.learning_rates.append(learning_rate)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes the lists as JSON, in one step; a loss that is not a number as ``NaN``, which Python reads.
+        """Writes the lists as JSON, atomically; a loss that is not a number becomes ``NaN``, which Python can read.
 
         Raises:
-            OSError: If it cannot be written; a file that was there is unharmed.
+            OSError: If it cannot be written; an existing file stays intact.
         """
         write_text(path, json.dumps(asdict(self), indent=1) + "\n")
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
-        """Reads what ``save`` wrote.
+        """Reads a history that ``save`` wrote.
 
         Raises:
             FileNotFoundError: If there is no such file.
-            ValueError: If it holds anything else.
+            ValueError: If the file holds anything else.
         """
         try:
             return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
@@ -82,14 +82,14 @@ class TrainingHistory:
 
     @classmethod
     def from_dict(cls, content: object) -> Self:
-        """Returns the history that ``dataclasses.asdict`` made a dict of.
+        """Returns the history in a dict made by ``dataclasses.asdict``.
 
         Raises:
             ValueError: If it is anything else.
         """
         expected = sorted(cls.__dataclass_fields__)
         if not (isinstance(content, dict) and sorted(content) == expected):
-            raise ValueError(f"expected an object of {', '.join(expected)}")
+            raise ValueError(f"expected an object with {', '.join(expected)}")
         for name, values in content.items():
             kinds = (int,) if name in {"steps", "tokens_seen"} else (int, float)
             optional = (type(None),) if name == "val_losses" else ()
@@ -97,9 +97,9 @@ class TrainingHistory:
                 raise ValueError(f"{name} is not a list of numbers")
         if len({len(values) for values in content.values()}) > 1:
             lengths = ", ".join(f"{name} {len(values)}" for name, values in content.items())
-            raise ValueError(f"its lists should be of one length, but have {lengths}")
+            raise ValueError(f"its lists differ in length: {lengths}")
         return cls(**content)
 
     def plot(self) -> "Figure":
-        """Returns `plot_losses` of this history."""
+        """Returns the figure that `plot_losses` draws of this history."""
         return plot_losses(self)

@@ -19,26 +19,26 @@ from tinygpt2.training.schedules import multiplier_at
 from tinygpt2.training.state import Progress, TrainState
 from tinygpt2.training.step import StepResult, backward, check_finite, clip
 
-_DROPOUT = 1  # purpose of a seed; the order of the data has others
+_DROPOUT = 1  # the purpose of a seed; the order of the data has others
 
 
 class _InterruptedError(Exception):
-    """A signal came during an evaluation, which is made again when the run is resumed."""
+    """A signal arrived during an evaluation, which is repeated when the run is resumed."""
 
 
 @dataclass
 class Run:
-    """A training run: what it works on, and the order in which things happen.
+    """A training run: its parts, and the order of its events.
 
     Attributes:
-        state: Where it is.
-        objective: What is minimised.
-        passes: Over the training data.
-        validation: Over the validation data, where there are any.
+        state: State of the run.
+        objective: Loss to minimise.
+        passes: Passes over the training data.
+        validation: Passes over the validation data, if there are any.
         callbacks: Called at every event.
-        saver: Of checkpoints, where they are asked for.
-        batches: What is left of the pass that it resumes in, where it is resumed.
-        seed_global: Whether PyTorch's global random numbers are seeded, for dropout that has no other.
+        saver: Saver of checkpoints, if they are requested.
+        batches: Batches left of the pass in which the run resumes, if it does.
+        seed_global: Whether to seed PyTorch's global random numbers, for dropout without a seed of its own.
     """
 
     state: TrainState
@@ -51,7 +51,7 @@ class Run:
     seed_global: bool
 
     def __call__(self) -> None:
-        """Trains until the last step, or until a callback or a signal stops it."""
+        """Trains until the last step, or until a callback or a signal stops the run."""
         state = self.state
         self.callbacks.emit(state, "start")
         if self.evaluation_is_due():
@@ -59,14 +59,14 @@ class Run:
         self.save()
         while not self.over():
             self.train_epoch()
-        self.save()  # before the evaluation of a run that a callback stopped, which an uninterrupted run does not make
+        self.save()  # before the last evaluation of a stopped run, which an uninterrupted run does not make
         if not state.interrupted and state.history.steps[-1] != state.step:
             self.evaluate()
             if self.saver:
                 self.saver.save_best(state)
 
     def train_epoch(self) -> None:
-        """Makes the steps that are left of an epoch."""
+        """Makes the remaining steps of an epoch."""
         state = self.state
         for micro_batches, last in self.groups():
             self.take_step(micro_batches, last=last)
@@ -81,23 +81,23 @@ class Run:
                 break
 
     def groups(self) -> Iterator[tuple[list[Batch], bool]]:
-        """Yields the micro-batches of each step that is left in the epoch, and whether they are its last."""
+        """Yields the micro-batches of each remaining step of the epoch, and whether the step is the last."""
         size, begun = self.state.config.gradient_accumulation_steps, self.state.progress
         batches, self.batches = self.batches or self.passes.read(begun.epoch), None
         group = list(islice(batches, 1))
-        if not group:  # what is left is less than a batch, of another size than before, and is dropped
+        if not group:  # the rest is smaller than a batch, whose size has changed, and is dropped
             self.state.progress = replace(begun, epoch=begun.epoch + 1, items=0)
         while group:
             group += islice(batches, size - len(group))
             position = self.passes.position() if self.saver else None
-            ahead = list(islice(batches, 1))  # to know whether there is more
+            ahead = list(islice(batches, 1))  # to see whether there are more
             if self.saver:
                 self.saver.read_until(group[-1], position if ahead else self.passes.position())
             yield group, not ahead
             group = ahead
 
     def take_step(self, micro_batches: list[Batch], *, last: bool) -> None:
-        """Updates the weights once, or raises and leaves them alone."""
+        """Makes one optimizer step, or raises an error and leaves the weights unchanged."""
         began = time.perf_counter()
         state, before = self.state, self.state.progress
         step = before.step + 1
@@ -129,16 +129,16 @@ class Run:
         state.training_tokens += result.tokens
 
     def over(self) -> bool:
-        """Returns whether there is no further step."""
+        """Returns whether the run has no further step."""
         return self.state.finished or self.state.stopping or self.state.interrupted
 
     def save(self) -> None:
-        """Saves a checkpoint, where they are asked for."""
+        """Saves a checkpoint, if checkpoints are requested."""
         if self.saver:
             self.saver.save(self.state)
 
     def evaluation_is_due(self) -> bool:
-        """Returns whether the model as it is should be evaluated and is not yet."""
+        """Returns whether the model should be evaluated at this step and has not been."""
         state = self.state
         if state.history.steps and state.history.steps[-1] == state.step:
             return False
@@ -148,7 +148,7 @@ class Run:
         return state.progress.items == 0 if every is None else state.step % every == 0
 
     def evaluate(self) -> None:
-        """Adds the losses of the model as it is to the history, if no signal comes until they are known."""
+        """Adds the current losses to the history, unless a signal arrives before they are known."""
         state = self.state
         try:
             train_loss = self.loss(self.passes)
@@ -174,7 +174,7 @@ class Run:
             return evaluate(model, self.until_interrupted(batches), max_batches=config.eval_batches).loss
 
     def until_interrupted(self, batches: Iterable[Batch]) -> Iterator[Batch]:
-        """Yields batches; a signal ends the evaluation that reads them."""
+        """Yields batches until a signal ends the evaluation that reads them."""
         for batch in batches:
             if self.state.interrupted:
                 raise _InterruptedError
@@ -188,9 +188,9 @@ def _check_finite(result: StepResult, state: TrainState, rate: float) -> None:
         step = state.step + 1
         clipping = "gradients are not clipped (pass max_grad_norm=1.0), " if state.config.max_grad_norm is None else ""
         raise NonFiniteLossError(
-            f"the loss at step {step} is {result.loss:g} and its gradient's norm {result.grad_norm:g}, with learning "
+            f"the loss at step {step} is {result.loss:g} and its gradient norm {result.grad_norm:g}, at learning "
             f"rate {rate:g}. Likely causes: the learning rate is too high (try {rate / 10:g}, or warmup_steps), "
-            f"{clipping}or the weights were not finite to begin with. The model keeps its weights after step "
+            f"{clipping}or the weights were not finite to begin with. The model has the weights it had after step "
             f"{step - 1}",
             step=step,
             history=state.history,

@@ -1,4 +1,4 @@
-"""The optimizer that moves the weights, and the rates of its groups."""
+"""Optimizers, and the learning rates of their groups."""
 
 import torch
 from torch import Tensor, nn
@@ -9,15 +9,15 @@ from tinygpt2.config import TrainingConfig
 def make_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
     """Returns AdamW (Loshchilov and Hutter 2019) over the model's trainable parameters, with PyTorch's fused kernel.
 
-    Matrices and embeddings decay; biases and layer norms, which have one dimension, do not unless
+    Matrices and embeddings decay; biases and layer norms, which have one dimension, do so only with
     ``config.decay_all_parameters``.
 
     Args:
-        model: Any module; parameters without ``requires_grad`` are left out.
+        model: Any module; parameters without ``requires_grad`` are omitted.
         config: Its ``learning_rate``, ``betas``, ``weight_decay`` and ``decay_all_parameters`` are read.
 
     Raises:
-        ValueError: If the model has nothing to train.
+        ValueError: If the model has no trainable parameter.
 
     >>> from torch import nn
     >>> config = TrainingConfig(weight_decay=0.1)
@@ -28,7 +28,7 @@ def make_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Adam
     """
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not trainable:
-        raise ValueError("the model has no parameter to train: each has requires_grad=False")
+        raise ValueError("the model has no trainable parameter: all have requires_grad=False")
     if config.decay_all_parameters:
         groups = [(trainable, config.weight_decay)]
     else:
@@ -54,40 +54,40 @@ def names_of_trained(model: nn.Module, optimizer: torch.optim.Optimizer) -> list
     groups = [[names.get(id(parameter)) for parameter in group["params"]] for group in optimizer.param_groups]
     if any(name is None for group in groups for name in group):
         raise ValueError(
-            "the optimizer has parameters that are not the model's; make it of model.parameters(), as "
+            "the optimizer has parameters that are not the model's; create it from model.parameters(), as "
             "make_optimizer(model, config) does"
         )
     return [[str(name) for name in group] for group in groups]
 
 
 def checked_optimizer(make: object, model: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
-    """Returns the optimizer that a user's function makes, its initial rates noted.
+    """Returns the optimizer that a user's function creates, with its initial learning rates recorded.
 
     Raises:
-        TypeError: If it makes something else, or is no function.
+        TypeError: If it returns something else, or is not a function.
         ValueError: If the optimizer updates something that is not a parameter of the model.
     """
     if not callable(make):
         raise TypeError(
-            f"optimizer should be a function of (model, config) that returns an optimizer, and is a "
+            f"optimizer should be a function of (model, config) that returns an optimizer, but is a "
             f"{type(make).__name__}; pass for instance lambda model, config: torch.optim.SGD(model.parameters(), ...)"
         )
     optimizer = make(model, config)
     if not isinstance(optimizer, torch.optim.Optimizer):
-        raise TypeError(f"optimizer should return a torch.optim.Optimizer, and returned {type(optimizer).__name__}")
-    names_of_trained(model, optimizer)  # or an error, before anything is trained
+        raise TypeError(f"optimizer should return a torch.optim.Optimizer, but returned {type(optimizer).__name__}")
+    names_of_trained(model, optimizer)  # raises before anything is trained
     set_initial_rates(optimizer)
     return optimizer
 
 
 def set_initial_rates(optimizer: torch.optim.Optimizer) -> None:
-    """Notes in each group the rate that it was made with, as PyTorch's schedulers do: the schedule multiplies it."""
+    """Records each group's learning rate as ``initial_lr``, as PyTorch's schedulers do: the schedule multiplies it."""
     for group in optimizer.param_groups:
         group.setdefault("initial_lr", float(group["lr"]))
 
 
 def set_rates(optimizer: torch.optim.Optimizer, multiplier: float) -> float:
-    """Makes the rate of each group its ``initial_lr`` times a multiplier, and returns the first group's."""
+    """Sets each group's learning rate to its ``initial_lr`` times a multiplier, and returns the first group's."""
     for group in optimizer.param_groups:
         rate = group["initial_lr"] * multiplier
         if isinstance(group["lr"], Tensor):

@@ -8,12 +8,12 @@ from tinygpt2.config import TrainingConfig
 def learning_rate_at(step: int, total_steps: int, config: TrainingConfig) -> float:
     """Returns the learning rate of a step.
 
-    During the warm-up it rises linearly and reaches ``config.learning_rate`` at the last warm-up step; then it stays
-    there, or falls along half a cosine to ``config.min_learning_rate`` at the last step of all.
+    During the warm-up it rises linearly, and reaches ``config.learning_rate`` at the last warm-up step; then it stays
+    there, or falls along half a cosine to ``config.min_learning_rate`` at the last step.
 
     Args:
         step: Counted from 1.
-        total_steps: The last step.
+        total_steps: Number of steps in the run.
         config: Its ``learning_rate``, ``min_learning_rate``, ``schedule`` and ``warmup_steps`` are read.
 
     >>> config = TrainingConfig(
@@ -27,7 +27,7 @@ def learning_rate_at(step: int, total_steps: int, config: TrainingConfig) -> flo
 
 
 def multiplier_at(step: int, total_steps: int, config: TrainingConfig) -> float:
-    """Returns what a step's rate is as a share of the highest, from 0 to 1; arguments as in `learning_rate_at`."""
+    """Returns a step's learning rate as a fraction of the highest, from 0 to 1; arguments as in `learning_rate_at`."""
     if step <= config.warmup_steps:
         return step / config.warmup_steps
     if config.schedule == "constant" or total_steps <= config.warmup_steps:

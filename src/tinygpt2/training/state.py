@@ -1,4 +1,4 @@
-"""Where a training run is: what is saved of it, and what callbacks see."""
+"""State of a training run."""
 
 import math
 from collections.abc import Mapping
@@ -16,17 +16,17 @@ Event = Literal["start", "step", "evaluation", "epoch", "end"]
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run has come, in what it has read and done; the fields are what a checkpoint saves.
+    """Progress of a run, as a checkpoint saves it.
 
     Attributes:
-        step: Updates made.
-        epoch: Whole passes over the training data.
-        items: Sequences read of the pass after those. Counted in data, so that another batch size resumes at the same
-            place.
+        step: Optimizer steps made.
+        epoch: Complete passes over the training data.
+        items: Sequences read of the current pass; not batches, so that a run with another batch size resumes at the
+            same place.
         tokens_seen: Training tokens read.
         loss: Training loss of the last step, with dropout, in nats per token; NaN before the first.
         grad_norm: Norm of the last step's gradients, before clipping; NaN before the first.
-        learning_rate: Rate of the last step; 0.0 before the first.
+        learning_rate: Learning rate of the last step; 0.0 before the first.
 
     >>> Progress(step=3, tokens_seen=768).tokens_seen
     768
@@ -42,14 +42,14 @@ class Progress:
 
     @classmethod
     def from_dict(cls, content: object) -> Self:
-        """Returns the progress that ``dataclasses.asdict`` made a dict of.
+        """Returns the progress in a dict made by ``dataclasses.asdict``.
 
         Raises:
             ValueError: If it is anything else.
         """
         expected = {part.name: part.type for part in fields(cls)}
         if not isinstance(content, Mapping) or set(content) != set(expected):
-            raise ValueError(f"expected an object of {', '.join(expected)}, got {content!r:.200}")
+            raise ValueError(f"expected an object with {', '.join(expected)}, got {content!r:.200}")
         for name, value in content.items():
             is_count = type(value) is int and value >= 0
             if not (is_count if expected[name] is int else type(value) is float and not math.isinf(value)):
@@ -60,25 +60,25 @@ class Progress:
 
 @dataclass
 class TrainState:
-    """Where a training run is. Callbacks read it; to end the run after the current step they call ``stop()``.
+    """State of a training run. Callbacks read it, and call ``stop()`` to end the run after the current step.
 
     Attributes:
         model: The model, in training mode.
-        optimizer: What updates it.
-        config: What `train` was given.
-        total_steps: Updates that the run will make, as far as that can be known.
-        items_per_epoch: Sequences in a pass over the training data, those of a dropped last batch among them; ``None``
-            for a stream that does not say.
+        optimizer: The optimizer of its weights.
+        config: The configuration that `train` was given.
+        total_steps: Steps that the run will make, as far as is known.
+        items_per_epoch: Sequences in a pass over the training data, including those of a dropped last batch; ``None``
+            for a stream of unknown length.
         history: The evaluations so far.
-        event: Why the callbacks are called: ``"start"`` before anything, ``"step"`` after each update, ``"evaluation"``
-            after each entry in the history, ``"epoch"`` after each whole pass over the data, ``"end"`` when the run
-            ends, in whatever way.
-        progress: How far the run has come; its fields are attributes here, too.
-        training_seconds: Time spent in steps, without evaluations, samples and checkpoints, and without what came
-            before the run was resumed.
-        training_steps: Updates made in that time.
+        event: The event that the callbacks are called for: ``"start"`` before training, ``"step"`` after each step,
+            ``"evaluation"`` after each entry in the history, ``"epoch"`` after each pass over the data, ``"end"`` when
+            the run ends, in whatever way.
+        progress: Progress of the run, whose fields are also attributes of the state.
+        training_seconds: Seconds spent on steps since the run began or resumed, without evaluations, samples and
+            checkpoints.
+        training_steps: Steps made in that time.
         training_tokens: Training tokens read in that time.
-        interrupted: Whether Ctrl-C or SIGTERM is ending the run; what is not urgent should not be begun.
+        interrupted: Whether Ctrl-C or SIGTERM is ending the run; callbacks should begin nothing that is not urgent.
     """
 
     model: GPT2Model
@@ -93,25 +93,25 @@ class TrainState:
     training_steps: int = 0
     training_tokens: int = 0
     interrupted: bool = False
-    updating: bool = field(default=False, init=False, repr=False)  # while weights are between two steps
+    updating: bool = field(default=False, init=False, repr=False)  # while the optimizer changes the weights
     _stopping: bool = field(default=False, init=False, repr=False)
 
     @property
     def step(self) -> int:
-        """Updates made, those before the run was resumed included."""
+        """Optimizer steps made, including those before the run was resumed."""
         return self.progress.step
 
     @property
     def epoch(self) -> int:
-        """Whole passes made over the training data."""
+        """Complete passes over the training data."""
         return self.progress.epoch
 
     @property
     def epochs(self) -> float:
-        """Passes made over the training data, with the fraction of the present one where that is known."""
+        """Passes over the training data, including the fraction of the current one if its length is known."""
         if self.items_per_epoch is None:
             return float(self.epoch)
-        items = min(self.progress.items, self.items_per_epoch)  # which is an estimate where batches differ in size
+        items = min(self.progress.items, self.items_per_epoch)  # an estimate if batches differ in size
         return (self.epoch * self.items_per_epoch + items) / self.items_per_epoch
 
     @property
@@ -131,7 +131,7 @@ class TrainState:
 
     @property
     def learning_rate(self) -> float:
-        """Rate of the last step; 0.0 before the first."""
+        """Learning rate of the last step; 0.0 before the first."""
         return self.progress.learning_rate
 
     @property
@@ -141,20 +141,20 @@ class TrainState:
 
     @property
     def finished(self) -> bool:
-        """Whether the last step of all was made."""
+        """Whether the run has made its last step."""
         if self.config.max_steps is not None:
             return self.step >= self.config.max_steps
         return self.epoch >= self.config.epochs
 
     @property
     def stopping(self) -> bool:
-        """Whether a callback asked to stop."""
+        """Whether a callback has asked to stop."""
         return self._stopping
 
     def interrupt(self) -> None:
-        """Ends the run after the current step, without a last evaluation: what a signal does."""
+        """Ends the run after the current step, without a final evaluation, as a signal does."""
         self.interrupted = True
 
     def stop(self) -> None:
-        """Ends the run after the current step, with a last evaluation."""
+        """Ends the run after the current step, with a final evaluation."""
         self._stopping = True

@@ -1,4 +1,4 @@
-"""One update of the weights."""
+"""One optimizer step."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -22,12 +22,12 @@ from tinygpt2.losses import IGNORE_INDEX
 
 @dataclass(frozen=True)
 class StepResult:
-    """What an update found.
+    """Result of an optimizer step.
 
     Attributes:
-        loss: Mean loss over the targets of all micro-batches, before the update, in nats per token.
-        grad_norm: Norm of its gradient, before clipping.
-        tokens: How many tokens were read.
+        loss: Mean loss over the targets of all micro-batches, before the step, in nats per token.
+        grad_norm: Norm of the gradient, before clipping.
+        tokens: Number of tokens read.
 
     >>> StepResult(loss=2.5, grad_norm=1.0, tokens=256).tokens
     256
@@ -47,19 +47,19 @@ def training_step(
     precision: Precision = "auto",
     seed: int | None = None,
 ) -> StepResult:
-    """Updates the weights once, or raises and leaves them alone. It is the step of `train`, for loops of your own.
+    """Makes one step as `train` does, for custom loops, or raises an error and leaves the weights unchanged.
 
-    The loss is the summed loss over the targets of all micro-batches, divided by their number: several micro-batches,
-    equal or not, are one big batch. The optimizer's rates are as you set them.
+    The loss is the summed loss over the targets of all micro-batches, divided by the number of targets: several
+    micro-batches, even of unequal size, act as one big batch. The optimizer's learning rates do not change.
 
     Args:
-        objective: From (inputs, targets, scale) to the scaled sum of the losses: `NextTokenLoss`, or what wraps one.
-        optimizer: Over its parameters.
+        objective: Maps (inputs, targets, scale) to the scaled sum of the losses; `NextTokenLoss` or a wrapper of it.
+        optimizer: Optimizer of its parameters.
         micro_batches: Each (inputs, targets), both (B, T) int64, or a dict of ``input_ids`` and ``labels``; at least
-            one. Moved to the objective's device.
-        max_grad_norm: Gradients with a larger norm are scaled down to it; ``None`` leaves them.
+            one. They are moved to the objective's device.
+        max_grad_norm: Gradients with a larger norm are scaled down to it; ``None`` leaves them unchanged.
         precision: As in `TrainingConfig`.
-        seed: Of dropout; ``None`` for PyTorch's global random numbers.
+        seed: Seed of dropout; ``None`` uses PyTorch's global random numbers.
 
     Raises:
         NonFiniteLossError: If the loss or its gradient is NaN or infinite.
@@ -94,14 +94,14 @@ def backward(
     seeds: Sequence[int] | None,
     seed_global: bool,
 ) -> tuple[StepResult, Tensor]:
-    """Computes the gradients of a step, and returns what it found and their norm, on the device.
+    """Computes the gradients of a step; returns its result, and their norm as a tensor on the device.
 
     Args:
-        objective: As in `training_step`; its old gradients are forgotten, those too that no optimizer forgets.
-        micro_batches: The data.
-        precision: Of the forward pass.
-        seeds: Of dropout, to which the number of the micro-batch is added.
-        seed_global: Whether these seed PyTorch's global random numbers, too.
+        objective: As in `training_step`; old gradients are cleared, even of parameters that no optimizer has.
+        micro_batches: As in `training_step`.
+        precision: Precision of the forward pass.
+        seeds: Seeds of dropout, to which the index of the micro-batch is appended.
+        seed_global: Whether they also seed PyTorch's global random numbers.
     """
     device = _device_of(objective)
     batches = [as_batch(batch, f"micro-batch {i}") for i, batch in enumerate(micro_batches)]
@@ -136,25 +136,25 @@ def check_finite(result: StepResult) -> None:
     """Raises `NonFiniteLossError` if the loss or its gradient is NaN or infinite."""
     if not (math.isfinite(result.loss) and math.isfinite(result.grad_norm)):
         raise NonFiniteLossError(
-            f"the loss is {result.loss:g} and its gradient's norm {result.grad_norm:g}; the weights are as before"
+            f"the loss is {result.loss:g} and its gradient norm {result.grad_norm:g}; the weights are unchanged"
         )
 
 
 def clip(objective: nn.Module, norm: Tensor, max_grad_norm: float | None) -> None:
-    """Scales the gradients down to a norm, where theirs is larger."""
+    """Scales the gradients down to ``max_grad_norm`` if their norm is larger."""
     if max_grad_norm is not None and float(norm) > max_grad_norm:
         torch.nn.utils.clip_grads_with_norm_(objective.parameters(), max_grad_norm, norm)
 
 
 @contextmanager
 def seeded_dropout(model: nn.Module, seeds: Sequence[int] | None, device: torch.device | None) -> Iterator[None]:
-    """Makes each dropout of a model a function of ``seeds`` and its place, for the duration.
+    """Seeds each dropout of a model from ``seeds`` and its index, within the block.
 
     Args:
         model: The model.
-        seeds: What to derive the seeds from; ``None`` for leaving all as it is.
-        device: Where PyTorch's global random numbers are seeded, too, for dropout that has no other; ``None`` for
-            leaving those alone.
+        seeds: Numbers to derive the seeds from; ``None`` changes nothing.
+        device: Device on which to seed PyTorch's global random numbers, too, for dropout without a seed of its own;
+            ``None`` leaves them alone.
     """
     if seeds is None:
         yield

@@ -1,4 +1,4 @@
-"""Training: the arguments checked, the run built, and run."""
+"""The function that trains a model: its checks, its setup and its signals."""
 
 import math
 import os
@@ -37,7 +37,7 @@ from tinygpt2.training.state import TrainState
 
 OptimizerFactory = Callable[[nn.Module, TrainingConfig], torch.optim.Optimizer]
 
-# Modules that draw no random numbers but those of the kernels.
+# Modules that draw no random numbers except in the kernels.
 _OURS = (GPT2Model, Block, Attention, MLP, Dropout, NextTokenLoss, nn.ModuleList, nn.Linear, nn.Embedding, nn.LayerNorm)
 
 
@@ -60,58 +60,59 @@ def train(
 ) -> TrainingHistory:
     """Trains a model in place and returns the loss history.
 
-    The run is a function of the weights it starts from, the loaders and the configuration: dropout is seeded by
+    The run is a function of the initial weights, the loaders and the configuration: dropout is seeded by
     (seed, step, micro-batch), and the order of the loaders by (seed, epoch). PyTorch's global random numbers are
-    neither read nor set, except for what has no other: a GPU's dropout, other loaders and modules of
-    yours. They and the mode of the model (training or evaluation) are as before when it returns.
+    neither read nor set, except where there are no others: in a GPU's dropout, other loaders and modules of your own.
+    They and the mode of the model (training or evaluation) are restored when it returns.
 
     The loss of a step is the summed negative log-likelihood over the targets of all its micro-batches, divided by
-    their number: several micro-batches, equal or not, are one big batch.
+    the number of targets: several micro-batches, even of unequal size, act as one big batch.
 
     With ``checkpoint_dir`` the run can be killed at any instant: called again with ``resume=True`` and a model of the
-    same shape, it resumes from the newest whole checkpoint, and ends with the very bits of a run that was never
-    stopped. The first Ctrl-C or SIGTERM ends the run after the step, with a checkpoint, and then does what it would
-    have done; the second does it at once. An error, of a callback for instance, leaves a checkpoint too. Without
-    ``checkpoint_dir`` the model keeps what it has learned, and the ``KeyboardInterrupt`` has the ``history``.
+    same shape, it resumes from the newest intact checkpoint, and ends with exactly the bits of an uninterrupted run.
+    The first Ctrl-C or SIGTERM ends the run after the step, with a checkpoint, and then has its usual effect; the
+    second has it at once. An error, for instance in a callback, leaves a checkpoint too. Without ``checkpoint_dir`` the
+    model keeps its weights, and the ``KeyboardInterrupt`` has the ``history``.
 
     Args:
-        model: What to train; it is moved to the device and stays there.
+        model: Model to train; it is moved to the device and stays there.
         train_loader: (inputs, targets), both (B, T) int64; targets of -100 do not count. Or dicts of ``input_ids`` and
-            ``labels``, as Hugging Face means them: unshifted. A stream without a length needs ``config.max_steps``.
+            ``labels`` as in Hugging Face, unshifted. A stream without a length needs ``config.max_steps``.
         val_loader: Likewise, for the validation loss.
-        config: How to train; the defaults of `TrainingConfig` if ``None``.
-        optimizer: Makes the optimizer of (model, config); `make_optimizer` by default. The rate of each of its groups
-            is ``group["initial_lr"]``, at first the one it was made with, times the schedule's share of the highest.
+        config: Training configuration; the defaults of `TrainingConfig` if ``None``.
+        optimizer: Function of (model, config) that returns the optimizer; `make_optimizer` by default. The learning
+            rate of each group is its ``initial_lr``, at first the one it was created with, times the schedule's
+            multiplier.
         callbacks: Called in this order at every event: `Callback` objects, or functions of the training state.
-        tokenizer: That of the data: it is saved with each checkpoint, and encodes and decodes the samples of
+        tokenizer: Tokenizer of the data. It is saved with each checkpoint, and encodes and decodes the samples of
             ``config.sample_prompt``, for which `gpt2_tokenizer` is the default.
-        device: Where to train; by default a CUDA GPU where there is one, else Apple's (MPS), else the CPU.
-        checkpoint_dir: Where to save checkpoints, ``checkpoint-STEP``, and the model with the lowest validation loss,
-            ``best``. It is made if it is not there.
-        checkpoint_every: Steps between checkpoints; by default as often as a hundredth of the time allows. The first
-            and the last step always have one.
-        checkpoint_keep: How many of the newest checkpoints to keep, at least 2.
-        resume: Whether to resume from the newest checkpoint in ``checkpoint_dir``; where there is none the run begins.
-            More epochs than the run had make it longer.
-        allow_changes: Whether to resume although the data, the batch size or the configuration changed. The run resumes
-            at the same place in the data.
+        device: Device to train on; by default a CUDA GPU if there is one, else Apple's (MPS), else the CPU.
+        checkpoint_dir: Directory of the checkpoints, ``checkpoint-STEP``, and of the model with the lowest validation
+            loss, ``best``. It is created if it does not exist.
+        checkpoint_every: Steps between checkpoints; by default as often as a hundredth of the time allows. There is
+            always one before the first step and one after the last.
+        checkpoint_keep: Number of the newest checkpoints to keep, at least 2.
+        resume: Whether to resume from the newest checkpoint in ``checkpoint_dir``; if there is none, a new run
+            begins. More epochs than before extend the run.
+        allow_changes: Whether to resume even if the data, the batch size or the configuration has changed. The run
+            resumes at the same place in the data.
         progress: Whether to show progress on stderr.
 
     Returns:
-        The history: an evaluation of the untrained model, one every ``config.eval_every`` steps (or after each epoch),
+        The history: one evaluation of the untrained model, one every ``config.eval_every`` steps (or after each epoch),
         and one of the final model.
 
     Raises:
         BlockingIOError: If another process or thread is training in ``checkpoint_dir``.
-        CheckpointError: If there are checkpoints to resume from, but each is damaged.
-        IncompatibleRunError: If they are of another run: with all differences, and nothing changed.
+        CheckpointError: If there are checkpoints to resume from, but all are damaged.
+        IncompatibleRunError: If they are from another run; the error lists all differences, and nothing has changed.
         NonFiniteLossError: If the loss or its gradient becomes NaN or infinite. The model keeps the weights that it had
-            before, and the error the history.
-        OSError: If a checkpoint cannot be written; those before it are whole.
-        TypeError: If a batch is of another form, or ``optimizer`` does not return an optimizer.
-        ValueError: If a loader is empty, can be read only once or does not hold what its length says, tokens are
-            outside the model's vocabulary or longer than its context length, there is no such device, or there are
-            checkpoints and ``resume`` is not asked for.
+            before, and the error has the history.
+        OSError: If a checkpoint cannot be written; earlier ones stay intact.
+        TypeError: If a batch has another form, or ``optimizer`` does not return an optimizer.
+        ValueError: If a loader is empty, can be read only once or does not have as many batches as it says; if
+            tokens are outside the model's vocabulary or longer than its context length; if there is no such device; or
+            if there are checkpoints but ``resume`` is not set.
 
     >>> from tinygpt2 import GPT2Config, make_dataloader
     >>> shape = GPT2Config(
@@ -162,7 +163,7 @@ def _passes(train_loader: Loader, val_loader: Loader | None, config: TrainingCon
     passes = Passes(train_loader, name="train_loader", seed=config.seed)
     if passes.batches is None and config.max_steps is None:
         raise ValueError(
-            "train_loader does not say how many batches it has, so that epochs cannot be planned; pass "
+            "train_loader does not say how many batches it has, so epochs cannot be planned; pass "
             "TrainingConfig(max_steps=...)"
         )
     return passes, None if val_loader is None else Passes(val_loader, name="val_loader", seed=config.seed)
@@ -187,7 +188,7 @@ def _check_checkpoint_options(
 def _built_in(
     config: TrainingConfig, model: GPT2Model, tokenizer: Tokenizer | None, *, progress: bool
 ) -> Iterator[Callback]:
-    """Yields the callbacks that the configuration asks for."""
+    """Yields the built-in callbacks that the arguments request."""
     if progress:
         yield ProgressBar()
     if config.sample_prompt is not None:
@@ -217,14 +218,14 @@ def _locked(directory: RunDirectory | None) -> Iterator[None]:
 
 
 def _total_steps(config: TrainingConfig, passes: Passes) -> int:
-    """Returns how many steps a run makes that begins now."""
+    """Returns the number of steps of a new run."""
     if config.max_steps is not None:
         return config.max_steps
     return config.epochs * math.ceil((passes.batches or 0) / config.gradient_accumulation_steps)
 
 
 def _total_steps_from(record: TrainingRecord, saver: CheckpointSaver, config: TrainingConfig, passes: Passes) -> int:
-    """Returns how many steps a resumed run will have made."""
+    """Returns the number of steps of a resumed run, including those already made."""
     if config.max_steps is not None:
         return config.max_steps
     before, progress, accumulated = record.training_config, record.progress, config.gradient_accumulation_steps
@@ -237,7 +238,7 @@ def _total_steps_from(record: TrainingRecord, saver: CheckpointSaver, config: Tr
 
 
 def _resume(saver: CheckpointSaver, state: TrainState, passes: Passes, *, allow_changes: bool) -> Resumed | None:
-    """Makes the state that of the newest checkpoint, if there is one."""
+    """Restores the state from the newest checkpoint, if there is one."""
     resumed = saver.resume(state, passes, allow_changes=allow_changes)
     if resumed:
         state.total_steps = _total_steps_from(resumed.record, saver, state.config, passes)
@@ -245,21 +246,21 @@ def _resume(saver: CheckpointSaver, state: TrainState, passes: Passes, *, allow_
 
 
 def _is_complete(state: TrainState) -> bool:
-    """Returns whether a resumed run has nothing more to do."""
+    """Returns whether a resumed run has nothing left to do."""
     return state.finished and state.history.steps[-1] == state.step
 
 
 def _where_it_begins(state: TrainState, directory: RunDirectory | None, *, resumed: bool) -> str:
     path = directory.path if directory else None
     if not resumed:
-        return f"no checkpoint in {path}: a run begins"
+        return f"no checkpoint in {path}: starting a new run"
     if _is_complete(state):
-        return f"the run in {path} is finished after {state.step} steps; more epochs make it longer"
+        return f"the run in {path} finished after {state.step} steps; more epochs extend it"
     return f"resumed after step {state.step}"
 
 
 def _where_it_stopped(state: TrainState, directory: str | os.PathLike[str] | None) -> str:
-    where = f", saved in {os.fspath(directory)} to resume from" if directory is not None else ""
+    where = f"; saved in {os.fspath(directory)}, ready to resume" if directory is not None else ""
     return f"stopped after step {state.step} of {state.total_steps}{where}"
 
 
@@ -276,9 +277,9 @@ def _draws_globally(model: GPT2Model, config: TrainingConfig, all_passes: Sequen
 
 @contextmanager
 def _surroundings(model: GPT2Model, config: TrainingConfig, *all_passes: Passes | None) -> Iterator[bool]:
-    """Puts the model in training mode and the machine at work, and all back as it was at the end.
+    """Prepares the model, the loaders and the machine for training, and restores them at the end.
 
-    Gives whether PyTorch's global random numbers are to be seeded.
+    Yields whether PyTorch's global random numbers are to be seeded.
     """
     given = [passes for passes in all_passes if passes is not None]
     draws_globally = _draws_globally(model, config, given)
@@ -296,8 +297,8 @@ def _surroundings(model: GPT2Model, config: TrainingConfig, *all_passes: Passes 
 
 @contextmanager
 def _heeding_signals(state: TrainState, *, progress: bool) -> Iterator[None]:
-    """Lets Ctrl-C end the run after a step; the ``KeyboardInterrupt`` has the history, for want of checkpoints."""
-    notice = "\nstopping after this step; once more stops at once" if progress else None
+    """Lets Ctrl-C end the run after a step, and adds the history to the ``KeyboardInterrupt``."""
+    notice = "\nstopping after this step; press Ctrl-C again to stop at once" if progress else None
     try:
         with deferred_signals(state.interrupt, notice=notice):
             yield
@@ -307,7 +308,7 @@ def _heeding_signals(state: TrainState, *, progress: bool) -> Iterator[None]:
 
 
 def _run_to_its_end(run: Run) -> None:
-    """Runs; a failure leaves a checkpoint, and in whatever way it ends, the callbacks are told."""
+    """Runs; saves a checkpoint on failure, and calls ``on_end`` in whatever way the run ends."""
     error: BaseException | None = None
     try:
         with _saving_on_errors(run.state, run.saver):
@@ -321,7 +322,7 @@ def _run_to_its_end(run: Run) -> None:
 
 @contextmanager
 def _saving_on_errors(state: TrainState, saver: CheckpointSaver | None) -> Iterator[None]:
-    """Saves a checkpoint when training fails, of a callback's error for instance."""
+    """Saves a checkpoint when training fails, for instance in a callback."""
     try:
         yield
     except Exception as error:
@@ -331,5 +332,5 @@ def _saving_on_errors(state: TrainState, saver: CheckpointSaver | None) -> Itera
             except Exception as second:  # noqa: BLE001 - the first error is the one to report
                 error.add_note(f"and then: {second}")
             else:
-                error.add_note(f"a checkpoint of step {state.step} is saved; resume=True resumes from there")
+                error.add_note(f"a checkpoint of step {state.step} was saved; pass resume=True to resume from it")
         raise

@@ -1,1 +1,1 @@
-"""What looks on while a model trains."""
+"""Callbacks of a training run."""

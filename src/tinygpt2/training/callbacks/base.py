@@ -1,4 +1,4 @@
-"""What a callback is, and how plain functions become one."""
+"""Callbacks, and plain functions as callbacks."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,13 +10,13 @@ from tinygpt2.training.state import Event, TrainState
 
 
 class Callback:
-    """Something that looks on while a model trains. Override what you need.
+    """Base class of callbacks, which follow the training of a model. Override what you need.
 
     A plain function of the training state is a callback, too: it is called at every event, which ``state.event``
-    names; `on_step`, `on_evaluation` and `on_epoch` call it at one alone.
+    names; `on_step`, `on_evaluation` and `on_epoch` call it at only one.
 
-    A callback with a state of its own may bring ``state_dict()`` and ``load_state_dict()``, in values that JSON can
-    hold: then a resumed run gives it its state back.
+    A callback with a state of its own can define ``state_dict()`` and ``load_state_dict()``, with values that JSON can
+    hold: a resumed run then restores its state.
 
     >>> from tinygpt2 import (
     ...     GPT2Config, GPT2Model, TrainState, make_dataloader, train
@@ -36,33 +36,33 @@ class Callback:
     """
 
     def on_start(self, state: TrainState) -> None:
-        """Is called before anything, and after a run was resumed."""
+        """Called before training begins or resumes."""
 
     def on_step(self, state: TrainState) -> None:
-        """Is called after each update of the weights."""
+        """Called after each optimizer step."""
 
     def on_evaluation(self, state: TrainState) -> None:
-        """Is called after each entry in the history."""
+        """Called after each entry in the history."""
 
     def on_epoch(self, state: TrainState) -> None:
-        """Is called after each whole pass over the training data."""
+        """Called after each pass over the training data."""
 
     def on_end(self, state: TrainState, error: BaseException | None) -> None:
-        """Is called when the run ends, in whatever way; once, and after nothing but ``on_start`` too.
+        """Called once when the run ends, in whatever way, even if no other event followed ``on_start``.
 
         Args:
-            state: As it is then, with the history.
-            error: What ended the run, a second Ctrl-C for instance; ``None`` if it ended by itself, if a callback
-                stopped it, or if a first Ctrl-C did (``state.interrupted``).
+            state: State at the end, with the history.
+            error: Exception that ended the run, for instance at a second Ctrl-C; ``None`` if it ended by itself, or if
+                a callback or a first Ctrl-C (``state.interrupted``) stopped it.
         """
 
 
 class FunctionCallback(Callback):
-    """A function of the training state as a callback.
+    """A callback that calls a function of the training state.
 
     Args:
-        function: Called with the state.
-        events: At which; ``None`` for all.
+        function: Function to call with the state.
+        events: Events at which to call it; ``None`` for all.
     """
 
     def __init__(self, function: Callable[[TrainState], object], events: Sequence[Event] | None = None) -> None:
@@ -98,7 +98,7 @@ class FunctionCallback(Callback):
 
 
 def on_step(function: Callable[[TrainState], object]) -> Callback:
-    """Returns a callback that calls a function after each update of the weights.
+    """Returns a callback that calls a function after each optimizer step.
 
     >>> def report(state):
     ...     print(state.step, state.loss)
@@ -121,7 +121,7 @@ def on_evaluation(function: Callable[[TrainState], object]) -> Callback:
 
 
 def on_epoch(function: Callable[[TrainState], object]) -> Callback:
-    """Returns a callback that calls a function after each whole pass over the training data.
+    """Returns a callback that calls a function after each pass over the training data.
 
     >>> isinstance(on_epoch(lambda state: print(state.epoch)), Callback)
     True
@@ -130,15 +130,15 @@ def on_epoch(function: Callable[[TrainState], object]) -> Callback:
 
 
 def as_callback(callback: Callback | Callable[[TrainState], object]) -> Callback:
-    """Returns a callback as one, and a function as one that is called at every event.
+    """Returns a callback unchanged, and a function as a callback for every event.
 
     Raises:
-        TypeError: If it is neither; the class of a callback, for instance, where an object is wanted.
+        TypeError: If it is neither, for instance the class of a callback.
     """
     if isinstance(callback, Callback):
         return callback
     if isinstance(callback, type):
-        raise TypeError(f"a callback should be an object and not a class; pass {callback.__name__}(...)")
+        raise TypeError(f"a callback should be an object, not a class; pass {callback.__name__}(...)")
     if not callable(callback):
         raise TypeError(f"a callback should be a Callback or a function of the training state, got {callback!r}")
     return FunctionCallback(callback)
@@ -148,7 +148,7 @@ class Callbacks:
     """The callbacks of a run.
 
     Args:
-        callbacks: Called in this order at every event.
+        callbacks: Callbacks, called in this order at every event.
     """
 
     def __init__(self, callbacks: Sequence[Callback | Callable[[TrainState], object]]) -> None:
@@ -156,7 +156,7 @@ class Callbacks:
         self._begun: list[Callback] = []
 
     def emit(self, state: TrainState, event: Event) -> None:
-        """Calls all of them at an event other than the end."""
+        """Calls all callbacks at an event other than the end."""
         state.event = event
         for callback in self.callbacks:
             if event == "start":
@@ -164,11 +164,11 @@ class Callbacks:
             getattr(callback, f"on_{event}")(state)
 
     def end(self, state: TrainState, error: BaseException | None) -> None:
-        """Calls all that were begun for the last time, each of them even if another fails.
+        """Calls ``on_end`` of all callbacks that were started, even if one of them fails.
 
         Raises:
-            BaseException: The first that one of them raised, a second Ctrl-C for instance, if the run did not end by an
-                error itself.
+            BaseException: The first that one of them raised, for instance at a second Ctrl-C, if the run did not end
+                with an error itself.
         """
         state.event = "end"
         first = error
@@ -176,7 +176,7 @@ class Callbacks:
             callback = self._begun.pop(0)
             try:
                 callback.on_end(state, error)
-            except BaseException as raised:  # noqa: BLE001 - raised below, once the others have had their turn
+            except BaseException as raised:  # noqa: BLE001 - raised below, after the others are called
                 if first is None:
                     first = raised
                 else:
@@ -185,10 +185,10 @@ class Callbacks:
             raise first
 
     def state_dict(self) -> list[dict[str, Any]]:
-        """Returns the states of those that have one, with their types.
+        """Returns the states of the callbacks that have one, with their types.
 
         Raises:
-            TypeError: If JSON cannot hold one.
+            TypeError: If JSON cannot hold a state.
         """
         names = [type(owner).__qualname__ for owner in self._with_state()]
         return [
@@ -197,7 +197,7 @@ class Callbacks:
         ]
 
     def load_state_dict(self, states: Sequence[dict[str, Any]]) -> None:
-        """Gives each callback with a state the next of its type."""
+        """Restores each callback with a state from the next saved state of its type."""
         left = list(states)
         for owner in self._with_state():
             saved = next((state for state in left if state["type"] == type(owner).__qualname__), None)

@@ -1,4 +1,4 @@
-"""Loggers of numbers, for tools that draw them."""
+"""Loggers of metrics for visualisation tools."""
 
 import os
 from typing import TYPE_CHECKING
@@ -16,7 +16,7 @@ class TensorBoardLogger(Callback):
     """Writes losses, learning rate, gradient norm and speed for TensorBoard: ``pip install 'tinygpt2[tensorboard]'``.
 
     Args:
-        directory: Where the event files go; look at them with ``tensorboard --logdir DIRECTORY``.
+        directory: Directory of the event files; view them with ``tensorboard --logdir DIRECTORY``.
 
     >>> import os, tempfile
     >>> from tinygpt2 import GPT2Config, make_dataloader, train
@@ -29,8 +29,8 @@ class TensorBoardLogger(Callback):
     ...         GPT2Model(shape), loader, device="cpu", progress=False,
     ...         callbacks=[TensorBoardLogger(directory)],
     ...     )
-    ...     print(len(os.listdir(directory)), "file of events")
-    1 file of events
+    ...     print(len(os.listdir(directory)), "event file")
+    1 event file
     """
 
     def __init__(self, directory: str | os.PathLike[str]) -> None:

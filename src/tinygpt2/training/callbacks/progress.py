@@ -1,4 +1,4 @@
-"""Progress, on stderr."""
+"""Progress display on stderr."""
 
 import sys
 import time
@@ -13,9 +13,9 @@ from tinygpt2.training.state import TrainState
 
 
 class ProgressBar(Callback):
-    """Shows on stderr how training goes: a bar on a terminal, plain lines elsewhere.
+    """Shows the progress of training on stderr: a bar on a terminal, plain lines elsewhere.
 
-    `train` adds one unless ``progress=False``. The same by hand:
+    `train` adds one unless ``progress=False``. To add it yourself:
 
     >>> from tinygpt2 import GPT2Config, GPT2Model, make_dataloader, train
     >>> shape = GPT2Config(
@@ -76,4 +76,4 @@ def _pace(state: TrainState) -> str:
     return f"{state.tokens_per_second:,.0f} tokens/s | {tqdm.format_interval(seconds)} left"
 
 
-_PLAIN_LINE_SECONDS = 10.0  # where there is no terminal, a line at least so often
+_PLAIN_LINE_SECONDS = 10.0  # the longest time between lines without a terminal

@@ -1,4 +1,4 @@
-"""Samples of text, while a model trains."""
+"""Text samples during training."""
 
 from dataclasses import dataclass, field
 
@@ -18,15 +18,15 @@ _GREEDY = GreedySampler()
 
 @dataclass
 class TextSamples(Callback):
-    """Continues a prompt at the end of each epoch, and of a run that ends within one, and writes the text to stderr.
+    """Writes a continuation of a prompt to stderr after each epoch, and after a run that ends within one.
 
-    `train` adds one where ``config.sample_prompt`` is given.
+    `train` adds one if ``config.sample_prompt`` is given.
 
     Attributes:
-        prompt: What to continue.
-        tokenizer: The one that the training data was encoded with.
-        max_new_tokens: Length of the continuation.
-        sampler: Chooses each token; greedy by default, so that samples can be compared.
+        prompt: Prompt to continue.
+        tokenizer: Tokenizer of the training data.
+        max_new_tokens: Tokens to generate.
+        sampler: Sampler that chooses each token; greedy by default, so that samples can be compared.
     """
 
     prompt: str
@@ -36,7 +36,7 @@ class TextSamples(Callback):
     _last_step: int = field(default=-1, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self.tokenizer.encode_ordinary(self.prompt)  # an error, if there is one, before training and not after an epoch
+        self.tokenizer.encode_ordinary(self.prompt)  # raises before training, not after an epoch
 
     @override
     def on_epoch(self, state: TrainState) -> None:

@@ -1,4 +1,4 @@
-"""When to stop training."""
+"""Early stopping."""
 
 import math
 from dataclasses import dataclass
@@ -13,17 +13,17 @@ from tinygpt2.training.state import TrainState
 
 @dataclass
 class EarlyStopping(Callback):
-    """Ends the run when the validation loss has not become lower for some evaluations.
+    """Ends the run when the validation loss has not improved for some evaluations.
 
     With ``checkpoint_dir``, `train` keeps the model with the lowest validation loss in ``best``.
 
     Attributes:
         patience: Evaluations to wait for a lower loss.
-        min_delta: By how much a loss must be lower to count, in nats per token.
+        min_delta: Decrease that a lower loss must exceed to count, in nats per token.
 
     Raises:
         TypeError: If a value is of the wrong type.
-        ValueError: If a value is out of range; while training, if there is no validation data.
+        ValueError: If a value is out of range, or, during training, if there is no validation data.
 
     >>> EarlyStopping(patience=3)
     EarlyStopping(patience=3, min_delta=0.0)
@@ -49,5 +49,5 @@ class EarlyStopping(Callback):
             better = loss < best - self.min_delta
             best, waited = (loss, 0) if better else (best, waited + 1)
         if waited >= self.patience and not state.finished and not state.stopping:
-            write_line(f"stopping early: the validation loss was not lower in {waited} evaluations")
+            write_line(f"stopping early: no lower validation loss in {waited} evaluations")
             state.stop()

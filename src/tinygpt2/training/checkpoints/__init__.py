@@ -1,1 +1,1 @@
-"""Training states on the disk."""
+"""Checkpoints on disk."""

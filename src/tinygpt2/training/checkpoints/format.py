@@ -1,15 +1,15 @@
-"""The format of a checkpoint: written whole or not at all, verified when it is read.
+"""Format of checkpoints, which are written atomically and verified when they are read.
 
 A checkpoint is a directory ``checkpoint-STEP`` with these files:
 
-- ``config.json``, ``model.safetensors`` and ``tinygpt2_tokenizer.json``: the model in Hugging Face layout, which all
-  tools read, and its tokenizer where it is known;
+- ``config.json``, ``model.safetensors`` and ``tinygpt2_tokenizer.json``: the model in Hugging Face layout, which
+  other tools can read, and its tokenizer if it is known;
 - ``training_state.safetensors``: the optimizer's tensors;
-- ``training.json``: the progress, the history, the configurations, what the optimizer and the data were, the versions;
-- ``manifest.json``: size and SHA-256 of each of the others.
+- ``training.json``: the progress, the history, the configurations, the optimizer, the data, the versions;
+- ``manifest.json``: the size and SHA-256 of each of the other files.
 
-``best`` beside it is the model with the lowest validation loss, without the optimizer. Nothing in them depends on time
-or place, so two equal runs leave equal bytes.
+``best``, beside it, is the model with the lowest validation loss, without the optimizer. Nothing in either depends on
+time or place, so equal runs write equal bytes.
 """
 
 import json
@@ -33,20 +33,20 @@ from tinygpt2.run.directory import STATE_FILE, TRAINING_FILE
 from tinygpt2.training.history import TrainingHistory
 from tinygpt2.training.state import Progress
 
-_JSON_LIMIT = 32 << 20  # bytes; hundreds of thousands of evaluations, and what a hostile file can cost stays bounded
+_JSON_LIMIT = 32 << 20  # bytes; holds hundreds of thousands of evaluations, and bounds the cost of a hostile file
 
 
 @dataclass(frozen=True)
 class OptimizerRecord:
-    """What an optimizer is, apart from its tensors.
+    """Record of an optimizer, apart from its tensors.
 
     Attributes:
         type: Name of its class.
-        frozen: Names of the model's parameters without ``requires_grad`` as the optimizer was made.
-        names: Of the parameters in each group.
-        made: Options of each group as the optimizer was made.
-        options: The same as they are.
-        values: State of each parameter that is not a tensor, by its name.
+        frozen: Names of the model's parameters without ``requires_grad`` when the optimizer was created.
+        names: Names of the parameters in each group.
+        made: Options of each group when the optimizer was created.
+        options: Current options of each group.
+        values: State of each parameter, other than tensors, by the parameter's name.
     """
 
     type: str
@@ -59,19 +59,19 @@ class OptimizerRecord:
 
 @dataclass(frozen=True)
 class TrainingRecord:
-    """What ``training.json`` holds.
+    """Content of ``training.json``.
 
     Attributes:
-        progress: How far the run had come.
-        total_steps: Updates that it was to make.
+        progress: Progress of the run.
+        total_steps: Steps planned for the run.
         history: Its evaluations.
-        training_config: How it was trained.
-        optimizer: What updated it.
-        tensors: What each tensor of the model and of the optimizer is: a name that is missing, another shape or a
-            value that is not finite where all were is damage.
-        data: What the training and the validation data were.
-        loader: The training loader's own ``position``, where it has one, and the hash of the ``last`` sequence read.
-        callbacks: The states of callbacks that have one.
+        training_config: Configuration of the training.
+        optimizer: Record of its optimizer.
+        tensors: Description of each tensor of the model and of the optimizer: a missing name, another shape, or a
+            non-finite value where all were finite is damage.
+        data: Identity of the training and the validation data.
+        loader: The training loader's own ``position``, if it has one, and the hash of the ``last`` sequence read.
+        callbacks: States of the callbacks that have one.
         environment: Versions, device and threads.
     """
 
@@ -96,7 +96,7 @@ class TrainingRecord:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "TrainingRecord":
-        """Returns what `to_json` wrote.
+        """Returns the record that `to_json` wrote.
 
         Raises:
             TypeError: If it is anything else.
@@ -122,7 +122,7 @@ class TrainingRecord:
 
 
 def _optimizer(content: Mapping[str, Any]) -> OptimizerRecord:
-    """Returns the record of an optimizer, in which what is compared and restored later cannot fail."""
+    """Returns the record of an optimizer, checked so that comparing and restoring it cannot fail."""
     record = OptimizerRecord(**content)
     lists: Sequence[Any] = (record.frozen, record.names, record.made, record.options)
     values: Any = record.values
@@ -135,7 +135,7 @@ def _optimizer(content: Mapping[str, Any]) -> OptimizerRecord:
         and all(isinstance(part, dict) for part in (*record.made, *record.options, *values.values()))
         and len(record.names) == len(record.made) == len(record.options)
     ):
-        raise ValueError(f"the parts of the optimizer in {TRAINING_FILE} do not fit together")
+        raise ValueError(f"the parts of the optimizer in {TRAINING_FILE} do not match")
     return record
 
 
@@ -148,14 +148,14 @@ def _part(content: Mapping[str, Any], name: str, kind: type) -> Any:  # noqa: AN
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a checkpoint directory holds.
+    """Content of a checkpoint directory.
 
     Attributes:
         path: The directory.
         record: The content of ``training.json``.
-        model_config: Shape of the model.
-        weights: The model's, under our names.
-        tensors: The optimizer's.
+        model_config: Configuration of the model.
+        weights: Weights of the model, under the library's names.
+        tensors: Tensors of the optimizer.
     """
 
     path: Path
@@ -166,10 +166,10 @@ class Checkpoint:
 
 
 def verify_checkpoint(path: Path) -> Path:
-    """Returns a checkpoint's directory, once all its files are what its manifest says.
+    """Returns a checkpoint's directory if all its files match its manifest.
 
     Raises:
-        CheckpointError: If they are not.
+        CheckpointError: If they do not.
     """
     verify_manifest(path, (CONFIG_FILE, WEIGHTS_FILE, STATE_FILE, TRAINING_FILE))
     return path
@@ -179,7 +179,7 @@ def read_checkpoint(path: Path, step: int) -> Checkpoint:
     """Reads the checkpoint of a step.
 
     Raises:
-        CheckpointError: If it is not whole, or is not a checkpoint of tinygpt2.
+        CheckpointError: If it is not intact, or is not a checkpoint of tinygpt2.
         PermissionError: If it may not be read.
     """
     verify_manifest(path, (STATE_FILE, TRAINING_FILE))
@@ -197,14 +197,14 @@ def read_checkpoint(path: Path, step: int) -> Checkpoint:
     except (CheckpointError, PermissionError):
         raise
     except (OSError, ValueError, TypeError, SafetensorError) as error:
-        raise CheckpointError(f"{path} is not a whole checkpoint: {error}") from error
+        raise CheckpointError(f"{path} is not an intact checkpoint: {error}") from error
     if record.progress.step != step:
-        raise CheckpointError(f"{path} is not a whole checkpoint: it is of step {record.progress.step}")
+        raise CheckpointError(f"{path} is not an intact checkpoint: its step is {record.progress.step}")
     return checkpoint
 
 
 def described(tensor: Tensor) -> str:
-    """Returns the type and shape of a tensor, and whether it has values that are not finite, a mask's for instance."""
+    """Returns the type and shape of a tensor, and whether it has non-finite values, as a mask can."""
     not_finite = "" if torch.isfinite(tensor).all() else ", not all finite"
     return f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}{not_finite}"
 
@@ -214,11 +214,11 @@ def _check_tensors(checkpoint: Checkpoint) -> None:
     expected = checkpoint.record.tensors
     for name in sorted(found.keys() | expected.keys()):
         if found.get(name) != expected.get(name):
-            raise ValueError(f"{name} should be {expected.get(name, 'absent')} and is {found.get(name, 'absent')}")
+            raise ValueError(f"{name} should be {expected.get(name, 'absent')} but is {found.get(name, 'absent')}")
 
 
 def read_history(path: Path) -> TrainingHistory | None:
-    """Returns the history in a checkpoint, or in ``best``; ``None`` if the directory is neither.
+    """Returns the history in a checkpoint or in ``best``; ``None`` if the directory is neither.
 
     Raises:
         CheckpointError: If it is damaged.
@@ -229,11 +229,11 @@ def read_history(path: Path) -> TrainingHistory | None:
     try:
         return TrainingHistory.from_dict(read_json(path / TRAINING_FILE, limit=_JSON_LIMIT).get("history"))
     except ValueError as error:
-        raise CheckpointError(f"{path} is not a whole checkpoint: {error}") from error
+        raise CheckpointError(f"{path} is not an intact checkpoint: {error}") from error
 
 
 def write_checkpoint(path: Path, model: Contents, tensors: Mapping[str, Tensor], record: TrainingRecord) -> None:
-    """Writes a checkpoint in one step, and reads it back."""
+    """Writes a checkpoint atomically, and reads it back to verify it."""
     contents = model | {STATE_FILE: safetensors_chunks(tensors), TRAINING_FILE: [record.to_json()]}
     write_directory(path, lambda draft: write_files(draft, contents))
     verify_manifest(path, contents)

@@ -1,4 +1,4 @@
-"""A checkpoint and a run: what of the run is saved, whether they fit, and how the run resumes from it."""
+"""Comparison of a checkpoint with a run, and restoration of the run from it."""
 
 import json
 import logging
@@ -21,18 +21,18 @@ from tinygpt2.training.state import TrainState
 logger = logging.getLogger(__name__)
 
 FREE_TO_CHANGE = ("epochs", "max_steps", "eval_every", "eval_batches", "sample_prompt", "sample_tokens")
-"""Fields of `TrainingConfig` that may differ in a resumed run: how long it is, and what it reports."""
+"""Fields of `TrainingConfig` that may differ in a resumed run: its length, and what it reports."""
 
 _OPTIMIZER, _GROUP = "optimizer.", "optimizer group "
 
 _SHAPING = ("amsgrad", "centered", "momentum")
-"""Options of PyTorch's optimizers that decide, by being zero or not, which state there is."""
+"""Options of PyTorch's optimizers that decide, by being zero or not, which state they have."""
 
 
 def _group_options(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
-    """Returns the options of each of an optimizer's groups, as far as JSON can hold them.
+    """Returns the options of each of an optimizer's groups that JSON can hold.
 
-    The rate is left out: it is set anew at each step, from ``initial_lr``.
+    The learning rate is omitted: each step sets it, from ``initial_lr``.
     """
     left_out = ("params", "lr")
     return [
@@ -50,11 +50,11 @@ def _is_json(value: object) -> bool:
 
 
 def optimizer_record(state: TrainState, made: OptimizerRecord | None = None) -> OptimizerRecord:
-    """Returns what a run's optimizer is, apart from its tensors.
+    """Returns the record of a run's optimizer, which holds all but its tensors.
 
     Args:
-        state: The run.
-        made: What it was as it was made, if that is not now.
+        state: State of the run.
+        made: The record when the optimizer was created; ``None`` if that is now.
 
     Raises:
         TypeError: If the optimizer has a state that a checkpoint cannot hold.
@@ -66,7 +66,7 @@ def optimizer_record(state: TrainState, made: OptimizerRecord | None = None) -> 
                 continue
             if not _is_json(value):
                 kind = type(value).__name__
-                raise TypeError(f"the optimizer's state of {name} has a {kind}, {key}, which a checkpoint cannot hold")
+                raise TypeError(f"{key} in the optimizer's state of {name} is a {kind}, which a checkpoint cannot hold")
             values.setdefault(name, {})[key] = value
     options = _group_options(state.optimizer)
     before = [] if made is None else list(made.made)
@@ -82,7 +82,7 @@ def optimizer_record(state: TrainState, made: OptimizerRecord | None = None) -> 
 
 
 def optimizer_tensors(state: TrainState) -> dict[str, Tensor]:
-    """Returns the optimizer's tensors, by the names of their parameters, and those among the options of its groups."""
+    """Returns the optimizer's tensors by the names of their parameters, and those among the options of its groups."""
     of_parameters = {
         f"{_OPTIMIZER}{name}.{key}": value
         for name, of_parameter in _states(state).items()
@@ -98,7 +98,7 @@ def optimizer_tensors(state: TrainState) -> dict[str, Tensor]:
 
 
 def _states(state: TrainState) -> dict[str, dict[str, Any]]:
-    """Returns the optimizer's state of each parameter that has one; one that never had a gradient has none."""
+    """Returns the optimizer's state of each parameter that has one; a parameter without gradients has none."""
     names = [name for group in names_of_trained(state.model, state.optimizer) for name in group]
     parameters = [parameter for group in state.optimizer.param_groups for parameter in group["params"]]
     return {
@@ -113,7 +113,7 @@ def _type_name(optimizer: torch.optim.Optimizer) -> str:
 
 
 def environment(device: torch.device) -> dict[str, Any]:
-    """Returns what the bits of a result depend on, apart from the run itself."""
+    """Returns the environment that the exact bits of a result depend on."""
     return {
         "torch": torch.__version__,
         "device": device.type,
@@ -125,21 +125,21 @@ def environment(device: torch.device) -> dict[str, Any]:
 def compare(
     checkpoint: Checkpoint, state: TrainState, made: OptimizerRecord, data: Mapping[str, Any], *, allow_changes: bool
 ) -> None:
-    """Raises `IncompatibleRunError` with all differences if the run of a checkpoint is another one than this.
+    """Raises `IncompatibleRunError` with all differences if a checkpoint is from another run.
 
     Args:
-        checkpoint: Where the run is to resume.
-        state: The run as it would begin.
-        made: Its optimizer.
-        data: Its data.
-        allow_changes: Whether other data, configurations, optimizer's options, and another dropout, may be.
+        checkpoint: Checkpoint to resume from.
+        state: State of the run as it would begin.
+        made: Record of its optimizer.
+        data: Identity of its data.
+        allow_changes: Whether the data, the configuration, the optimizer's options and the dropout may differ.
     """
     fixed = [*_of_model(checkpoint, state), *_of_optimizer(checkpoint.record.optimizer, made)]
     changes = list(_of_configuration(checkpoint, state, made, data))
     if fixed or (changes and not allow_changes):
-        fix = "Pass what the run began with, or begin a new run in another directory"
+        fix = "Pass what the run began with, or start a new run in another directory"
         if not fixed:
-            fix += ", or resume with the changes: allow_changes=True, on the command line --allow-changes"
+            fix += ", or resume with the changes: allow_changes=True (--allow-changes on the command line)"
         raise IncompatibleRunError(checkpoint.path, [*fixed, *changes], fix=fix)
     for text in changes:
         logger.warning("resuming with a change: %s", text)
@@ -152,7 +152,7 @@ def _of_model(checkpoint: Checkpoint, state: TrainState) -> Iterator[str]:
     shapes.pop("dropout", None)
     yield from shapes.values()
     old, new = checkpoint.weights, state.model.state_dict()
-    if shapes:  # other names and shapes follow from these, but no other types
+    if shapes:  # other names and shapes follow from these, but other types do not
         old, new = ({name: weights[name] for name in old.keys() & new.keys()} for weights in (old, new))
     for name in sorted(old.keys() | new.keys()):
         before, now = (_described(weights.get(name), shape=not shapes) for weights in (old, new))
@@ -173,16 +173,16 @@ def _of_optimizer(old: OptimizerRecord, new: OptimizerRecord) -> Iterator[str]:
     yield from (f"{name} was trained and is not" for name in sorted(before - now))
     yield from (f"{name} was not trained and is" for name in sorted(now - before))
     for name in sorted(set(old.frozen) ^ set(new.frozen)):
-        if name not in before ^ now:  # said already
+        if name not in before ^ now:  # already reported
             was, is_now = ("frozen", "not") if name in old.frozen else ("not frozen", "frozen")
             yield f"{name} was {was} and is {is_now}"
     if before == now and old.names != new.names:
-        yield "the optimizer's groups had other parameters, or in another order"
+        yield "the optimizer's groups had other parameters or another order"
     yield from (text for _, text, shaping in _of_options(old, new) if shaping)
 
 
 def _of_options(old: OptimizerRecord, new: OptimizerRecord) -> Iterator[tuple[str, str, bool]]:
-    """Yields each option that differs, the difference, and whether another state goes with it."""
+    """Yields each option that differs, the difference, and whether the optimizer's state depends on it."""
     if old.type != new.type or len(old.made) != len(new.made):
         return
     for i, (before, now) in enumerate(zip(old.made, new.made, strict=True)):
@@ -199,7 +199,7 @@ def _of_configuration(
         yield dropout
     training = _differences("the", asdict(record.training_config), asdict(state.config))
     yield from (text for name, text in training.items() if name not in FREE_TO_CHANGE)
-    # Said already: the options that make_optimizer takes from the configuration.
+    # Already reported: the options that make_optimizer takes from the configuration.
     said = {*training, *(["initial_lr"] if "learning_rate" in training else [])}
     yield from (text for name, text, shaping in _of_options(record.optimizer, made) if name not in said and not shaping)
     for part in ("training", "validation"):
@@ -222,15 +222,15 @@ def _differences(whose: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> 
 
 
 def read_on(checkpoint: Checkpoint, passes: Passes, *, same_data: bool) -> Iterator[Batch]:
-    """Returns the batches that are left of the pass that a run was in.
+    """Returns the batches left of the pass that a run was in.
 
     Args:
-        checkpoint: Of the run.
-        passes: Over its training data.
-        same_data: Whether they should be as they were.
+        checkpoint: Checkpoint of the run.
+        passes: Passes over its training data.
+        same_data: Whether the data should be the same as before.
 
     Raises:
-        IncompatibleRunError: If a loader that has to be read anew up to there gives other batches than before.
+        IncompatibleRunError: If a loader whose earlier batches must be read again does not repeat them.
     """
     progress, loader = checkpoint.record.progress, checkpoint.record.loader
     batches = passes.read(progress.epoch, items=progress.items, state=loader.get("position"))
@@ -241,16 +241,16 @@ def read_on(checkpoint: Checkpoint, passes: Passes, *, same_data: bool) -> Itera
         raise IncompatibleRunError(
             checkpoint.path,
             [f"{passes.name} did not repeat its batches up to step {progress.step}"],
-            fix="Give it an order that depends on a seed alone: DataLoader(..., generator=...), for instance",
+            fix="Give it an order that depends only on a seed, for instance with DataLoader(..., generator=...)",
         )
     return chain(first, batches)
 
 
 def restore(state: TrainState, checkpoint: Checkpoint, made: OptimizerRecord) -> None:
-    """Makes a fresh training state that of a checkpoint with which it was compared.
+    """Restores a new training state from a checkpoint that was compared with it.
 
-    An option of the optimizer's groups is as it was saved, changed by a callback for instance, unless the optimizer
-    was now made with another one.
+    An option of the optimizer's groups gets its saved value, which a callback may have changed, unless the optimizer
+    is now created with another value.
     """
     state.model.load_state_dict(checkpoint.weights)
     _restore_optimizer(state, checkpoint, made)
@@ -264,7 +264,7 @@ def _restore_optimizer(state: TrainState, checkpoint: Checkpoint, made: Optimize
     saved: dict[str, dict[str, Any]] = {name: dict(values) for name, values in record.values.items()}
     for full_name, tensor in checkpoint.tensors.items():
         name, _, key = full_name.removeprefix(_OPTIMIZER).rpartition(".")
-        saved.setdefault(name, {})[key] = tensor.clone()  # what safetensors gives lies in the file
+        saved.setdefault(name, {})[key] = tensor.clone()  # the tensors of safetensors lie in the file
     content = optimizer.state_dict()
     content["state"] = {i: saved[name] for i, name in enumerate(names) if name in saved}
     optimizer.load_state_dict(content)
@@ -272,7 +272,7 @@ def _restore_optimizer(state: TrainState, checkpoint: Checkpoint, made: Optimize
     for name, parameter in zip(names, parameters, strict=True):
         for key, value in saved.get(name, {}).items():
             now = optimizer.state[parameter][key]
-            if isinstance(value, Tensor) and now.dtype != value.dtype:  # load_state_dict gave it the parameter's
+            if isinstance(value, Tensor) and now.dtype != value.dtype:  # load_state_dict used the parameter's
                 optimizer.state[parameter][key] = value.to(now.device)
     for i, group in enumerate(optimizer.param_groups):
         for key, value in (record.options[i] | saved.get(f"{_GROUP}{i}", {})).items():

@@ -1,4 +1,4 @@
-"""When checkpoints are written, which are kept, and from which a run resumes."""
+"""Checkpoint saving: the schedule, the checkpoints to keep, and the one to resume from."""
 
 import logging
 import time
@@ -44,27 +44,27 @@ T = TypeVar("T")
 
 
 class Resumed(NamedTuple):
-    """What a run resumes from: the record of a checkpoint, and the batches left of the pass that it was in.
+    """The record of the checkpoint that a run resumes from, and the batches left of the pass that it was in.
 
-    Not the checkpoint, whose tensors lie in its files: those can be removed long before the run ends.
+    It excludes the checkpoint itself, whose tensors lie in files that can be removed long before the run ends.
     """
 
     record: TrainingRecord
     batches: Iterator[Batch]
 
 
-BUDGET = 0.01  # share of the time that saving may take, where checkpoint_every is not given
+BUDGET = 0.01  # share of the time that saving may take, if checkpoint_every is not given
 
 
 def newest_checkpoint(directory: str | PathLike[str]) -> Path:
-    """Returns the newest checkpoint in a directory that is whole; those that it skips are logged with the reason.
+    """Returns the newest intact checkpoint in a directory; damaged ones that it skips are logged with the reason.
 
     Args:
         directory: The ``checkpoint_dir`` of `train`, or a run directory of the command line.
 
     Raises:
         FileNotFoundError: If there is no checkpoint.
-        CheckpointError: If there are some, but each is damaged.
+        CheckpointError: If there are checkpoints, but all are damaged.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as directory:
@@ -77,7 +77,7 @@ def newest_checkpoint(directory: str | PathLike[str]) -> Path:
 
 
 def _newest(run: RunDirectory, read: Callable[[Path], T]) -> tuple[T, list[Path]]:
-    """Returns what ``read`` makes of the newest checkpoint that is whole, and those that are not."""
+    """Returns what ``read`` returns for the newest intact checkpoint, and the damaged ones that are newer."""
     skipped: list[Path] = []
     reasons: list[str] = []
     for path in run.checkpoints():
@@ -90,20 +90,20 @@ def _newest(run: RunDirectory, read: Callable[[Path], T]) -> tuple[T, list[Path]
         else:
             return result, skipped
     if skipped:
-        raise CheckpointError(f"no checkpoint in {run.path} is whole: {'; '.join(reasons)}")
+        raise CheckpointError(f"no checkpoint in {run.path} is intact: {'; '.join(reasons)}")
     raise FileNotFoundError(f"{run.path} has no checkpoint")
 
 
 class CheckpointSaver:
-    """Decides when to save, saves, and tidies up.
+    """Saves checkpoints when they are due, and removes old ones.
 
     Args:
-        run: Where the checkpoints are; it is made if it is not there.
-        data: What the data are.
-        callbacks: Those of the run, whose states are saved.
-        tokenizer: That of the data, saved beside each model; ``None`` if it is not known.
-        every: Steps between checkpoints; ``None`` for as often as a hundredth of the time allows.
-        keep: How many to keep.
+        run: Directory of the checkpoints; it is created if it does not exist.
+        data: Identity of the training and the validation data.
+        callbacks: Callbacks of the run, whose states are saved.
+        tokenizer: Tokenizer of the data, saved with each model; ``None`` if it is not known.
+        every: Steps between checkpoints; ``None`` saves as often as a hundredth of the time allows.
+        keep: Number of checkpoints to keep.
     """
 
     def __init__(
@@ -121,30 +121,30 @@ class CheckpointSaver:
         self.tokenizer = _storable(tokenizer)
         self.every, self.keep = every, keep
         self.made = optimizer_record(state)
-        self._loader: Mapping[str, Any] = {}  # where it was when the run was resumed
-        self._read: tuple[Batch, dict[str, Any] | None] | None = None  # last, and the loader's own position after it
+        self._loader: Mapping[str, Any] = {}  # its position when the run was resumed
+        self._read: tuple[Batch, dict[str, Any] | None] | None = None  # the last batch, and the loader's own position
         self.failed = False
-        self._best: tuple[dict[str, Tensor], bytes] | None = None  # found and not yet written
-        self._saved: tuple[int, int] | None = None  # step, and evaluations, of which the newest checkpoint is
+        self._best: tuple[dict[str, Tensor], bytes] | None = None  # not yet written
+        self._saved: tuple[int, int] | None = None  # step and number of evaluations of the newest checkpoint
         self._began = time.perf_counter()
         self._spent = self._latest = 0.0
         run.path.mkdir(parents=True, exist_ok=True)
         run.recover()
 
     def resume(self, state: TrainState, passes: Passes, *, allow_changes: bool) -> Resumed | None:
-        """Makes the state that of the newest whole checkpoint, and returns what it was; ``None`` if there is none.
+        """Restores the newest intact checkpoint and returns its record and the batches left; ``None`` if there is none.
 
-        Reading finds what is damaged; comparing refuses what is of another run, and until then nothing is changed;
-        restoring cannot fail any more. Damaged checkpoints that are newer are renamed at the end.
+        Reading detects damage, and comparing rejects a checkpoint from another run; nothing changes before restoring,
+        which cannot fail. Newer, damaged checkpoints are renamed at the end.
 
         Args:
-            state: The run as it would begin.
-            passes: Over its training data.
+            state: State of the run as it would begin.
+            passes: Passes over its training data.
             allow_changes: As in `train`.
 
         Raises:
-            CheckpointError: If there are checkpoints and none is whole.
-            IncompatibleRunError: If the newest whole one is of another run.
+            CheckpointError: If there are checkpoints, but none is intact.
+            IncompatibleRunError: If the newest intact one is from another run.
         """
         try:
             checkpoint, damaged = _newest(self.run, lambda path: read_checkpoint(path, self.run.step_of(path)))
@@ -162,11 +162,11 @@ class CheckpointSaver:
         return Resumed(checkpoint.record, batches)
 
     def read_until(self, batch: Batch, position: dict[str, Any] | None) -> None:
-        """Notes the last batch of the step to come, and the loader's own position after it."""
+        """Records the last batch of the next step, and the loader's own position after it."""
         self._read = batch, position
 
     def step_done(self, state: TrainState) -> None:
-        """Saves if it is time to."""
+        """Saves a checkpoint if one is due."""
         if self.every is None:
             due = self._spent + self._latest <= BUDGET * (time.perf_counter() - self._began)
         else:
@@ -175,20 +175,20 @@ class CheckpointSaver:
             self.save(state)
 
     def evaluated(self, state: TrainState) -> None:
-        """Keeps a copy of the weights if no validation loss was lower; the next save writes it."""
+        """Keeps a copy of the weights if the validation loss is the lowest so far; the next save writes it."""
         *earlier, latest = state.history.val_losses
         if latest is None or not all(latest < loss for loss in earlier if loss is not None):
             return
-        # In memory until then, so that on the disk it is never of a later step than the newest checkpoint by much, and
-        # costs no more than that.
+        # Kept in memory until then, so that the one on disk is never much newer than the newest checkpoint, and is
+        # written no more often.
         weights = {name: weight.detach().to("cpu", copy=True) for name, weight in state.model.state_dict().items()}
         self._best = weights, self._record(state, weights).to_json()
 
     def save(self, state: TrainState) -> None:
-        """Writes what is not yet written, and removes what is then too old.
+        """Writes the checkpoint and ``best`` if they are not yet written, and removes old checkpoints.
 
         Raises:
-            OSError: If it cannot be written; the checkpoints that were there are as they were.
+            OSError: If it cannot be written; existing checkpoints stay intact.
         """
         began = time.perf_counter()
         self.save_best(state)
@@ -207,10 +207,10 @@ class CheckpointSaver:
         self._spent += self._latest
 
     def save_best(self, state: TrainState) -> None:
-        """Writes the model with the lowest validation loss, where it is not yet written.
+        """Writes the model with the lowest validation loss, if it is not yet written.
 
         Raises:
-            OSError: If it cannot be written; the one that was there is as it was.
+            OSError: If it cannot be written; an existing one stays intact.
         """
         if self._best is None:
             return
@@ -235,7 +235,7 @@ class CheckpointSaver:
         )
 
     def _where(self) -> Mapping[str, Any]:
-        """Returns where the loader is in its pass, and the sequence before, to see whether it repeats itself."""
+        """Returns the loader's position, and the hash of the last sequence, to check that it repeats its batches."""
         if self._read is None:
             return self._loader
         (inputs, targets), position = self._read
@@ -249,19 +249,19 @@ class CheckpointSaver:
             self.failed = True
             raise OSError(
                 error.errno,
-                f"cannot save a checkpoint of step {state.step}: {error.strerror or error}; those that are there are "
-                "whole, and training resumes from the newest with resume=True",
+                f"cannot save a checkpoint of step {state.step}: {error.strerror or error}; existing checkpoints "
+                "are intact; pass resume=True to resume from the newest",
                 str(self.run.path),
             ) from error
 
 
 def _storable(tokenizer: Tokenizer | None) -> Tokenizer | None:
-    """Returns a tokenizer that can be saved, or none, with a warning."""
+    """Returns the tokenizer if it can be saved; otherwise warns and returns ``None``."""
     if tokenizer is None:
         return None
     try:
         tokenizer_content(tokenizer)
     except (TypeError, ValueError) as error:
-        logger.warning("the checkpoints will not have the tokenizer, which cannot be saved: %s", error)
+        logger.warning("the checkpoints will not include the tokenizer, which cannot be saved: %s", error)
         return None
     return tokenizer
