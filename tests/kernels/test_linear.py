@@ -1,5 +1,7 @@
 """The product of a matrix and a row on all cores, held against PyTorch's."""
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -11,6 +13,16 @@ from typing_extensions import override
 import tinygpt2.kernels.linear
 from tinygpt2.kernels.linear import linear, project
 from tinygpt2.kernels.switch import without_kernels
+from tinygpt2.model.cache import KVCache
+from tinygpt2.model.gpt2 import GPT2Model
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _small_weights_count_as_large() -> Iterator[None]:
+    """So that the kernel is used on what a test can compute in no time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tinygpt2.kernels.linear, "_LARGE", 64)
+        yield
 
 
 @given(
@@ -81,14 +93,14 @@ def test_autocast_gives_bfloat16_as_in_pytorch() -> None:
 def count_products(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Counts how often the work is divided."""
     counts = [0]
-    is_usable = tinygpt2.kernels.linear._is_usable
+    is_row = tinygpt2.kernels.linear._is_row
 
     def counted(x: Tensor, weight: Tensor) -> bool:
-        answer = is_usable(x, weight)
+        answer = is_row(x, weight)
         counts[0] += answer
         return answer
 
-    monkeypatch.setattr(tinygpt2.kernels.linear, "_is_usable", counted)
+    monkeypatch.setattr(tinygpt2.kernels.linear, "_is_row", counted)
     return counts
 
 
@@ -103,6 +115,25 @@ def test_a_plain_layer_is_projected_by_it(monkeypatch: pytest.MonkeyPatch) -> No
             assert torch.equal(project(layer, x), expected)
     torch.testing.assert_close(project(layer, x), expected)  # with gradients it is the layer
     assert counts == [1]
+
+
+def test_a_model_reads_token_by_token_as_it_does_with_pytorchs(model: GPT2Model) -> None:
+    tokens = torch.tensor([[3, 1, 4, 1, 5, 9]])
+    with torch.no_grad():
+        expected, cache = model(tokens), KVCache(model.config, 1)
+        found = torch.cat([model(token.view(1, 1), cache) for token in tokens[0]], dim=1)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_small_layer_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dividing the work of a small one would take longer than the work."""
+    monkeypatch.setattr(tinygpt2.kernels.linear, "_LARGE", 24 * 200 + 1)
+    counts = count_products(monkeypatch)
+    layer, x = nn.Linear(24, 200), torch.randn(1, 24)
+    with torch.no_grad():
+        assert torch.equal(project(layer, x), layer(x))
+        assert torch.equal(linear(x, layer.weight, layer.bias), layer(x))
+    assert counts == [0]
 
 
 def test_a_layer_that_is_more_than_linear_is_called(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -160,7 +160,9 @@ class _Texts:
     def grow(self) -> Tensor:
         """Adds the next token to each row and returns these tokens, (B,) int64."""
         decoding = self.decoding
-        logits = self._logits()[:, : decoding.n_vocab]
+        logits = self._logits()
+        if decoding.n_vocab is not None:
+            logits = logits[:, : decoding.n_vocab]
         chosen = self.sampler(logits, tokens=self.tokens[:, : self.length], generator=decoding.generator)
         ids = checked_ids(decoding.sampler, chosen, logits)
         if decoding.eos_id is not None:

@@ -303,6 +303,8 @@ def checked_ids(sampler: Sampler, ids: Tensor, logits: Tensor) -> Tensor:
         TypeError: If ``ids`` is not a tensor of integers.
         ValueError: If it is not one id per row, (B,) or, as ``torch.multinomial`` returns it, (B, 1).
     """
+    if getattr(ids, "dtype", None) == torch.int64 and ids.shape == (len(logits),):  # as it should be
+        return ids.to(logits.device)
     expected = f"the sampler {_name(sampler)} must return token ids as a tensor of shape ({len(logits)},), int64, "
     if not isinstance(ids, Tensor):
         raise TypeError(f"{expected}got {ids!r} ({type(ids).__name__}); return a tensor with one id per row")

@@ -14,6 +14,7 @@ KERNELS = "TINYGPT2_KERNELS"
 NAMES = ("attention", "cross_entropy", "dropout", "linear")
 
 _PLAIN = (Tensor, nn.Parameter)
+_PLAIN_OR_NONE = {*_PLAIN, type(None)}
 _GLOBAL_HOOKS = tuple(
     getattr(module_globals, f"_global_{kind}_hooks") for kind in ("forward", "forward_pre", "backward", "backward_pre")
 )
@@ -49,13 +50,12 @@ def enabled(name: str) -> bool:
 
 def usable(name: str, *tensors: Tensor) -> bool:
     """Returns whether a kernel may replace its twin: it is enabled, and the tensors and the computation are plain."""
-    if torch.compiler.is_compiling():
+    if not is_plain_computation() or name in _off.get():
         return False
-    return (
-        enabled(name)
-        and is_plain_computation()
-        and all(type(tensor) in _PLAIN and not tensor.is_meta for tensor in tensors)
-    )
+    for tensor in tensors:  # noqa: SIM110 - a generator would take longer than the question
+        if type(tensor) not in _PLAIN or tensor.is_meta:
+            return False
+    return True
 
 
 def is_plain_computation() -> bool:
@@ -83,5 +83,5 @@ def calls_only(module: nn.Module, forward: Callable[..., Any]) -> bool:
         and not (own["_forward_hooks"] or own["_forward_pre_hooks"])
         and not (own["_backward_hooks"] or own["_backward_pre_hooks"])
         and not any(_GLOBAL_HOOKS)
-        and all(weight is None or type(weight) in _PLAIN for weight in own["_parameters"].values())
+        and {type(weight) for weight in own["_parameters"].values()} <= _PLAIN_OR_NONE
     )

@@ -129,9 +129,13 @@ class KVCache:
         """
         if self._takes_dtype:
             self._take_dtype(keys.dtype)
+        end = self.length + keys.shape[2]
+        if not (torch.is_grad_enabled() or self._graphs) and keys.dtype == values.dtype == self.keys.dtype:
+            self.keys[layer, :, :, self.length : end] = keys
+            self.values[layer, :, :, self.length : end] = values
+            return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
         if layer in self._graphs:  # positions that were stored and then discarded are not part of it
             self._graphs[layer] = self._graphs[layer][..., : self.length, :]
-        end = self.length + keys.shape[2]
         new_keys, new_values = keys.to(self.keys.dtype), values.to(self.values.dtype)
         self.keys[layer, :, :, self.length : end] = new_keys.detach()
         self.values[layer, :, :, self.length : end] = new_values.detach()

@@ -1,7 +1,7 @@
 """Temporary training and evaluation modes."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from threading import RLock
 from weakref import WeakKeyDictionary
@@ -9,8 +9,7 @@ from weakref import WeakKeyDictionary
 from torch import nn
 
 
-@contextmanager
-def evaluation_mode(model: nn.Module, modules: Sequence[nn.Module] | None = None) -> Iterator[None]:
+def evaluation_mode(model: nn.Module, modules: Sequence[nn.Module] | None = None) -> AbstractContextManager[None]:
     """Switches dropout off within the block, then returns every module to its previous mode.
 
     Several threads may share one model: the first to enter switches it, and the last to leave switches it back.
@@ -20,19 +19,16 @@ def evaluation_mode(model: nn.Module, modules: Sequence[nn.Module] | None = None
         modules: ``list(model.modules())``, for a caller that enters repeatedly: traversing a large model takes longer
             than switching it.
     """
-    with _mode(model, modules, training=False):
-        yield
+    return _mode(model, modules, training=False)
 
 
-@contextmanager
-def training_mode(model: nn.Module) -> Iterator[None]:
+def training_mode(model: nn.Module) -> AbstractContextManager[None]:
     """Switches dropout on within the block, then returns every module to its previous mode.
 
     An `evaluation_mode` inside it, such as that of a callback that generates, takes precedence until it ends. While one
     thread trains a model, another must not generate with it: both read the mode from the modules.
     """
-    with _mode(model, None, training=True):
-        yield
+    return _mode(model, None, training=True)
 
 
 @dataclass
