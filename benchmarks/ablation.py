@@ -9,6 +9,7 @@ python benchmarks/ablation.py --generate         # 64 new tokens of one text, in
 import argparse
 import functools
 import os
+from contextlib import ExitStack
 
 import torch
 
@@ -22,13 +23,15 @@ from train_step import SMALL
 TRAINING = {"oneDNN": ONEDNN, "kept memory": KEEP_MEMORY, "dropout": "", "attention": "", "cross_entropy": ""}
 GENERATING = {"oneDNN": ONEDNN, "linear": "", "attention": ""}
 
+SWITCHED_OFF = ExitStack()  # for as long as a process lives
+
 
 def without(parts: tuple[str, ...], work: Work, *, generate: bool) -> tuple[object, Step]:
     """Returns the contestant, in a process of its own, in which these parts are switched off."""
     switches = TRAINING | GENERATING
     os.environ |= {switches[part]: "0" for part in parts if switches[part]}
     if kernels := [part for part in parts if not switches[part]]:
-        without_kernels(*kernels).__enter__()  # for as long as the process lives
+        SWITCHED_OFF.enter_context(without_kernels(*kernels))
     return GENERATION["tinygpt2"](work) if generate else tinygpt2(work)
 
 
