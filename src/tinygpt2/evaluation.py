@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from tinygpt2._internal.checks import check_int
 from tinygpt2._internal.cpu import fast_products
+from tinygpt2._internal.devices import device_of
 from tinygpt2.data.batches import as_batch
 from tinygpt2.losses import IGNORE_INDEX, perplexity
 from tinygpt2.model.modes import evaluation_mode
@@ -63,7 +64,7 @@ def evaluate(model: nn.Module, loader: Iterable[Any], *, max_batches: int | None
     """
     if max_batches is not None:
         check_int("max_batches", max_batches)
-    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    device = device_of(model)
     objective = NextTokenLoss(model)
     losses: list[Tensor] = []
     counts: list[Tensor] = []

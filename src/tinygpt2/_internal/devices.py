@@ -35,6 +35,11 @@ def choose_device(device: torch.device | str | None = None) -> torch.device:
     return chosen
 
 
+def device_of(module: nn.Module) -> torch.device:
+    """Returns the device of a module's parameters; the CPU if it has none."""
+    return next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
+
+
 def autocast(device: torch.device, precision: str) -> torch.autocast:
     """Returns the context in which a forward pass has this precision on this device; weights do not change."""
     bf16 = precision == "bf16" or (precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported())

@@ -50,7 +50,7 @@ def enabled(name: str) -> bool:
 
 def usable(name: str, *tensors: Tensor) -> bool:
     """Returns whether a kernel may replace its twin: it is enabled, and the tensors and the computation are plain."""
-    if not is_plain_computation() or name in _off.get():
+    if not (is_plain_computation() and enabled(name)):
         return False
     for tensor in tensors:  # noqa: SIM110 - a generator would take longer than the question
         if type(tensor) not in _PLAIN or tensor.is_meta:

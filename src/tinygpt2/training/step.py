@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tinygpt2._internal.cpu import fast_products
-from tinygpt2._internal.devices import autocast
+from tinygpt2._internal.devices import autocast, device_of
 from tinygpt2._internal.random import mixed_seed, random_states_kept, seed_everywhere
 from tinygpt2.config import Precision
 from tinygpt2.data.batches import Batch, as_batch
@@ -78,7 +78,7 @@ def training_step(
     3
     """
     seeds = None if seed is None else (seed,)
-    with fast_products(), nullcontext() if seed is None else random_states_kept(_device_of(objective)):
+    with fast_products(), nullcontext() if seed is None else random_states_kept(device_of(objective)):
         result, norm = backward(objective, micro_batches, precision=precision, seeds=seeds, seed_global=True)
     check_finite(result)
     clip(objective, norm, max_grad_norm)
@@ -103,7 +103,7 @@ def backward(
         seeds: Seeds of dropout, to which the index of the micro-batch is appended.
         seed_global: Whether they also seed PyTorch's global random numbers.
     """
-    device = _device_of(objective)
+    device = device_of(objective)
     batches = [as_batch(batch, f"micro-batch {i}") for i, batch in enumerate(micro_batches)]
     count = _targets_that_count(batches)
     objective.zero_grad(set_to_none=True)
@@ -119,10 +119,6 @@ def backward(
         norm = torch.zeros((), device=device)
     tokens = sum(inputs.numel() for inputs, _ in batches)
     return StepResult(loss=float(torch.stack(losses).sum()), grad_norm=float(norm), tokens=tokens), norm
-
-
-def _device_of(module: nn.Module) -> torch.device:
-    return next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
 
 
 def _targets_that_count(batches: Sequence[Batch]) -> int:

@@ -1,6 +1,5 @@
 """Comparison of a checkpoint with a run, and restoration of the run from it."""
 
-import json
 import logging
 import platform
 from collections.abc import Iterator, Mapping
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tinygpt2._internal.checks import check_json
 from tinygpt2.data.batches import Batch
 from tinygpt2.data.passes import Passes, sha256_of
 from tinygpt2.errors import IncompatibleRunError
@@ -36,15 +36,15 @@ def _group_options(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
     """
     left_out = ("params", "lr")
     return [
-        {key: json.loads(json.dumps(value)) for key, value in group.items() if key not in left_out and _is_json(value)}
+        {key: check_json(key, value) for key, value in group.items() if key not in left_out and _is_json(value)}
         for group in optimizer.param_groups
     ]
 
 
 def _is_json(value: object) -> bool:
     try:
-        json.dumps(value)
-    except (TypeError, ValueError):
+        check_json("", value)
+    except TypeError:
         return False
     return True
 
