@@ -243,6 +243,17 @@ def test_the_citation_names_this_version(page: str) -> None:
     assert re.findall(r"^ *version *[:=] *\{?([\d.]+)", text, re.MULTILINE) == [tinygpt2.__version__]
 
 
+@pytest.mark.parametrize(
+    "page", ["README.md", "docs/index.md", "docs/guide/troubleshooting.md", "docs/zh/index.md",
+             "docs/zh/guide/troubleshooting.md"]
+)  # fmt: skip
+def test_the_cpu_build_to_install_first_is_the_version_in_the_constraints(page: str) -> None:
+    """With another one, the next command would replace it by the build with CUDA."""
+    (pinned,) = re.findall(r"^torch==(\S+)$", (ROOT / "constraints.txt").read_text(encoding="utf-8"), re.MULTILINE)
+    commands = re.findall(r"install torch==(\S+) --index-url (\S+)$", (ROOT / page).read_text("utf-8"), re.MULTILINE)
+    assert commands == [(pinned, "https://download.pytorch.org/whl/cpu")]
+
+
 def test_the_list_for_language_models_links_pages_that_are_there() -> None:
     links = re.findall(r"\]\(([^)]+)\)", (DOCS / "llms.txt").read_text(encoding="utf-8"))
     assert links
