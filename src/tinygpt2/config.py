@@ -165,7 +165,7 @@ class TrainingConfig:
         max_grad_norm: Gradients with a larger norm are scaled down to it; ``None`` does not clip.
         gradient_accumulation_steps: Micro-batches per step. The result is that of one batch of their total size.
         precision: ``"fp32"``; ``"bf16"`` for autocast to bfloat16, with unchanged weights; ``"auto"`` for bf16 on a
-            CUDA GPU that supports it and fp32 elsewhere.
+            GPU that computes in it (Nvidia's from compute capability 8.0 on, and AMD's) and fp32 elsewhere.
         compile: Whether to compile the forward and backward passes with `torch.compile`, which takes at most a minute.
             If that fails, for instance without a C++ compiler, a warning is given and the run continues uncompiled.
         eval_every: Steps between evaluations; ``None`` evaluates once per epoch. The untrained and the final model are

@@ -1,6 +1,7 @@
 """Device, precision and compilation of a model's computation."""
 
 import warnings
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,6 +16,7 @@ def choose_device(device: torch.device | str | None = None) -> torch.device:
     """Returns the given device, or else the best available one: CUDA, then MPS, then the CPU.
 
     Raises:
+        TypeError: If it is neither a device nor the name of one.
         ValueError: If PyTorch does not know the device, or this machine does not have it.
 
     >>> choose_device("cpu")
@@ -27,6 +29,7 @@ def choose_device(device: torch.device | str | None = None) -> torch.device:
         available.insert(0, "cuda")
     if device is None:
         return torch.device(available[0])
+    _check_type(device)
     try:
         chosen = torch.device(device)
         torch.empty(0, device=chosen)
@@ -35,15 +38,45 @@ def choose_device(device: torch.device | str | None = None) -> torch.device:
     return chosen
 
 
+def _check_type(device: object) -> None:
+    if isinstance(device, bool) or not isinstance(device, torch.device | str | int):  # a number is a GPU, for PyTorch
+        raise TypeError(f"device must be a torch.device or the name of one, such as 'cpu', got {device!r}")
+
+
 def device_of(module: nn.Module) -> torch.device:
     """Returns the device of a module's parameters; the CPU if it has none."""
     return next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """Returns the context in which a forward pass has this precision on this device; weights do not change."""
-    bf16 = precision == "bf16" or (precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported())
+    """Returns the context in which a forward pass has this precision on this device; weights do not change.
+
+    ``"auto"`` is never fp16: it would need a gradient scaler, whose state every checkpoint would have to hold.
+    """
+    on_gpu = device.type == "cuda"
+    if precision == "bf16" and on_gpu and not _computes_bf16(device):
+        _warn_of_emulation(device)
+    bf16 = precision == "bf16" or (precision == "auto" and on_gpu and _computes_bf16(device))
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16)
+
+
+def _computes_bf16(device: torch.device) -> bool:
+    """Returns whether a GPU has instructions for bf16; ``torch.cuda.is_bf16_supported()`` is true of emulation, too."""
+    if torch.version.hip is not None:  # AMD numbers its GPUs differently, and PyTorch answers for those it runs on
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+@cache
+def _warn_of_emulation(device: torch.device) -> None:
+    """Warns once for each device."""
+    major, minor = torch.cuda.get_device_capability(device)
+    warnings.warn(
+        f"{device} has compute capability {major}.{minor} and only emulates bf16, which begins at 8.0: slower than "
+        'fp32. Pass precision="fp32" or "auto"',
+        RuntimeWarning,
+        stacklevel=3,
+    )
 
 
 class Compiled(nn.Module):
