@@ -1,10 +1,12 @@
 """Plots show the very numbers they are given, and touch nothing else."""
 
 import io
+import pickle
 import subprocess
 import sys
 from collections.abc import Callable
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -307,9 +309,73 @@ def test_logits_of_every_precision_are_drawn_and_left_alone(plot: Plot, dtype: t
 def test_without_matplotlib_the_error_names_the_extra(
     monkeypatch: pytest.MonkeyPatch, plot: Callable[[], Figure]
 ) -> None:
+    monkeypatch.delitem(sys.modules, "tinygpt2._internal.figures", raising=False)
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(ImportError, match=r"pip install 'tinygpt2\[plot\]'"):
         plot()
+
+
+# --- notebooks ---
+
+EVERY_PLOT = pytest.mark.parametrize(
+    "plot",
+    [
+        lambda: plot_losses(history_of([3.0], [None])),
+        lambda: history_of([3.0, 2.0], [3.5, 3.0]).plot(),
+        lambda: plot_temperatures(LOGITS),
+        lambda: plot_token_frequencies(GreedySampler(), LOGITS),
+    ],
+    ids=["losses", "history", "temperatures", "frequencies"],
+)
+
+
+def shown(figure: Figure, *, inline: bool) -> dict[str, Any]:
+    """Returns what IPython sends to a notebook for the last value of a cell, by type."""
+    formatter = pytest.importorskip("IPython.core.formatters").DisplayFormatter()
+    if inline:  # as %matplotlib inline, or the first import of pyplot in a notebook
+        pylabtools = pytest.importorskip("IPython.core.pylabtools")
+        pylabtools.select_figure_formats(SimpleNamespace(display_formatter=formatter), {"png"})
+    content, _ = formatter.format(figure)
+    return dict(content)
+
+
+@EVERY_PLOT
+@pytest.mark.parametrize("inline", [False, True])
+def test_a_notebook_shows_a_figure_as_a_picture(plot: Callable[[], Figure], *, inline: bool) -> None:
+    figure = plot()
+    content = shown(figure, inline=inline)
+    assert set(content) == {"text/plain", "image/png"}
+    if not inline:
+        assert content["image/png"] == draw(figure)
+
+
+@EVERY_PLOT
+def test_a_figure_that_was_pickled_is_the_same_picture(plot: Callable[[], Figure]) -> None:
+    figure = plot()
+    again = pickle.loads(pickle.dumps(figure))  # noqa: S301 - our own
+    assert isinstance(again, Figure)
+    assert draw(again) == draw(figure)
+    assert "image/png" in shown(again, inline=False)
+
+
+NOTEBOOK = """
+import matplotlib.pyplot as plt
+from tinygpt2 import TrainingHistory
+history = TrainingHistory([0, 1], [0.0, 1.0], [0, 9], [3.0, 2.0], [3.0, 2.0], [0.0, 1.0])
+history.plot()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.enable_socket
+@pytest.mark.parametrize("code", [NOTEBOOK, "%matplotlib inline" + NOTEBOOK, NOTEBOOK.replace("\nimport", "\n#")])
+def test_a_cell_shows_the_losses_once(code: str) -> None:
+    nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
+    pytest.importorskip("ipykernel")
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
+    nbclient.NotebookClient(notebook, timeout=100).execute()
+    pictures = [output for output in notebook.cells[0].outputs if "image/png" in output.get("data", {})]
+    assert [output["output_type"] for output in pictures] == ["execute_result"]
 
 
 WITHOUT_PYPLOT = """

@@ -1,7 +1,7 @@
 """Plots of losses, temperatures and a sampler's draws.
 
-They need matplotlib: ``pip install 'tinygpt2[plot]'``. Each function returns a new ``Figure``, to show or to save, and
-does not change pyplot's state.
+They need matplotlib: ``pip install 'tinygpt2[plot]'``. Each function returns a new ``Figure``, to save with ``savefig``
+or to leave as the last value of a notebook's cell, which shows it. None changes pyplot's state.
 """
 
 from collections.abc import Sequence
@@ -59,7 +59,7 @@ def plot_losses(history: "TrainingHistory") -> "Figure":
     above = axes.twiny()
     above.plot(history.tokens_seen, history.train_losses, alpha=0)  # invisible: sets the scale of the axis
     above.set_xlabel("Tokens seen")
-    above.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    above.xaxis.set_major_formatter("{x:,.0f}")
     return figure
 
 
@@ -180,8 +180,8 @@ def _text_so_far(tokens: Tensor) -> Tensor:
 def _new_figure(*, width: float, height: float) -> "tuple[Figure, Axes]":
     """Returns an empty figure, of this size in inches, and its axes."""
     try:
-        from matplotlib.figure import Figure  # noqa: PLC0415 - an extra, and slow to import
+        from tinygpt2._internal.figures import NotebookFigure  # noqa: PLC0415 - an extra, and slow to import
     except ImportError as error:
         raise ImportError("plots need matplotlib: pip install 'tinygpt2[plot]'") from error
-    figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
+    figure = NotebookFigure(figsize=(width, height), dpi=150, layout="constrained")
     return figure, figure.add_subplot()

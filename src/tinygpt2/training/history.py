@@ -101,5 +101,5 @@ class TrainingHistory:
         return cls(**content)
 
     def plot(self) -> "Figure":
-        """Returns the figure that `plot_losses` draws of this history."""
+        """Returns the figure that `plot_losses` draws of this history, which a notebook shows; errors are its."""
         return plot_losses(self)
