@@ -38,6 +38,7 @@ from tinygpt2 import (
     stream_text,
     tensor_to_text,
 )
+from tinygpt2.generation import decoding
 from tinygpt2.generation.text import _whole_characters
 
 WINDOW = 8
@@ -631,6 +632,9 @@ FOUR_TOKENS = torch.zeros(2, 4, dtype=torch.int64)
     [
         (FOUR_TOKENS, {"max_new_tokens": -1}, "max_new_tokens must be at least 0, got -1"),
         (FOUR_TOKENS, {"eos_id": -1}, "eos_id must be at least 0, got -1"),
+        (FOUR_TOKENS, {"eos_id": VOCAB_SIZE}, "eos_id must be at most 30, got 31"),
+        (FOUR_TOKENS, {"eos_id": 2**63}, "eos_id must be at most 30, got"),
+        (FOUR_TOKENS.to("meta"), {}, "tokens with values, to move to cpu, got some on the meta device"),
         (FOUR_TOKENS[0], {}, r"shape \(B, T\).*got torch.int64 of \(4,\).*tokens.unsqueeze\(0\)"),
         (FOUR_TOKENS[0, 0], {}, r"shape \(B, T\).*got torch.int64 of \(\)"),
         (FOUR_TOKENS[:, :0], {}, r"shape \(B, T\).*of \(2, 0\)"),
@@ -653,6 +657,60 @@ def test_numbers_of_the_wrong_type_are_told_at_the_call() -> None:
         stream(model(), FOUR_TOKENS, max_new_tokens=2.5)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="eos_id must be an integer"):
         stream(model(), FOUR_TOKENS, max_new_tokens=2, eos_id="<|endoftext|>")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("function", [generate, stream])
+@pytest.mark.parametrize("generator", [0, "cpu", torch.Generator])
+def test_what_is_no_generator_is_told_even_where_nothing_is_drawn(
+    function: Callable[..., object], generator: object
+) -> None:
+    with pytest.raises(TypeError, match="generator must be a torch.Generator or None, got"):
+        function(model(), FOUR_TOKENS, max_new_tokens=1, generator=generator)
+
+
+@pytest.mark.parametrize("other", [None, "gpt2", GPT2Model, torch.nn.Linear(2, 2), GPT2Config()], ids=repr)
+def test_what_is_no_model_is_told(other: Any) -> None:  # noqa: ANN401
+    for function in (generate, stream):
+        with pytest.raises(TypeError, match="model must be a GPT2Model, got"):
+            function(other, FOUR_TOKENS, max_new_tokens=1)  # type: ignore[operator]
+    with pytest.raises(TypeError, match="model must be a GPT2Model, got"):
+        generate_text(other, CHARACTERS, "ab", max_new_tokens=1)
+
+
+class Wrapping:
+    """As libraries of adapters wrap a model: everything else is asked of it."""
+
+    def __init__(self, wrapped: GPT2Model) -> None:
+        self.wrapped = wrapped
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401
+        return getattr(self.wrapped, name)
+
+
+def test_what_wraps_a_model_is_one() -> None:
+    wrapping: Any = Wrapping(model())
+    expected = generate(model(), FOUR_TOKENS, max_new_tokens=3)
+    assert torch.equal(generate(wrapping, FOUR_TOKENS, max_new_tokens=3), expected)
+
+
+@pytest.mark.parametrize("first", [1, 2, 7])
+def test_the_memory_of_a_text_grows_with_it(monkeypatch: pytest.MonkeyPatch, first: int) -> None:
+    tokens, reader = random_tokens(0, 2, 3), Reader()
+    expected = plain_loop(tokens, 2 * WINDOW, GreedySampler(), None)
+    monkeypatch.setattr(decoding, "_FIRST_TOKENS", first)
+    assert torch.equal(generate(model(), tokens, max_new_tokens=2 * WINDOW, sampler=reader), expected)
+    for end, text in enumerate(reader.texts, start=3):
+        assert torch.equal(text, expected[:, :end])
+
+
+@pytest.mark.parametrize("max_new_tokens", [2**31, 2**62])
+def test_a_text_may_go_on_until_it_ends(max_new_tokens: int) -> None:
+    """Room for all tokens was allocated at the beginning: gigabytes."""
+    tokens, script = random_tokens(0, 1, 3), Script([5, 9, 7])
+    new = generate(model(), tokens, max_new_tokens=max_new_tokens, eos_id=9, sampler=script)
+    assert new[0, 3:].tolist() == [5, 9]
+    steps = stream(model(), tokens, max_new_tokens=max_new_tokens)
+    assert [int(next(steps)) for _ in range(3)] == plain_loop(tokens, 3, GreedySampler(), None)[0, 3:].tolist()
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda sampler: type(sampler).__name__)

@@ -8,6 +8,7 @@ import pickle
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -23,7 +24,7 @@ from tinygpt2 import (
     TopKSampler,
     TopPSampler,
 )
-from tinygpt2.generation.samplers import with_tokens
+from tinygpt2.generation.samplers import check_generator, with_tokens
 
 INF = math.inf
 FP16_MAX = torch.finfo(torch.float16).max
@@ -377,16 +378,65 @@ def test_with_a_generator_the_global_one_is_left_alone(tutorial: Tensor) -> None
 @BY_NAME
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 @pytest.mark.parametrize(
-    "bad",
-    [[math.nan, 0.0, 1.0], [0.0, INF, 1.0], [-INF] * 3, [math.nan, INF, -INF], [-INF, math.nan, -INF], [INF] * 3],
+    ("bad", "found"),
+    [
+        ([math.nan, 0.0, 1.0], "NaN: the model"),
+        ([0.0, INF, 1.0], r"\+inf: the model"),
+        ([-INF] * 3, "only -inf: what comes before"),
+        ([math.nan, INF, -INF], "NaN: the model"),
+        ([-INF, math.nan, -INF], "NaN: the model"),
+        ([INF] * 3, r"\+inf: the model"),
+    ],
     ids=str,
 )
 def test_a_row_from_which_nothing_can_be_drawn_is_refused_wherever_it_is(
-    sampler: Sampler, dtype: torch.dtype, bad: list[float]
+    sampler: Sampler, dtype: torch.dtype, bad: list[float], found: str
 ) -> None:
     for rows in ([bad], [[0.0, 1.0, 2.0], bad], [bad, [0.0, 1.0, 2.0]]):
-        with pytest.raises(ValueError, match="a row of logits has NaN"):
+        with pytest.raises(ValueError, match=f"a row of logits has {found}"):
             sampler(torch.tensor(rows, dtype=dtype))
+
+
+@pytest.mark.parametrize("logits", [None, [[0.0, 1.0]], np.zeros((1, 2)), lambda: None], ids=repr)
+@BY_NAME
+def test_logits_that_are_no_tensor_are_told(sampler: Sampler, logits: Any) -> None:  # noqa: ANN401
+    with pytest.raises(TypeError, match=r"logits must be a tensor, \(B, V\), got .* \(\w+\)"):
+        sampler(logits)
+
+
+def test_numbers_of_numpy_become_plain_ones() -> None:
+    made = [TopKSampler(np.int64(5)), TopPSampler(np.float32(0.5)), TemperatureSampler(np.int32(2)), MinPSampler(1)]  # type: ignore[arg-type]
+    values = [made[0].k, made[1].p, made[2].temperature, made[3].p]  # type: ignore[attr-defined]
+    assert [(type(value), value) for value in values] == [(int, 5), (float, 0.5), (float, 2.0), (float, 1.0)]
+
+
+def accepts_nothing() -> None: ...
+
+
+def accepts_only_logits(logits: Tensor) -> Tensor:
+    return logits.argmax(dim=-1)
+
+
+@pytest.mark.parametrize("sampler", [accepts_nothing, accepts_only_logits, print])
+def test_a_function_that_cannot_be_called_as_a_sampler_is_told(sampler: Any) -> None:  # noqa: ANN401
+    name = sampler.__name__
+    with pytest.raises(TypeError, match=rf"must accept \(logits, \*, .* got {name}, which accepts \("):
+        with_tokens(sampler)
+    with pytest.raises(TypeError, match=name):
+        TopKSampler(2, then=sampler)(torch.zeros(1, 3))
+
+
+@pytest.mark.parametrize("sampler", EVERY_SAMPLER[1:], ids=repr)
+@pytest.mark.parametrize("generator", [0, "cpu", torch.Generator, np.random.default_rng(0)], ids=repr)
+def test_what_is_no_generator_is_told(sampler: Sampler, generator: Any) -> None:  # noqa: ANN401
+    with pytest.raises(TypeError, match="generator must be a torch.Generator or None, got"):
+        sampler(torch.zeros(1, 3), generator=generator)
+
+
+def test_a_generator_of_another_device_is_told() -> None:
+    with pytest.raises(ValueError, match=r"device of the model, cuda:0, got one on cpu; .*torch\.Generator\('cuda'\)"):
+        check_generator(torch.Generator(), torch.device("cuda:0"))
+    check_generator(torch.Generator("cpu"), torch.device("cpu"))
 
 
 @BY_NAME

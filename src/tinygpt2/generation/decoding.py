@@ -7,15 +7,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tinygpt2._internal.checks import check_int
+from tinygpt2._internal.checks import check_instance, check_int
 from tinygpt2._internal.cpu import fast_products
-from tinygpt2.generation.samplers import GreedySampler, Sampler, checked_ids, with_tokens
+from tinygpt2.config import GPT2Config
+from tinygpt2.generation.samplers import GreedySampler, Sampler, check_generator, checked_ids, with_tokens
 from tinygpt2.model.cache import KVCache
 from tinygpt2.model.checks import check_tokens
 from tinygpt2.model.gpt2 import GPT2Model
 from tinygpt2.model.modes import evaluation_mode
 
 _GREEDY = GreedySampler()
+
+_FIRST_TOKENS = 1024  # to allocate; more once they are needed, as a text may end long before ``max_new_tokens``
 
 
 def generate(
@@ -45,8 +48,9 @@ def generate(
 
     Raises:
         TypeError: If an argument is of the wrong type, or the sampler returns something other than integers.
-        ValueError: If the tokens are not (B, T) or are outside the vocabulary, a number is out of range, the model
-            returns logits that are not finite, or the sampler does not return one id per row.
+        ValueError: If the tokens are not (B, T), ``eos_id`` or a token is outside the vocabulary, a number is out of
+            range, the generator is on another device, the model returns logits that are not finite, or the sampler does
+            not return one id per row.
 
     >>> import torch
     >>> from tinygpt2 import GPT2Config
@@ -84,8 +88,17 @@ def stream(
     >>> [ids.shape for ids in stream(model, prompts, max_new_tokens=3)]
     [torch.Size([2]), torch.Size([2]), torch.Size([2])]
     """
+    check_model(model)
+    if eos_id is not None:
+        eos_id = check_int("eos_id", eos_id, minimum=0, maximum=model.config.vocab_size - 1)
     decoding = Decoding(max_new_tokens=max_new_tokens, sampler=sampler, eos_id=eos_id, generator=generator)
     return decode(model, tokens, decoding)
+
+
+def check_model(model: object) -> None:
+    """Raises ``TypeError`` if a model cannot generate; what wraps a `GPT2Model` and has its attributes can."""
+    if not (isinstance(getattr(model, "config", None), GPT2Config) and hasattr(model, "last_logits")):
+        check_instance("model", model, GPT2Model, "a GPT2Model")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +120,7 @@ class Decoding:
     n_vocab: int | None = None
 
     def __post_init__(self) -> None:
-        check_int("max_new_tokens", self.max_new_tokens, minimum=0)
+        object.__setattr__(self, "max_new_tokens", check_int("max_new_tokens", self.max_new_tokens, minimum=0))
         if self.eos_id is not None:
             check_int("eos_id", self.eos_id, minimum=0)
 
@@ -121,11 +134,15 @@ def decode(model: GPT2Model, prompts: Tensor, decoding: Decoding, padding: Tenso
         decoding: How to continue them.
         padding: (B,) int64 on the CPU, number of tokens to ignore on the left of each row; ``None`` for none.
     """
+    check_model(model)
     window = model.config.context_length
     recent = prompts
     if isinstance(prompts, Tensor):  # otherwise the check below raises
         recent = prompts[:, -window:] if prompts.dim() == 2 else prompts
     check_tokens(recent, model.config)
+    if prompts.is_meta and model.device.type != "meta":
+        raise ValueError(f"expected tokens with values, to move to {model.device}, got some on the meta device")
+    check_generator(decoding.generator, model.device)
     with torch.inference_mode(mode=False):  # tensors made in inference mode cannot be written to outside it
         texts = _Texts(model, prompts, decoding, padding)
     return _steps(texts)
@@ -147,7 +164,7 @@ class _Texts:
 
     def __init__(self, model: GPT2Model, prompts: Tensor, decoding: Decoding, padding: Tensor | None) -> None:
         batch, width = prompts.shape
-        room = width + decoding.max_new_tokens
+        room = width + min(decoding.max_new_tokens, _FIRST_TOKENS)
         self.model, self.decoding, self.padding = model, decoding, padding
         self.sampler = with_tokens(decoding.sampler)
         self.window = model.config.context_length
@@ -155,7 +172,8 @@ class _Texts:
         self.tokens[:, :width] = prompts
         self.length = width
         self.finished = torch.zeros(batch, dtype=torch.bool, device=model.device)
-        self.cache = KVCache(model.config, batch, capacity=min(self.window, room), device=model.device)
+        capacity = min(self.window, width + decoding.max_new_tokens)
+        self.cache = KVCache(model.config, batch, capacity=capacity, device=model.device)
 
     def grow(self) -> Tensor:
         """Adds the next token to each row and returns these tokens, (B,) int64."""
@@ -168,6 +186,8 @@ class _Texts:
         if decoding.eos_id is not None:
             ids = torch.where(self.finished, decoding.eos_id, ids)
             self.finished.logical_or_(ids == decoding.eos_id)
+        if self.length == self.tokens.shape[1]:
+            self.tokens = torch.cat([self.tokens, torch.zeros_like(self.tokens)], dim=1)
         self.tokens[:, self.length] = ids
         self.length += 1
         return ids

@@ -14,7 +14,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from tinygpt2._internal.checks import check_int, check_number
+from tinygpt2._internal.checks import check_instance, check_int, check_number
 
 
 @runtime_checkable
@@ -45,8 +45,9 @@ class Sampler(Protocol):
             Token ids, (B,) int64.
 
         Raises:
-            ValueError: If ``logits`` is not (B, V), or a row has NaN, +inf or only -inf. On CUDA the values are
-                checked asynchronously, and PyTorch reports a failure as a device error.
+            TypeError: If an argument is of the wrong type.
+            ValueError: If ``logits`` is not (B, V), a row has NaN, +inf or only -inf, or the generator is on another
+                device. On CUDA the values are checked asynchronously, and PyTorch reports a failure as a device error.
         """
         ...
 
@@ -92,6 +93,7 @@ class MultinomialSampler:
     ) -> Tensor:
         """Draws one token per row; see `Sampler`."""
         probabilities = torch.softmax(_checked(logits), dim=-1)
+        check_generator(generator, logits.device)
         return torch.multinomial(probabilities, num_samples=1, generator=generator).squeeze(-1)
 
 
@@ -117,7 +119,7 @@ class TopKSampler:
     then: Sampler = MultinomialSampler()
 
     def __post_init__(self) -> None:
-        check_int("k", self.k)
+        object.__setattr__(self, "k", check_int("k", self.k))
         _check_sampler(self.then)
 
     @cached_property
@@ -154,11 +156,11 @@ class TemperatureSampler:
     then: Sampler = MultinomialSampler()
 
     def __post_init__(self) -> None:
-        if self.temperature == 0:
-            raise ValueError(
-                "temperature must be a finite number greater than 0, got 0; for temperature 0 take GreedySampler()"
-            )
-        check_number("temperature", self.temperature, above_minimum=True)
+        try:
+            temperature = check_number("temperature", self.temperature, above_minimum=True)
+        except ValueError as error:
+            raise ValueError(f"{error}; for temperature 0 take GreedySampler()") from None
+        object.__setattr__(self, "temperature", temperature)
         _check_sampler(self.then)
 
     @cached_property
@@ -171,7 +173,8 @@ class TemperatureSampler:
         """Chooses with ``then`` from the scaled logits; see `Sampler`."""
         logits = _as_float32(_check_shape(logits))
         # Shifting a row does not change its softmax; with the maximum at 0, no temperature can overflow to +inf.
-        shifted = logits - logits.amax(dim=-1, keepdim=True)
+        largest = logits.amax(dim=-1, keepdim=True)
+        shifted = logits - largest.masked_fill(largest.isinf(), 0)  # inf - inf is NaN, which would hide the reason
         float32 = torch.finfo(torch.float32)  # beyond its range a temperature would become 0 or infinite
         temperature = min(max(self.temperature, float32.tiny), float32.max)
         return self._then(shifted / temperature, tokens=tokens, generator=generator)
@@ -196,7 +199,7 @@ class TopPSampler:
     then: Sampler = MultinomialSampler()
 
     def __post_init__(self) -> None:
-        check_number("p", self.p, maximum=1, above_minimum=True)
+        object.__setattr__(self, "p", check_number("p", self.p, maximum=1, above_minimum=True))
         _check_sampler(self.then)
 
     @cached_property
@@ -235,7 +238,7 @@ class MinPSampler:
     then: Sampler = MultinomialSampler()
 
     def __post_init__(self) -> None:
-        check_number("p", self.p, maximum=1, above_minimum=True)
+        object.__setattr__(self, "p", check_number("p", self.p, maximum=1, above_minimum=True))
         _check_sampler(self.then)
 
     @cached_property
@@ -258,7 +261,7 @@ def with_tokens(sampler: Sampler) -> Sampler:
     or accepts any keyword, the sampler is trusted to follow the protocol.
 
     Raises:
-        TypeError: If it cannot be called, or is a class instead of an instance.
+        TypeError: If it cannot be called in either way, or is a class instead of an instance.
     """
     _check_sampler(sampler)
     try:
@@ -266,11 +269,23 @@ def with_tokens(sampler: Sampler) -> Sampler:
         signature = inspect.signature(sampler.forward if isinstance(sampler, nn.Module) else sampler)
     except (TypeError, ValueError):  # a builtin
         return sampler
+    if _accepts(signature, tokens=None, generator=None):
+        return sampler
+    if not _accepts(signature, generator=None):
+        raise TypeError(
+            f"a sampler must accept (logits, *, tokens=None, generator=None), got {_name(sampler)}, which accepts "
+            f"{signature}"
+        )
+    return _WithoutTokens(sampler)
+
+
+def _accepts(signature: inspect.Signature, **options: None) -> bool:
+    """Returns whether a function with this signature can be called with logits and these keywords."""
     try:
-        signature.bind(None, tokens=None, generator=None)
+        signature.bind(None, **options)
     except TypeError:
-        return _WithoutTokens(sampler)
-    return sampler
+        return False
+    return True
 
 
 @dataclass(frozen=True)
@@ -294,6 +309,23 @@ def _check_sampler(sampler: object) -> None:
     if isinstance(sampler, type) or not callable(sampler):
         fix = f"; pass an instance, {sampler.__name__}(...)" if isinstance(sampler, type) else ""
         raise TypeError(f"expected a sampler, such as GreedySampler() or TopKSampler(50), got {sampler!r}{fix}")
+
+
+def check_generator(generator: torch.Generator | None, device: torch.device) -> None:
+    """Raises an error if ``generator`` cannot be the source of randomness on a device.
+
+    Raises:
+        TypeError: If it is neither a generator nor ``None``.
+        ValueError: If it is on another kind of device.
+    """
+    if generator is None:
+        return
+    check_instance("generator", generator, torch.Generator, "a torch.Generator or None")
+    if generator.device.type != device.type:
+        raise ValueError(
+            f"generator must be on the device of the model, {device}, got one on {generator.device}; make it with "
+            f"torch.Generator({device.type!r})"
+        )
 
 
 def checked_ids(sampler: Sampler, ids: Tensor, logits: Tensor) -> Tensor:
@@ -325,6 +357,7 @@ def _as_float32(logits: Tensor) -> Tensor:
 
 
 def _check_shape(logits: Tensor) -> Tensor:
+    check_instance("logits", logits, Tensor, "a tensor, (B, V)")
     if logits.dim() != 2 or logits.shape[-1] == 0 or not logits.is_floating_point():
         raise ValueError(
             f"a sampler takes floating-point logits of shape (B, V), got {logits.dtype} of {tuple(logits.shape)}; "
@@ -340,10 +373,19 @@ def _checked(logits: Tensor) -> Tensor:
     with a NaN is NaN.
     """
     logits = _as_float32(_check_shape(logits))
-    sound = logits.amax(dim=-1).isfinite().all()
-    message = "a row of logits has NaN, +inf or only -inf, so no token can be chosen; check the model that computed it"
+    largest = logits.amax(dim=-1)
+    sound = largest.isfinite().all()
     if logits.device.type == "cuda":  # raises later, so that decoding does not wait
+        message = "a row of logits has NaN, +inf or only -inf, so no token can be chosen"
         torch.ops.aten._assert_async.msg(sound, message)  # noqa: SLF001
     elif not sound:
-        raise ValueError(message)
+        raise ValueError(f"{_unsound(largest)}, so no token can be chosen")
     return logits
+
+
+def _unsound(largest: Tensor) -> str:
+    """Returns what is wrong with rows of logits of which these are the largest, not all finite."""
+    if not (largest == -math.inf).any():
+        found = "NaN" if largest.isnan().any() else "+inf"
+        return f"a row of logits has {found}: the model has diverged, or its weights are damaged"
+    return "a row of logits has only -inf: what comes before this sampler excludes every token"
