@@ -9,6 +9,7 @@ from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any, cast
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -269,6 +270,74 @@ def test_logits_of_more_than_one_position_are_refused(plot: Plot, shape: tuple[i
 def test_labels_that_are_not_one_a_token_are_refused(plot: Plot, labels: list[str]) -> None:
     with pytest.raises(ValueError, match=f"each of the 4 tokens, got {len(labels)}"):
         plot(LOGITS, labels=labels)
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("logits", "error", "message"),
+    [
+        (None, TypeError, r"logits must be a tensor, \(V,\), got None \(NoneType\)"),
+        ([0.0, 1.0], TypeError, "logits must be a tensor"),
+        (torch.tensor([0, 1]), ValueError, r"must be floating-point values, got torch\.int64 on cpu"),
+        (torch.zeros(2, device="meta"), ValueError, r"must be floating-point values, got torch\.float32 on meta"),
+        (torch.tensor([torch.nan, 1.0]), ValueError, "has NaN"),
+        (torch.tensor([torch.inf, 1.0]), ValueError, r"has \+inf"),
+        (torch.tensor([-torch.inf, -torch.inf]), ValueError, "has only -inf"),
+    ],
+)
+def test_logits_that_cannot_be_drawn_are_told(plot: Plot, logits: Any, error: type[Exception], message: str) -> None:  # noqa: ANN401
+    with pytest.raises(error, match=message):
+        plot(logits)
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (3, r"labels must be a sequence of str, got 3 \(int\)"),
+        ({"a", "b", "c", "d"}, "labels must be a sequence of str"),
+        (b"abcd", "labels must be a sequence of str"),
+        (["a", "b", "c", 1], r"each of labels must be a str, got 1 \(int\)"),
+    ],
+)
+def test_labels_that_are_no_texts_are_told(plot: Plot, labels: Any, message: str) -> None:  # noqa: ANN401
+    with pytest.raises(TypeError, match=message):
+        plot(LOGITS, labels=labels)
+
+
+@BOTH
+def test_labels_may_be_any_sequence(plot: Plot) -> None:
+    for labels in (tuple(WORDS), np.array(WORDS), "abcd"):
+        assert tick_labels(plot(LOGITS, labels=labels)) == list(labels)
+
+
+@pytest.mark.parametrize("temperatures", [1.0, None, b"ab", {1.0}, torch.tensor(1.0), ["1.0"], "1"])
+def test_temperatures_that_are_no_numbers_are_told(temperatures: Any) -> None:  # noqa: ANN401
+    with pytest.raises(TypeError, match=r"(temperatures must be a sequence of numbers|each temperature .*), got"):
+        plot_temperatures(LOGITS, temperatures)
+
+
+def test_temperatures_may_be_an_array() -> None:
+    assert len(heights(plot_temperatures(LOGITS, np.linspace(0.5, 2, 4)))) == 4  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("history", [None, 3, "history.json", {"steps": [1]}])
+def test_what_is_no_history_is_told(history: Any) -> None:  # noqa: ANN401
+    with pytest.raises(TypeError, match="history must be a TrainingHistory, got"):
+        plot_losses(history)
+
+
+def test_draws_that_would_fill_the_memory_are_refused() -> None:
+    for draws in (1_000_001, 2**31, 10**30):
+        with pytest.raises(ValueError, match="draws must be at most 1000000"):
+            plot_token_frequencies(GreedySampler(), LOGITS, draws=draws)
+
+
+def test_wrong_arguments_of_a_sampler_are_told() -> None:
+    with pytest.raises(TypeError, match=r"generator must be a torch\.Generator or None"):
+        plot_token_frequencies(GreedySampler(), LOGITS, generator=0)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"tokens must be a tensor, \(T,\), or None, got \[1\]"):
+        plot_token_frequencies(GreedySampler(), LOGITS, tokens=[1])  # type: ignore[arg-type]
 
 
 @BOTH

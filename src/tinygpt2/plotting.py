@@ -5,20 +5,23 @@ or to leave as the last value of a notebook's cell, which shows it. None changes
 """
 
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from textwrap import fill
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from tinygpt2._internal.checks import check_int, check_number
-from tinygpt2.generation.samplers import Sampler, checked_ids, with_tokens
+from tinygpt2._internal.checks import check_instance, check_int, check_number
+from tinygpt2.generation.samplers import Sampler, check_generator, checked_ids, checked_logits, with_tokens
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from tinygpt2.training.history import TrainingHistory
+
+_MOST_DRAWS = 1_000_000  # they are drawn at once, and a plot shows no more
 
 
 def plot_losses(history: "TrainingHistory") -> "Figure":
@@ -29,6 +32,7 @@ def plot_losses(history: "TrainingHistory") -> "Figure":
 
     Raises:
         ImportError: If matplotlib is not installed.
+        TypeError: If it is not a history.
         ValueError: If the history is empty.
 
     >>> from tinygpt2 import TrainingHistory
@@ -40,6 +44,8 @@ def plot_losses(history: "TrainingHistory") -> "Figure":
     >>> plot_losses(history).axes[0].get_xlabel()
     'Epochs'
     """
+    if not hasattr(history, "steps"):  # its class imports this module
+        raise TypeError(f"history must be a TrainingHistory, got {history!r:.50} ({type(history).__name__})")
     if not history.steps:
         raise ValueError("the history has no evaluations to plot; train first")
     figure, axes = _new_figure(width=6.4, height=4.2)
@@ -78,7 +84,9 @@ def plot_temperatures(
 
     Raises:
         ImportError: If matplotlib is not installed.
-        ValueError: If the shapes do not match, or a temperature is not greater than 0.
+        TypeError: If an argument is of the wrong type.
+        ValueError: If the shapes do not match, a temperature is not greater than 0, or the logits have NaN, +inf or
+            only -inf.
 
     >>> import torch
     >>> logits = torch.tensor([0.0, 2.0, 1.0])
@@ -87,11 +95,14 @@ def plot_temperatures(
     'Probability'
     """
     labels = _token_labels(logits, labels)
-    for temperature in temperatures:
+    scales = [
         check_number("each temperature", temperature, above_minimum=True)
-    if not temperatures:
+        for temperature in _listed("temperatures", temperatures, "a sequence of numbers")
+    ]
+    if not scales:
         raise ValueError("expected at least one temperature, got none")
-    bars = [(f"Temperature {t:g}", torch.softmax(logits.double() / t, dim=-1).tolist()) for t in temperatures]
+    row = checked_logits(logits.detach().cpu().unsqueeze(0))[0].double()
+    bars = [(f"Temperature {t:g}", torch.softmax(row / t, dim=-1).tolist()) for t in scales]
     figure = _plot_bars(bars, labels, ylabel="Probability")
     figure.legend(loc="outside upper center", ncols=len(bars), frameon=False)
     return figure
@@ -112,15 +123,15 @@ def plot_token_frequencies(
         sampler: The sampler.
         logits: (V,), floating point, for a vocabulary small enough to draw.
         tokens: (T,) int64, the text so far, for a sampler that uses it.
-        draws: Number of draws.
+        draws: Number of draws, at most a million.
         labels: The V tokens as text; their ids by default.
         generator: Source of the sampler's randomness; PyTorch's global one if ``None``.
 
     Raises:
         ImportError: If matplotlib is not installed.
-        TypeError: If ``sampler`` is not a sampler, or returns something other than integers.
-        ValueError: If the shapes do not match, a number is out of range, or the sampler does not return one id per
-            row.
+        TypeError: If an argument is of the wrong type, or the sampler returns something other than integers.
+        ValueError: If the shapes do not match, a number is out of range, the logits have NaN, +inf or only -inf, or
+            the sampler does not return one id per row.
 
     >>> import torch
     >>> from tinygpt2 import GreedySampler
@@ -130,7 +141,8 @@ def plot_token_frequencies(
     [0, 100, 0]
     """
     labels = _token_labels(logits, labels)
-    check_int("draws", draws)
+    draws = check_int("draws", draws, maximum=_MOST_DRAWS)
+    check_generator(generator, logits.device)
     rows = logits.expand(draws, -1)
     before = None if tokens is None else _text_so_far(tokens).expand(draws, -1)
     ids = checked_ids(sampler, with_tokens(sampler)(rows, tokens=before, generator=generator), rows)  # (draws,)
@@ -162,16 +174,33 @@ def _plot_bars(groups: Sequence[tuple[str, list[float]]], labels: Sequence[str],
 
 
 def _token_labels(logits: Tensor, labels: Sequence[str] | None) -> Sequence[str]:
+    check_instance("logits", logits, Tensor, "a tensor, (V,)")
     if logits.dim() != 1 or not len(logits):
         raise ValueError(f"expected the logits of one position, (V,), got shape {tuple(logits.shape)}")
+    if not logits.is_floating_point() or logits.is_meta:
+        raise ValueError(f"logits must be floating-point values, got {logits.dtype} on {logits.device}")
     if labels is None:
         return [str(i) for i in range(len(logits))]
+    labels = _listed("labels", labels, "a sequence of str")
     if len(labels) != len(logits):
         raise ValueError(f"expected a label for each of the {len(logits)} tokens, got {len(labels)}")
+    for label in labels:
+        check_instance("each of labels", label, str, "a str")
     return labels
 
 
+def _listed(name: str, values: object, description: str) -> list[Any]:
+    """Returns the items of a sequence; a set has no order, and bytes are numbers."""
+    try:
+        if isinstance(values, bytes | AbstractSet):
+            raise TypeError  # noqa: TRY301 - to be described below
+        return list(values)  # type: ignore[call-overload, no-any-return]
+    except TypeError:
+        raise TypeError(f"{name} must be {description}, got {values!r:.50} ({type(values).__name__})") from None
+
+
 def _text_so_far(tokens: Tensor) -> Tensor:
+    check_instance("tokens", tokens, Tensor, "a tensor, (T,), or None")
     if tokens.dim() != 1:
         raise ValueError(f"expected tokens as the ids of one text, (T,), got shape {tuple(tokens.shape)}")
     return tokens

@@ -664,7 +664,7 @@ def test_numbers_of_the_wrong_type_are_told_at_the_call() -> None:
 def test_what_is_no_generator_is_told_even_where_nothing_is_drawn(
     function: Callable[..., object], generator: object
 ) -> None:
-    with pytest.raises(TypeError, match="generator must be a torch.Generator or None, got"):
+    with pytest.raises(TypeError, match=r"generator must be a torch\.Generator or None, got"):
         function(model(), FOUR_TOKENS, max_new_tokens=1, generator=generator)
 
 
@@ -672,7 +672,7 @@ def test_what_is_no_generator_is_told_even_where_nothing_is_drawn(
 def test_what_is_no_model_is_told(other: Any) -> None:  # noqa: ANN401
     for function in (generate, stream):
         with pytest.raises(TypeError, match="model must be a GPT2Model, got"):
-            function(other, FOUR_TOKENS, max_new_tokens=1)  # type: ignore[operator]
+            function(other, FOUR_TOKENS, max_new_tokens=1)
     with pytest.raises(TypeError, match="model must be a GPT2Model, got"):
         generate_text(other, CHARACTERS, "ab", max_new_tokens=1)
 

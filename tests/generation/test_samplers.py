@@ -429,7 +429,7 @@ def test_a_function_that_cannot_be_called_as_a_sampler_is_told(sampler: Any) -> 
 @pytest.mark.parametrize("sampler", EVERY_SAMPLER[1:], ids=repr)
 @pytest.mark.parametrize("generator", [0, "cpu", torch.Generator, np.random.default_rng(0)], ids=repr)
 def test_what_is_no_generator_is_told(sampler: Sampler, generator: Any) -> None:  # noqa: ANN401
-    with pytest.raises(TypeError, match="generator must be a torch.Generator or None, got"):
+    with pytest.raises(TypeError, match=r"generator must be a torch\.Generator or None, got"):
         sampler(torch.zeros(1, 3), generator=generator)
 
 

@@ -7,6 +7,7 @@ import copy
 import functools
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
@@ -381,3 +382,84 @@ def test_all_lies_where_the_cache_does() -> None:
         keys, _ = cache.update(0, torch.ones(2, 3, 4, 8, device="cpu"), torch.ones(2, 3, 4, 8, device="cpu"))
     assert mask is not None
     assert {mask.device.type, positions.device.type, keys.device.type, cache.keys.device.type} == {"cpu"}
+
+
+NEW = torch.zeros(2, 3, 4, 8)  # of four positions
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"config": None}, TypeError, r"config must be a GPT2Config, such as model\.config, got None \(NoneType\)"),
+        ({"config": model}, TypeError, "config must be a GPT2Config"),
+        ({"batch_size": 0}, ValueError, "batch_size must be at least 1, got 0"),
+        ({"batch_size": 2**31}, ValueError, "batch_size must be at most 2147483647"),
+        ({"batch_size": 10**30}, ValueError, "batch_size must be at most 2147483647"),
+        ({"capacity": 2.0}, TypeError, "capacity must be an integer"),
+        ({"padding": [0, 1]}, TypeError, r"padding must be a tensor, \(2,\), got \[0, 1\] \(list\)"),
+        ({"padding": torch.zeros(2)}, ValueError, "padding must hold integers"),
+        ({"device": "gpu"}, ValueError, "there is no device 'gpu' here; available: .*cpu"),
+        ({"device": True}, TypeError, "device must be a torch.device or the name of one"),
+        ({"dtype": "bf16"}, TypeError, "dtype must be a torch.dtype, got 'bf16'"),
+        ({"dtype": torch.int64}, ValueError, "dtype must be floating point, such as torch.bfloat16, got torch.int64"),
+    ],
+)
+def test_what_makes_no_cache_is_told(arguments: dict[str, Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        KVCache(**{"config": CONFIG, "batch_size": 2, **arguments})
+
+
+@pytest.mark.parametrize("method", ["positions", "attention_mask", "advance"])
+@pytest.mark.parametrize(
+    ("n", "error", "message"),
+    [
+        (-1, ValueError, "n must be at least 0, got -1"),
+        (5, ValueError, "n must be at most 4, got 5"),
+        (2**63, ValueError, "n must be at most 4"),
+        (1.5, TypeError, r"n must be an integer, got 1\.5"),
+        (None, TypeError, "n must be an integer, got None"),
+        (True, TypeError, "n must be an integer, got True"),
+    ],
+)
+def test_only_free_slots_can_be_filled(method: str, n: Any, error: type[Exception], message: str) -> None:  # noqa: ANN401
+    cache = make_cache(2, capacity=7)
+    cache.advance(3)
+    with pytest.raises(error, match=message):
+        getattr(cache, method)(n)
+    assert cache.length == 3
+
+
+@pytest.mark.parametrize(
+    ("layer", "keys", "values", "error", "message"),
+    [
+        (2, NEW, NEW, ValueError, "layer must be at most 1, got 2"),
+        (-1, NEW, NEW, ValueError, "layer must be at least 0, got -1"),
+        (None, NEW, NEW, TypeError, "layer must be an integer"),
+        (0, None, NEW, TypeError, "keys must be a tensor"),
+        (0, NEW, [0.0], TypeError, "values must be a tensor"),
+        (0, NEW, NEW[:1], ValueError, r"shape \(2, 3, n, 8\), got \(2, 3, 4, 8\) and \(1, 3, 4, 8\)"),
+        (0, NEW[0], NEW[0], ValueError, r"shape \(2, 3, n, 8\), got \(3, 4, 8\)"),
+        (0, NEW[..., :7], NEW[..., :7], ValueError, r"shape \(2, 3, n, 8\), got \(2, 3, 4, 7\)"),
+        (0, torch.zeros(2, 3, 8, 8), torch.zeros(2, 3, 8, 8), ValueError, "n must be at most 7, got 8"),
+    ],
+)
+def test_keys_and_values_that_do_not_fit_are_told(
+    layer: Any,  # noqa: ANN401
+    keys: Any,  # noqa: ANN401
+    values: Any,  # noqa: ANN401
+    error: type[Exception],
+    message: str,
+) -> None:
+    with pytest.raises(error, match=message):
+        make_cache(2, capacity=7).update(layer, keys, values)
+
+
+@pytest.mark.parametrize("cache", [3, "cache", {}, KVCache], ids=repr)
+def test_what_is_no_cache_is_told(cache: Any) -> None:  # noqa: ANN401
+    with pytest.raises(TypeError, match="cache must be a KVCache or None, got"):
+        model()(torch.tensor([[1]]), cache)
+
+
+def test_a_cache_on_another_device_is_told() -> None:
+    with pytest.raises(ValueError, match=r"the cache is on meta, but the tokens are on cpu; .* device=model\.device"):
+        model()(torch.tensor([[1]]), KVCache(CONFIG, 1, device="meta"))

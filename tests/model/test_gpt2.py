@@ -4,6 +4,10 @@ import copy
 import functools
 import math
 import pickle
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +15,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from tinygpt2 import GPT2Config, GPT2Model, cross_entropy_loss
+from tinygpt2 import CharTokenizer, GPT2Config, GPT2Model, cross_entropy_loss
 from tinygpt2.model.modes import evaluation_mode
 
 TINY = GPT2Config(vocab_size=61, context_length=16, n_layer=2, n_head=3, n_embd=24)
@@ -454,3 +458,45 @@ def test_tokens_that_are_no_input_are_told(model: GPT2Model, tokens: Tensor, mes
     for forward in (model, model.hidden_states):
         with pytest.raises(ValueError, match=message):
             forward(tokens)
+
+
+@pytest.mark.parametrize("config", [None, "gpt2", {"n_layer": 1}, GPT2Config], ids=repr)
+def test_a_model_is_made_of_a_config(config: Any) -> None:  # noqa: ANN401
+    with pytest.raises(TypeError, match="config must be a GPT2Config, got"):
+        GPT2Model(config)
+
+
+@pytest.mark.parametrize(
+    ("hidden", "error", "message"),
+    [
+        (None, TypeError, r"hidden must be a tensor, \(\.\.\., C\), got None"),
+        (torch.zeros(()), ValueError, r"hidden must be floating point, \(\.\.\., 24\), got torch\.float32 of \(\)"),
+        (torch.zeros(2, 25), ValueError, r"of \(2, 25\)"),
+        (torch.zeros(2, 24).long(), ValueError, r"got torch\.int64"),
+    ],
+)
+def test_hidden_states_that_are_none_are_told(hidden: Any, error: type[Exception], message: str) -> None:  # noqa: ANN401
+    for tie_weights in (True, False):
+        with pytest.raises(error, match=message):
+            GPT2Model(replace(TINY, tie_weights=tie_weights)).head(hidden)
+
+
+@pytest.mark.parametrize("path", [None, 3, b"model", True])
+@pytest.mark.parametrize("call", [GPT2Model.from_pretrained, lambda path: exact_model().save_pretrained(path)])
+def test_what_is_no_path_is_told(call: Callable[[Any], object], path: object) -> None:
+    with pytest.raises(TypeError, match=r"path must be a path, a str or a pathlib\.Path, got"):
+        call(path)
+
+
+@pytest.mark.parametrize("path", ["", "a\0b"])
+@pytest.mark.parametrize("call", [GPT2Model.from_pretrained, lambda path: exact_model().save_pretrained(path)])
+def test_a_path_that_names_nothing_is_told(call: Callable[[Any], object], path: str) -> None:
+    with pytest.raises(ValueError, match="path must be the path of a file or a directory, got"):
+        call(path)
+
+
+@pytest.mark.parametrize("tokenizer", ["gpt2", object(), CharTokenizer], ids=repr)
+def test_what_is_no_tokenizer_is_told_before_anything_is_written(tokenizer: Any, tmp_path: Path) -> None:  # noqa: ANN401
+    with pytest.raises(TypeError, match=r"expected a tiktoken\.Encoding or a CharTokenizer, got"):
+        exact_model().save_pretrained(tmp_path / "model", tokenizer=tokenizer)
+    assert not (tmp_path / "model").exists()

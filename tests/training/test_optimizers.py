@@ -116,6 +116,15 @@ def test_a_model_with_nothing_to_train_is_refused(model: nn.Module) -> None:
         make_optimizer(model, TrainingConfig())
 
 
+@pytest.mark.parametrize(
+    ("model", "config", "name"),
+    [(None, TrainingConfig(), "model"), (nn.Linear, TrainingConfig(), "model"), (nn.Linear(3, 2), None, "config")],
+)
+def test_what_is_no_model_or_config_is_told(model: Any, config: Any, name: str) -> None:  # noqa: ANN401
+    with pytest.raises(TypeError, match=f"{name} must be a .*, got .* \\(\\w+\\)"):
+        make_optimizer(model, config)
+
+
 # --- learning rates ---
 
 ROUNDING = 1 + 1e-12
@@ -169,6 +178,23 @@ def test_a_cosine_ends_at_the_lowest_rate_and_is_halfway_at_half_time(schedule: 
     early = learning_rate_at(config.warmup_steps + 1, config.warmup_steps + length, config)
     expected = floor + (config.learning_rate - floor) * math.cos(math.pi / (2 * length)) ** 2
     assert early == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("step", "total", "error", "message"),
+    [
+        (0, 9, ValueError, "step must be at least 1, got 0"),
+        (1, 0, ValueError, "total_steps must be at least 1, got 0"),
+        (1.5, 9, TypeError, r"step must be an integer, got 1\.5"),
+        ("1", 9, TypeError, "step must be an integer, got '1'"),
+        (1, None, TypeError, "total_steps must be an integer, got None"),
+    ],
+)
+def test_steps_are_counted_from_one(step: Any, total: Any, error: type[Exception], message: str) -> None:  # noqa: ANN401
+    with pytest.raises(error, match=message):
+        learning_rate_at(step, total, TrainingConfig(warmup_steps=0))
+    with pytest.raises(TypeError, match="config must be a TrainingConfig, got None"):
+        learning_rate_at(1, 1, None)  # type: ignore[arg-type]
 
 
 def test_the_last_step_of_the_warm_up_has_the_highest_rate() -> None:

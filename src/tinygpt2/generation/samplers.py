@@ -70,7 +70,7 @@ class GreedySampler:
         generator: torch.Generator | None = None,  # noqa: ARG002
     ) -> Tensor:
         """Returns the index of each row's largest logit; see `Sampler`."""
-        return _checked(logits).argmax(dim=-1)
+        return checked_logits(logits).argmax(dim=-1)
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class MultinomialSampler:
         generator: torch.Generator | None = None,
     ) -> Tensor:
         """Draws one token per row; see `Sampler`."""
-        probabilities = torch.softmax(_checked(logits), dim=-1)
+        probabilities = torch.softmax(checked_logits(logits), dim=-1)
         check_generator(generator, logits.device)
         return torch.multinomial(probabilities, num_samples=1, generator=generator).squeeze(-1)
 
@@ -366,7 +366,7 @@ def _check_shape(logits: Tensor) -> Tensor:
     return logits
 
 
-def _checked(logits: Tensor) -> Tensor:
+def checked_logits(logits: Tensor) -> Tensor:
     """Returns ``logits`` in at least float32 after checking that each row has a most probable token.
 
     Filters keep a row's maximum, so only the samplers at the end of a chain need to check it. The maximum of a row

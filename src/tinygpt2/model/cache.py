@@ -3,8 +3,12 @@
 import torch
 from torch import Tensor
 
-from tinygpt2._internal.checks import check_int
+from tinygpt2._internal.checks import check_instance, check_int
+from tinygpt2._internal.devices import choose_device
 from tinygpt2.config import GPT2Config
+from tinygpt2.kernels.switch import is_plain_computation
+
+_MOST_SEQUENCES = 2**31 - 1  # so that the number of elements cannot overflow; memory ends long before
 
 
 class KVCache:
@@ -30,7 +34,10 @@ class KVCache:
         length: Slots filled, the same in every row.
 
     Raises:
-        ValueError: If the capacity exceeds the context length, or ``padding`` is not (B,) counts.
+        RuntimeError: From PyTorch, if there is not enough memory.
+        TypeError: If an argument is of the wrong type.
+        ValueError: If a number is out of range, the capacity exceeds the context length, ``padding`` is not (B,)
+            counts, there is no such device, or the dtype is not floating point.
 
     >>> import torch
     >>> from tinygpt2 import GPT2Model
@@ -57,7 +64,10 @@ class KVCache:
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        check_int("batch_size", batch_size)
+        check_instance("config", config, GPT2Config, "a GPT2Config, such as model.config")
+        batch_size = check_int("batch_size", batch_size, maximum=_MOST_SEQUENCES)
+        device = None if device is None else choose_device(device)
+        _check_dtype(dtype)
         capacity = config.context_length if capacity is None else check_int("capacity", capacity)
         if capacity > config.context_length:
             raise ValueError(
@@ -84,8 +94,14 @@ class KVCache:
         return self.keys.shape[3]
 
     def reset(self, padding: Tensor | None = None) -> None:
-        """Empties the cache, keeps its memory, and sets a new ``padding``."""
+        """Empties the cache, keeps its memory, and sets a new ``padding``.
+
+        Raises:
+            TypeError: If ``padding`` is not a tensor.
+            ValueError: If it is not (B,) counts.
+        """
         if padding is not None:
+            check_instance("padding", padding, Tensor, f"a tensor, ({self.batch_size},)")
             if padding.shape != (self.batch_size,):
                 raise ValueError(f"padding must have shape ({self.batch_size},), got {tuple(padding.shape)}")
             if padding.dtype not in (torch.int64, torch.int32) or (padding < 0).any():
@@ -95,7 +111,13 @@ class KVCache:
         self._padding = None if padding is None else padding.to(self.keys.device)
 
     def positions(self, n: int) -> Tensor:
-        """Returns the positions of the next ``n`` slots, (1, n), or (B, n) with padding, which has position 0."""
+        """Returns the positions of the next ``n`` slots, (1, n), or (B, n) with padding, which has position 0.
+
+        Raises:
+            TypeError: If ``n`` is not an integer.
+            ValueError: If so many slots are not free.
+        """
+        self._check_room(n)
         slots = torch.arange(self.length, self.length + n, device=self.keys.device).unsqueeze(0)  # (1, n)
         return slots if self._padding is None else (slots - self._padding.unsqueeze(1)).clamp(min=0)
 
@@ -104,7 +126,12 @@ class KVCache:
 
         Returns:
             Booleans, (1, 1, n, S) or, with padding, (B, 1, n, S).
+
+        Raises:
+            TypeError: If ``n`` is not an integer.
+            ValueError: If so many slots are not free.
         """
+        self._check_room(n)
         if self._padding is None and (n == 1 or self.length == 0):
             return None  # a single query sees every slot, and the first fill is plainly causal
         keys = torch.arange(self.length + n, device=self.keys.device)  # (S,)
@@ -126,7 +153,12 @@ class KVCache:
         Returns:
             Keys and values of all slots up to ``length + n``, (B, H, S, D) each: views of the cache, unless they
             have another dtype or gradients.
+
+        Raises:
+            TypeError: If an argument is of the wrong type.
+            ValueError: If there is no such block, the shapes do not fit, or the slots are not free.
         """
+        self._check_new(layer, keys, values)
         if self._takes_dtype:
             self._take_dtype(keys.dtype)
         end = self.length + keys.shape[2]
@@ -164,5 +196,41 @@ class KVCache:
         return self._graphs[layer]
 
     def advance(self, n: int) -> None:
-        """Counts ``n`` slots as filled, once every block has stored them."""
+        """Counts ``n`` slots as filled, once every block has stored them.
+
+        Raises:
+            TypeError: If ``n`` is not an integer.
+            ValueError: If so many slots are not free.
+        """
+        self._check_room(n)
         self.length += n
+
+    def _check_room(self, n: int) -> None:
+        """Raises an error unless ``n`` slots are free; when traced it is not a number yet."""
+        free = self.capacity - self.length
+        if not (type(n) is int and 0 <= n <= free) and is_plain_computation():
+            check_int("n", n, minimum=0, maximum=free)
+
+    def _check_new(self, layer: int, keys: Tensor, values: Tensor) -> None:
+        """Raises an error unless a block can store these keys and values."""
+        if not is_plain_computation():
+            return
+        layers, batch, heads, _, width = self.keys.shape
+        if not (type(layer) is int and 0 <= layer < layers):
+            check_int("layer", layer, minimum=0, maximum=layers - 1)
+        check_instance("keys", keys, Tensor, "a tensor, (B, H, n, D)")
+        check_instance("values", values, Tensor, "a tensor, (B, H, n, D)")
+        shape = keys.shape
+        if shape != values.shape or len(shape) != 4 or (shape[0], shape[1], shape[3]) != (batch, heads, width):
+            raise ValueError(
+                f"keys and values must have shape ({batch}, {heads}, n, {width}), got {tuple(keys.shape)} and "
+                f"{tuple(values.shape)}"
+            )
+        self._check_room(shape[2])
+
+
+def _check_dtype(dtype: torch.dtype | None) -> None:
+    if dtype is not None:
+        check_instance("dtype", dtype, torch.dtype, "a torch.dtype")
+        if not dtype.is_floating_point:
+            raise ValueError(f"dtype must be floating point, such as torch.bfloat16, got {dtype}")

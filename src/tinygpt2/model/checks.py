@@ -5,6 +5,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from tinygpt2._internal.checks import check_instance
 from tinygpt2.config import GPT2Config
 from tinygpt2.kernels.switch import is_plain_computation
 from tinygpt2.model.cache import KVCache
@@ -22,7 +23,7 @@ def check_weight_names(found: Iterable[str], expected: Iterable[str]) -> None:
 
 
 def check_inputs(tokens: Tensor, cache: KVCache | None, config: GPT2Config) -> None:
-    """Raises ``ValueError`` if a model of this shape cannot be called with these inputs."""
+    """Raises ``TypeError`` or ``ValueError`` if a model of this shape cannot be called with these inputs."""
     if not is_plain_computation():  # values cannot be read, and shapes may be symbolic
         return
     check_tokens(tokens, config)
@@ -59,8 +60,19 @@ def check_tokens(tokens: Tensor, config: GPT2Config) -> None:
 
 
 def check_cache(tokens: Tensor, cache: KVCache, config: GPT2Config) -> None:
-    """Raises ``ValueError`` if ``tokens`` cannot continue the sequences in the cache."""
+    """Raises an error if ``tokens`` cannot continue the sequences in the cache.
+
+    Raises:
+        TypeError: If ``cache`` is not a cache.
+        ValueError: If it is for another model, another batch or another device, or is full.
+    """
+    check_instance("cache", cache, KVCache, "a KVCache or None")
     batch, n = tokens.shape
+    if tokens.device != cache.keys.device:
+        raise ValueError(
+            f"the cache is on {cache.keys.device}, but the tokens are on {tokens.device}; make it with "
+            "KVCache(model.config, ..., device=model.device)"
+        )
     if batch != cache.batch_size:
         raise ValueError(f"the cache is for a batch of {cache.batch_size}, but {batch} sequences were given")
     layers, _, heads, capacity, width = cache.keys.shape
@@ -70,4 +82,15 @@ def check_cache(tokens: Tensor, cache: KVCache, config: GPT2Config) -> None:
         raise ValueError(
             f"the cache has {cache.capacity} slots and {cache.length} are filled, so {n} more tokens do not fit; "
             "reset it and start again with the last tokens"
+        )
+
+
+def check_hidden(hidden: Tensor, config: GPT2Config) -> None:
+    """Raises ``TypeError`` or ``ValueError`` if ``hidden`` is not an input for the head of such a model."""
+    if not is_plain_computation():
+        return
+    check_instance("hidden", hidden, Tensor, "a tensor, (..., C)")
+    if hidden.dim() == 0 or hidden.shape[-1] != config.n_embd or not hidden.is_floating_point():
+        raise ValueError(
+            f"hidden must be floating point, (..., {config.n_embd}), got {hidden.dtype} of {tuple(hidden.shape)}"
         )

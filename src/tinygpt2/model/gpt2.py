@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import override
 
+from tinygpt2._internal.checks import check_instance, check_path
 from tinygpt2.config import GPT2Config
 from tinygpt2.formats.huggingface import Contents, pretrained_contents, read_pretrained, write_pretrained
 from tinygpt2.kernels.attention import scaled_dot_product_attention
@@ -22,7 +23,7 @@ from tinygpt2.kernels.dropout import Dropout
 from tinygpt2.kernels.linear import linear, project
 from tinygpt2.kernels.switch import calls_only, is_plain_computation
 from tinygpt2.model.cache import KVCache
-from tinygpt2.model.checks import check_inputs, check_weight_names
+from tinygpt2.model.checks import check_hidden, check_inputs, check_weight_names
 from tinygpt2.text.storage import TOKENIZER_FILE, tokenizer_content
 from tinygpt2.text.tokenizers import Tokenizer
 
@@ -103,6 +104,9 @@ class GPT2Model(nn.Module):
     Args:
         config: The shape of the model.
 
+    Raises:
+        TypeError: If it is not a `GPT2Config`.
+
     >>> import torch
     >>> shape = GPT2Config(
     ...     vocab_size=100, context_length=16, n_layer=2, n_head=2, n_embd=32
@@ -116,6 +120,7 @@ class GPT2Model(nn.Module):
 
     def __init__(self, config: GPT2Config) -> None:
         super().__init__()
+        check_instance("config", config, GPT2Config, "a GPT2Config")
         self.config = config
         self.wte = nn.Embedding(config.vocab_size, config.n_embd)
         self.wpe = nn.Embedding(config.context_length, config.n_embd)
@@ -166,8 +171,11 @@ class GPT2Model(nn.Module):
             Logits, (B, T, V), in the dtype of the weights (or of autocast).
 
         Raises:
+            RuntimeError: From PyTorch, if ``tokens`` are on another device than the weights.
+            TypeError: If ``tokens`` is not a tensor, or ``cache`` not a `KVCache`.
             ValueError: If ``tokens`` is not (B, T) of integers, has an id outside the vocabulary (checked on the CPU),
-                or reaches beyond the context length or the cache's capacity.
+                or reaches beyond the context length or the cache's capacity, or if the cache is of another shape, batch
+                or device.
         """
         return self.head(self.hidden_states(tokens, cache))
 
@@ -197,7 +205,13 @@ class GPT2Model(nn.Module):
         )
 
     def head(self, hidden: Tensor) -> Tensor:
-        """Returns the logits, (..., V), of hidden states, (..., C)."""
+        """Returns the logits, (..., V), of hidden states, (..., C).
+
+        Raises:
+            TypeError: If ``hidden`` is not a tensor.
+            ValueError: If it is not floating point, (..., C).
+        """
+        check_hidden(hidden, self.config)
         if self.lm_head is None:
             return linear(hidden, self.head_weight)
         return project(self.lm_head, hidden)
@@ -212,8 +226,7 @@ class GPT2Model(nn.Module):
         Returns:
             (B, T, C).
 
-        Raises:
-            ValueError: As ``forward``.
+        Errors are those of ``forward``.
         """
         check_inputs(tokens, cache, self.config)
         n = tokens.shape[1]
@@ -252,10 +265,11 @@ class GPT2Model(nn.Module):
 
         Raises:
             FileNotFoundError: If the directory or a file is missing.
+            TypeError: If it is not a path.
             ValueError: If a file is damaged, the weights do not match ``config.json``, or tinygpt2 does not support the
                 model.
         """
-        config, state = read_pretrained(path)
+        config, state = read_pretrained(check_path("path", path))
         with torch.device("meta"):  # no memory and no random numbers for weights that will be replaced
             model = cls(config)
         expected = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
@@ -288,6 +302,7 @@ class GPT2Model(nn.Module):
 
         Raises:
             OSError: If it cannot be written; existing files stay intact.
+            TypeError: If it is not a path, or another kind of tokenizer than those that can be saved.
             ValueError: If the model has weights that ``from_pretrained`` would not read, for instance an adapter's, or
                 the tokenizer cannot be saved.
 
@@ -303,7 +318,7 @@ class GPT2Model(nn.Module):
         """
         state = self.state_dict()
         check_weight_names(state, self._weight_names(self.config))
-        write_pretrained(path, model_contents(self.config, state, tokenizer))
+        write_pretrained(check_path("path", path), model_contents(self.config, state, tokenizer))
 
     @classmethod
     def _weight_names(cls, config: GPT2Config) -> set[str]:
@@ -319,4 +334,5 @@ def model_contents(config: GPT2Config, state: Mapping[str, Tensor], tokenizer: T
     """Returns the contents of all files in a model's directory, including the tokenizer's if there is one."""
     if tokenizer is None:
         return pretrained_contents(config, state)
-    return pretrained_contents(config, state, tokenizer.eot_token) | {TOKENIZER_FILE: [tokenizer_content(tokenizer)]}
+    content = tokenizer_content(tokenizer)  # raises if it is no tokenizer
+    return pretrained_contents(config, state, tokenizer.eot_token) | {TOKENIZER_FILE: [content]}

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from tinygpt2._internal.checks import check_instance
 from tinygpt2.config import TrainingConfig
 
 
@@ -17,6 +18,7 @@ def make_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Adam
         config: Its ``learning_rate``, ``betas``, ``weight_decay`` and ``decay_all_parameters`` are read.
 
     Raises:
+        TypeError: If an argument is of the wrong type.
         ValueError: If the model has no trainable parameter.
 
     >>> from torch import nn
@@ -26,6 +28,8 @@ def make_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Adam
     >>> [(group["weight_decay"], len(group["params"])) for group in groups]
     [(0.1, 1), (0.0, 1)]
     """
+    check_instance("model", model, nn.Module, "a torch.nn.Module")
+    check_instance("config", config, TrainingConfig, "a TrainingConfig")
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not trainable:
         raise ValueError("the model has no trainable parameter: all have requires_grad=False")

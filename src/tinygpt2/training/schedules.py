@@ -2,6 +2,7 @@
 
 import math
 
+from tinygpt2._internal.checks import check_instance, check_int
 from tinygpt2.config import TrainingConfig
 
 
@@ -16,6 +17,10 @@ def learning_rate_at(step: int, total_steps: int, config: TrainingConfig) -> flo
         total_steps: Number of steps in the run.
         config: Its ``learning_rate``, ``min_learning_rate``, ``schedule`` and ``warmup_steps`` are read.
 
+    Raises:
+        TypeError: If an argument is of the wrong type.
+        ValueError: If a number is less than 1.
+
     >>> config = TrainingConfig(
     ...     learning_rate=1.0, schedule="cosine", warmup_steps=2,
     ...     min_learning_rate=0.0,
@@ -23,6 +28,8 @@ def learning_rate_at(step: int, total_steps: int, config: TrainingConfig) -> flo
     >>> [round(learning_rate_at(step, 6, config), 3) for step in range(1, 7)]
     [0.5, 1.0, 0.854, 0.5, 0.146, 0.0]
     """
+    check_instance("config", config, TrainingConfig, "a TrainingConfig")
+    step, total_steps = check_int("step", step), check_int("total_steps", total_steps)
     return config.learning_rate * multiplier_at(step, total_steps, config)
 
 
