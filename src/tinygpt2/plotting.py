@@ -131,7 +131,7 @@ def plot_token_frequencies(
         ImportError: If matplotlib is not installed.
         TypeError: If an argument is of the wrong type, or the sampler returns something other than integers.
         ValueError: If the shapes do not match, a number is out of range, the logits have NaN, +inf or only -inf, or
-            the sampler does not return one id per row.
+            the sampler does not return one id of the vocabulary per row.
 
     >>> import torch
     >>> from tinygpt2 import GreedySampler

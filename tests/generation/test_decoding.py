@@ -500,6 +500,27 @@ def test_what_is_not_an_id_a_row_names_the_sampler(
         generate(model(), random_tokens(0, batch, 3), max_new_tokens=2, sampler=my_sampler)
 
 
+@pytest.mark.parametrize("wrong", [-1, VOCAB_SIZE, 2**40])
+@pytest.mark.parametrize("max_new_tokens", [1, 2])
+def test_an_id_outside_the_vocabulary_names_the_sampler(wrong: int, max_new_tokens: int) -> None:
+    """The last one was returned, and an earlier one was told as a mistake of the prompt."""
+
+    def my_sampler(logits: Tensor, /, *, generator: torch.Generator | None = None) -> Tensor:
+        del generator
+        return torch.tensor([4, wrong]) if len(logits) == 2 else torch.tensor([[wrong]])
+
+    tokens = random_tokens(0, 2, 3)
+    for batch in (1, 2):
+        with pytest.raises(
+            ValueError, match=rf"the sampler my_sampler must return token ids from 0 to 30, got .*{wrong}"
+        ):
+            generate(model(), tokens[:batch], max_new_tokens=max_new_tokens, sampler=my_sampler)
+    with pytest.raises(
+        ValueError, match="ids from 0 to 30"
+    ):  # as many as the tokenizer has, of more that the model has
+        generate_text(bytes_model(), CHARACTERS, "a", max_new_tokens=1, sampler=my_sampler)
+
+
 def test_an_object_is_named_as_it_prints() -> None:
     @dataclass(frozen=True)
     class Constant:

@@ -50,7 +50,7 @@ def generate(
         TypeError: If an argument is of the wrong type, or the sampler returns something other than integers.
         ValueError: If the tokens are not (B, T), ``eos_id`` or a token is outside the vocabulary, a number is out of
             range, the generator is on another device, the model returns logits that are not finite, or the sampler does
-            not return one id per row.
+            not return one id of the vocabulary per row (on a GPU, ids are not read).
 
     >>> import torch
     >>> from tinygpt2 import GPT2Config

@@ -329,14 +329,27 @@ def check_generator(generator: torch.Generator | None, device: torch.device) -> 
 
 
 def checked_ids(sampler: Sampler, ids: Tensor, logits: Tensor) -> Tensor:
-    """Returns the ids that ``sampler`` chose from ``logits`` as (B,) int64 on their device, without reading them.
+    """Returns the ids that ``sampler`` chose from ``logits`` as (B,) int64 on their device; reads them only on a CPU.
 
     Raises:
         TypeError: If ``ids`` is not a tensor of integers.
-        ValueError: If it is not one id per row, (B,) or, as ``torch.multinomial`` returns it, (B, 1).
+        ValueError: If it is not one id per row, (B,) or, as ``torch.multinomial`` returns it, (B, 1), or if one is
+            outside the vocabulary.
     """
-    if getattr(ids, "dtype", None) == torch.int64 and ids.shape == (len(logits),):  # as it should be
-        return ids.to(logits.device)
+    if not (getattr(ids, "dtype", None) == torch.int64 and ids.shape == (len(logits),)):  # as it should be
+        ids = _converted_ids(sampler, ids, logits)
+    ids = ids.to(logits.device)
+    if ids.is_cpu and len(ids):
+        lowest, highest = (int(value) for value in ids.aminmax())
+        if lowest < 0 or highest >= logits.shape[-1]:
+            raise ValueError(
+                f"the sampler {_name(sampler)} must return token ids from 0 to {logits.shape[-1] - 1}, got {lowest} to "
+                f"{highest}; return indices of the logits"
+            )
+    return ids
+
+
+def _converted_ids(sampler: Sampler, ids: Tensor, logits: Tensor) -> Tensor:
     expected = f"the sampler {_name(sampler)} must return token ids as a tensor of shape ({len(logits)},), int64, "
     if not isinstance(ids, Tensor):
         raise TypeError(f"{expected}got {ids!r} ({type(ids).__name__}); return a tensor with one id per row")
@@ -344,7 +357,7 @@ def checked_ids(sampler: Sampler, ids: Tensor, logits: Tensor) -> Tensor:
         raise TypeError(f"{expected}got {ids.dtype} of {tuple(ids.shape)}; return indices, such as argmax(dim=-1)")
     if ids.shape not in ((len(logits),), (len(logits), 1)):
         raise ValueError(f"{expected}got {ids.dtype} of {tuple(ids.shape)}; return one id per row of logits")
-    return ids.reshape(len(logits)).to(logits.device, torch.int64)
+    return ids.reshape(len(logits)).to(torch.int64)
 
 
 def _name(sampler: object) -> str:
