@@ -76,7 +76,7 @@ def test_other_devices_compute_in_bf16_only_if_asked(device: str) -> None:
     assert used == [False, False, True]
 
 
-@pytest.mark.parametrize("device", ["x", "cuda:99", "", -1, 1.5, True, 2**40, b"cpu", object()])
+@pytest.mark.parametrize("device", ["x", "cuda:99", "", -1, 1.5, True, 2**40, 2**63, b"cpu", object()])
 def test_what_is_no_device_here_is_refused_with_those_that_are(device: object) -> None:
     with pytest.raises((TypeError, ValueError), match=r"device .*cpu"):
         choose_device(device)  # type: ignore[arg-type]

@@ -33,7 +33,7 @@ def choose_device(device: torch.device | str | None = None) -> torch.device:
     try:
         chosen = torch.device(device)
         torch.empty(0, device=chosen)
-    except (RuntimeError, AssertionError) as error:  # from PyTorch, for an unknown name or a missing device
+    except (RuntimeError, AssertionError, ValueError) as error:  # from PyTorch: an unknown name, a missing device
         raise ValueError(f"there is no device {str(device)!r} here; available: {', '.join(available)}") from error
     return chosen
 

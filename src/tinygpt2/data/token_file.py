@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import tiktoken
 
+from tinygpt2._internal.checks import check_int
 from tinygpt2._internal.files import PathLike, atomic_write
 from tinygpt2.text.reading import Utf8Reader
 from tinygpt2.text.tokenizers import CharTokenizer, Tokenizer, gpt2_tokenizer
@@ -150,6 +151,7 @@ def tokenize_to_file(
     (50257, 'uint16')
     """
     tokenizer = gpt2_tokenizer() if tokenizer is None else tokenizer
+    threads = os.cpu_count() or 1 if threads is None else check_int("threads", threads)
     dtype = np.dtype(np.uint16 if tokenizer.n_vocab <= np.iinfo(np.uint16).max + 1 else np.uint32).newbyteorder("<")
     pieces = _pieces(_characters([source] if isinstance(source, str | os.PathLike) else source), tokenizer)
 
@@ -157,7 +159,7 @@ def tokenize_to_file(
         digest, count = hashlib.sha256(), 0
         with path.open("wb") as file:
             file.write(bytes(_HEADER))
-            for ids in _in_order(pieces, tokenizer, threads or os.cpu_count() or 1):
+            for ids in _in_order(pieces, tokenizer, threads):
                 content = ids.astype(dtype).tobytes()
                 file.write(content)
                 digest.update(content)
