@@ -505,8 +505,10 @@ def test_what_is_not_an_id_a_row_names_the_sampler(
 def test_an_id_outside_the_vocabulary_names_the_sampler(wrong: int, max_new_tokens: int) -> None:
     """The last one was returned, and an earlier one was told as a mistake of the prompt."""
 
-    def my_sampler(logits: Tensor, /, *, generator: torch.Generator | None = None) -> Tensor:
-        del generator
+    def my_sampler(
+        logits: Tensor, /, *, tokens: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> Tensor:
+        del tokens, generator
         return torch.tensor([4, wrong]) if len(logits) == 2 else torch.tensor([[wrong]])
 
     tokens = random_tokens(0, 2, 3)
@@ -655,7 +657,7 @@ FOUR_TOKENS = torch.zeros(2, 4, dtype=torch.int64)
         (FOUR_TOKENS, {"eos_id": -1}, "eos_id must be at least 0, got -1"),
         (FOUR_TOKENS, {"eos_id": VOCAB_SIZE}, "eos_id must be at most 30, got 31"),
         (FOUR_TOKENS, {"eos_id": 2**63}, "eos_id must be at most 30, got"),
-        (FOUR_TOKENS.to("meta"), {}, "tokens with values, to move to cpu, got some on the meta device"),
+        (FOUR_TOKENS.to("meta"), {}, "tokens must have values to generate with, got some on the meta device"),
         (FOUR_TOKENS[0], {}, r"shape \(B, T\).*got torch.int64 of \(4,\).*tokens.unsqueeze\(0\)"),
         (FOUR_TOKENS[0, 0], {}, r"shape \(B, T\).*got torch.int64 of \(\)"),
         (FOUR_TOKENS[:, :0], {}, r"shape \(B, T\).*of \(2, 0\)"),
@@ -664,6 +666,7 @@ FOUR_TOKENS = torch.zeros(2, 4, dtype=torch.int64)
         (FOUR_TOKENS + VOCAB_SIZE, {}, "ids 0 to 30, but .* vocab_size=tokenizer.n_vocab"),
         (FOUR_TOKENS - 1, {}, "ids 0 to 30, but"),
         (torch.arange(VOCAB_SIZE + 1).unsqueeze(0), {}, "ids 0 to 30, but the tokens go .* to 31"),
+        (torch.tensor([[VOCAB_SIZE] + [0] * WINDOW]), {}, "ids 0 to 30, but the tokens go from 0 to 31"),
     ],
 )
 def test_wrong_arguments_are_told_at_the_call(
@@ -696,6 +699,13 @@ def test_what_is_no_model_is_told(other: Any) -> None:  # noqa: ANN401
             function(other, FOUR_TOKENS, max_new_tokens=1)
     with pytest.raises(TypeError, match="model must be a GPT2Model, got"):
         generate_text(other, CHARACTERS, "ab", max_new_tokens=1)
+
+
+def test_a_model_without_values_is_told() -> None:
+    with torch.device("meta"):
+        empty = GPT2Model(model().config)
+    with pytest.raises(ValueError, match="the model must have values to generate with, got some on the meta device"):
+        generate(empty, FOUR_TOKENS, max_new_tokens=1)
 
 
 class Wrapping:

@@ -12,7 +12,7 @@ from tinygpt2._internal.cpu import fast_products
 from tinygpt2.config import GPT2Config
 from tinygpt2.generation.samplers import GreedySampler, Sampler, check_generator, checked_ids, with_tokens
 from tinygpt2.model.cache import KVCache
-from tinygpt2.model.checks import check_tokens
+from tinygpt2.model.checks import check_ids, check_tokens
 from tinygpt2.model.gpt2 import GPT2Model
 from tinygpt2.model.modes import evaluation_mode
 
@@ -140,8 +140,10 @@ def decode(model: GPT2Model, prompts: Tensor, decoding: Decoding, padding: Tenso
     if isinstance(prompts, Tensor):  # otherwise the check below raises
         recent = prompts[:, -window:] if prompts.dim() == 2 else prompts
     check_tokens(recent, model.config)
-    if prompts.is_meta and model.device.type != "meta":
-        raise ValueError(f"expected tokens with values, to move to {model.device}, got some on the meta device")
+    check_ids(prompts, model.config)  # of the whole text, which the sampler sees
+    for name, device in (("the model", model.device), ("tokens", prompts.device)):
+        if device.type == "meta":
+            raise ValueError(f"{name} must have values to generate with, got some on the meta device, which has none")
     check_generator(decoding.generator, model.device)
     with torch.inference_mode(mode=False):  # tensors made in inference mode cannot be written to outside it
         texts = _Texts(model, prompts, decoding, padding)

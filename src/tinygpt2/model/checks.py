@@ -50,6 +50,11 @@ def check_tokens(tokens: Tensor, config: GPT2Config) -> None:
             f"the model's context_length is {config.context_length}, but {tokens.shape[1]} tokens were given; pass the "
             "last ones, tokens[:, -context_length:], or build the model with a longer context_length"
         )
+    check_ids(tokens, config)
+
+
+def check_ids(tokens: Tensor, config: GPT2Config) -> None:
+    """Raises ``ValueError`` if a token is outside the vocabulary; tokens are read only on a CPU, where that is free."""
     if type(tokens) is Tensor and tokens.device.type == "cpu" and tokens.numel():  # elsewhere this would wait or fail
         lowest, highest = (int(value) for value in tokens.aminmax())
         if lowest < 0 or highest >= config.vocab_size:
