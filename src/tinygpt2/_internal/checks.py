@@ -86,6 +86,27 @@ def check_choice(name: str, value: T, choices: tuple[T, ...]) -> T:
     return value
 
 
+def check_instance(name: str, value: object, expected: type, description: str) -> None:
+    """Raises ``TypeError`` if ``value`` is not an instance of ``expected``, which ``description`` names."""
+    if not isinstance(value, expected):
+        raise TypeError(f"{name} must be {description}, got {_of_type(value)}")
+
+
+def check_path(name: str, value: object) -> Path:
+    """Returns ``value`` as a path if it is a ``str`` or a path object of one, and names something."""
+    text = os.fspath(value) if isinstance(value, str | os.PathLike) else None
+    if not isinstance(text, str):
+        raise TypeError(f"{name} must be a path, a str or a pathlib.Path, got {_of_type(value)}")
+    if not text or "\0" in text:
+        raise ValueError(f"{name} must be the path of a file or a directory, got {text!r}")
+    return Path(text)
+
+
+def _of_type(value: object) -> str:
+    """Returns the representation of a value on one line, of bounded length, and its type."""
+    return f"{' '.join(reprlib.repr(value).split())} ({type(value).__name__})"
+
+
 class Check(Protocol):
     """A range of values."""
 
@@ -307,24 +328,3 @@ def check_json(name: str, value: object) -> Any:  # noqa: ANN401 - of any kind t
         return json.loads(json.dumps(value))
     except (TypeError, ValueError) as error:
         raise TypeError(f"{name} is saved in checkpoints as JSON, which cannot hold it: {error}") from error
-
-
-def check_instance(name: str, value: object, expected: type, description: str) -> None:
-    """Raises ``TypeError`` if ``value`` is not an instance of ``expected``, which ``description`` names."""
-    if not isinstance(value, expected):
-        raise TypeError(f"{name} must be {description}, got {_brief(value)} ({type(value).__name__})")
-
-
-def check_path(name: str, value: object) -> Path:
-    """Returns ``value`` as a path if it is a ``str`` or a path object of one, and names something."""
-    text = os.fspath(value) if isinstance(value, str | os.PathLike) else None
-    if not isinstance(text, str):
-        raise TypeError(f"{name} must be a path, a str or a pathlib.Path, got {_brief(value)} ({type(value).__name__})")
-    if not text or "\0" in text:
-        raise ValueError(f"{name} must be the path of a file or a directory, got {text!r}")
-    return Path(text)
-
-
-def _brief(value: object) -> str:
-    """Returns the representation of a value on one line, and of bounded length."""
-    return " ".join(reprlib.repr(value).split())
