@@ -413,7 +413,7 @@ WORKING: list[tuple[set[str], str]] = [
     (NUMBERS, "learning_rate max_grad_norm min_delta min_learning_rate temperature weight_decay"),
     (NUMBERS | {"-1", "nan", "inf"}, "scale"),
     (NUMBERS | {"-1", "nan", "inf", "empty tensor", "float tensor", "meta tensor"}, "perplexity.loss"),
-    ({"0", "np.float32"}, "dropout p train_ratio"),
+    ({"0", "0-d tensor", "np.float32"}, "dropout p train_ratio"),
     ({"True"}, "allow_changes compile decay_all_parameters drop_last progress qkv_bias resume shuffle tie_weights"),
     ({"'x'"}, "characters checkpoint_dir directory out path"),
     ({"'x'", "''"}, "prompt sample_prompt text"),
