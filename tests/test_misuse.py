@@ -499,7 +499,10 @@ def faults(name: str, argument: str) -> Iterator[str]:
         try:
             call(**{argument: value})
         except Exception as error:  # noqa: BLE001 - any may come
-            if found := fault(error, call, argument):
+            found = fault(error, call, argument)
+            if isinstance(error, TypeError) and label in {"np.int64", "np.float32"} & may_work(name, argument):
+                found = f"{error} (a number of NumPy is one)"
+            if found:
                 yield f"{label}: {found}"
         else:
             if label not in may_work(name, argument):

@@ -151,7 +151,7 @@ def tokenize_to_file(
     (50257, 'uint16')
     """
     tokenizer = gpt2_tokenizer() if tokenizer is None else tokenizer
-    threads = os.cpu_count() or 1 if threads is None else check_int("threads", threads)
+    threads = None if threads is None else check_int("threads", threads)
     dtype = np.dtype(np.uint16 if tokenizer.n_vocab <= np.iinfo(np.uint16).max + 1 else np.uint32).newbyteorder("<")
     pieces = _pieces(_characters([source] if isinstance(source, str | os.PathLike) else source), tokenizer)
 
@@ -159,7 +159,7 @@ def tokenize_to_file(
         digest, count = hashlib.sha256(), 0
         with path.open("wb") as file:
             file.write(bytes(_HEADER))
-            for ids in _in_order(pieces, tokenizer, threads):
+            for ids in _in_order(pieces, tokenizer, threads or os.cpu_count() or 1):
                 content = ids.astype(dtype).tobytes()
                 file.write(content)
                 digest.update(content)
