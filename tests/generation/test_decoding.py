@@ -5,6 +5,7 @@ Models are in double precision, where no rounding can turn one greedy choice, or
 
 import functools
 import inspect
+import io
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +13,7 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import example, given
@@ -29,6 +31,7 @@ from tinygpt2 import (
     MultinomialSampler,
     Sampler,
     TemperatureSampler,
+    Tokenizer,
     TopKSampler,
     TopPSampler,
     generate,
@@ -831,13 +834,56 @@ def test_any_sequence_of_texts_is_as_good_as_a_list() -> None:
 
 @pytest.mark.parametrize(
     ("prompt", "got"),
-    [(None, "None"), (b"ab", "97"), ([1, 2], "1"), (["ab", None], "None"), (torch.tensor([1]), "tensor")],
+    [(None, "None"), (b"ab", "b'ab'"), ([1, 2], "1"), (["ab", None], "None"), (torch.tensor([1]), "tensor")],
 )
 def test_what_is_no_text_is_an_error_that_says_so(prompt: Any, got: str) -> None:  # noqa: ANN401
     with pytest.raises(TypeError, match=rf"expected a prompt as a str, got {got}.*for token ids call generate"):
         generate_text(model(), CHARACTERS, prompt, max_new_tokens=1)
     with pytest.raises(TypeError, match="expected a prompt as a str"):
         stream_text(model(), CHARACTERS, prompt, max_new_tokens=1)
+
+
+class Column:
+    """A column of a table, such as pandas' ``Series``, whose truth value is an error."""
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(["abc", "", "你好"])
+
+    def __bool__(self) -> bool:
+        raise ValueError("the truth value of a column is ambiguous")
+
+
+class Table(Column):
+    """A table, such as pandas' ``DataFrame``: iterating over it gives the names of its columns."""
+
+    columns = ("abc", "", "你好")
+
+
+def test_a_column_of_texts_is_as_good_as_a_list() -> None:
+    """Its truth value was asked for."""
+    expected = generate_text(model(), CHARACTERS, ["abc", "", "你好"], max_new_tokens=5)
+    for prompts in (Column(), np.array(["abc", "", "你好"]), iter(["abc", "", "你好"])):
+        assert generate_text(model(), CHARACTERS, prompts, max_new_tokens=5) == expected
+
+
+@pytest.mark.parametrize(
+    ("prompt", "fix"),
+    [(Table(), "pass one column"), ({"abc": 1}, "pass its values"), ({"abc"}, "a set has no order"),
+     (io.StringIO("abc"), "pass the path")],
+)  # fmt: skip
+def test_what_holds_texts_but_not_as_a_list_does_is_refused(prompt: Any, fix: str) -> None:  # noqa: ANN401
+    with pytest.raises(TypeError, match=f"prompt must be several str, got .*; .*{fix}"):
+        generate_text(model(), CHARACTERS, prompt, max_new_tokens=1)
+
+
+@pytest.mark.parametrize("tokenizer", [CHARACTERS, gpt2_tokenizer()], ids=["characters", "gpt2"])
+def test_half_a_character_in_a_prompt_is_refused(tokenizer: Tokenizer) -> None:
+    """tiktoken replaced it in silence."""
+    for prompts in ("ab\udc80", ["a", "ab\udc80"]):
+        with pytest.raises(ValueError, match=r"lone surrogate, U\+DC80, at position 2"):
+            generate_text(model(), tokenizer, prompts, max_new_tokens=1)
+    with pytest.raises(ValueError, match=r"lone surrogate, U\+DC80, at position 2"):
+        stream_text(model(), tokenizer, "ab\udc80", max_new_tokens=1)
 
 
 def test_one_text_at_a_time_is_streamed() -> None:

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from functools import cache
 from importlib.resources import files
 from itertools import product
@@ -12,6 +13,7 @@ from pydoc_data.topics import topics
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import tiktoken
 import tokenizers
@@ -22,6 +24,7 @@ from hypothesis import strategies as st
 import tinygpt2.text.tokenizers
 from tinygpt2 import (
     CharTokenizer,
+    TextSamples,
     Tokenizer,
     gpt2_tokenizer,
     sample_text,
@@ -300,3 +303,43 @@ def test_a_text_goes_through_a_tensor_without_loss(text: str, dtype: torch.dtype
 def test_a_batch_is_not_one_text(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="for each row"):
         tensor_to_text(torch.zeros(shape, dtype=torch.int64), gpt2_tokenizer())
+
+
+# --- what is no text ---
+
+ENTRANCES: dict[str, Callable[[Any], object]] = {
+    "CharTokenizer.from_text": CharTokenizer.from_text,
+    "CharTokenizer.encode_ordinary": CharTokenizer("ab").encode_ordinary,
+    "trim_vocabulary": lambda text: trim_vocabulary(gpt2_tokenizer(), text),
+    "text_to_tensor": lambda text: text_to_tensor(text, gpt2_tokenizer()),
+    "text_to_tensor, characters": lambda text: text_to_tensor(text, CharTokenizer("ab")),
+    "TextSamples": lambda text: TextSamples(text, gpt2_tokenizer()),
+}
+
+
+@pytest.mark.parametrize("enter", ENTRANCES.values(), ids=ENTRANCES)
+def test_half_a_character_is_refused_with_its_position(enter: Callable[[Any], object]) -> None:
+    """tiktoken replaced it in silence, and a CharTokenizer made a token of it that could not be saved."""
+    with pytest.raises(
+        ValueError, match=r"lone surrogate, U\+DC80, at position 2, which is no character; replace it: "
+    ):
+        enter("ab\udc80")
+
+
+@pytest.mark.parametrize("enter", ENTRANCES.values(), ids=ENTRANCES)
+@pytest.mark.parametrize("text", [["a", "b"], ("a", "b"), b"ab", None, Path("ab")])
+def test_what_is_no_text_is_a_type_error(enter: Callable[[Any], object], text: object) -> None:
+    """A list of texts became a vocabulary of texts, or the ids of one."""
+    with pytest.raises(TypeError, match=r"text must be a str, got .*\((list|tuple|bytes|NoneType|\w*Path)\)"):
+        enter(text)
+
+
+def test_characters_are_one_text() -> None:
+    with pytest.raises(TypeError, match=r"characters must be a str, got \['a', 'b'\] \(list\)"):
+        CharTokenizer(["a", "b"])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("tokens", [[1, 2], "ab", np.arange(3), None])
+def test_only_a_tensor_is_turned_into_a_text(tokens: Any) -> None:  # noqa: ANN401
+    with pytest.raises(TypeError, match=r"tokens must be a tensor of ids, got .*; for a list call tokenizer\.decode"):
+        tensor_to_text(tokens, gpt2_tokenizer())

@@ -10,6 +10,7 @@ import operator
 import os
 import reprlib
 from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from numbers import Real
 from pathlib import Path
@@ -232,6 +233,83 @@ class Bool:
         if text not in ("true", "false"):
             raise _refused(text, self)
         return text == "true"
+
+
+def check_text(name: str, value: object) -> str:
+    """Returns ``value`` if it is a text: a ``str`` without lone surrogates, which are no characters.
+
+    Raises:
+        TypeError: If it is no ``str``, with how to get one.
+        ValueError: If it has a lone surrogate, with its position.
+    """
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a str, got {_brief(value)} ({type(value).__name__}){_text_from(value)}")
+    if not value.isascii():
+        try:
+            value.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise ValueError(
+                f"{name} has a lone surrogate, U+{ord(value[error.start]):04X}, at position {error.start}, which is no "
+                "character; replace it: text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace')"
+            ) from None
+    return value
+
+
+def check_texts(name: str, value: object) -> Iterable[object]:
+    """Returns ``value`` if its items may be texts, in an order: neither a text itself, nor names, nor lines.
+
+    Raises:
+        TypeError: If it is anything else, with how to get texts from it.
+    """
+    fix = None
+    if isinstance(value, str | bytes | bytearray | os.PathLike):
+        fix = "pass a list"
+    elif isinstance(value, Mapping):
+        fix = "pass its values: list(texts.values())"
+    elif isinstance(value, AbstractSet):
+        fix = "a set has no order; pass a list"
+    elif _is_table(value):
+        fix = "iterating over a table gives the names of its columns; pass one column: table['text']"
+    elif hasattr(value, "read"):
+        fix = "pass the path of the file"
+    elif not _can_be_iterated(value):
+        fix = "pass a list"
+    if fix is not None or not isinstance(value, Iterable):
+        raise TypeError(f"{name} must be several str, got {_brief(value)} ({type(value).__name__}); {fix}")
+    return value
+
+
+def _text_from(value: object) -> str:
+    """Returns how to get a text from a value, as the end of a message."""
+    if isinstance(value, bytes | bytearray):
+        return "; decode it: text.decode('utf-8')"
+    if isinstance(value, os.PathLike):
+        return "; read the file: read_text(path)"
+    if _is_table(value):
+        return "; join one column: '\\n'.join(table['text'])"
+    if hasattr(value, "read"):
+        return "; read the file: read_text(path)"
+    if not isinstance(value, Mapping) and _can_be_iterated(value):
+        return "; join several: '\\n'.join(texts)"
+    return ""
+
+
+def _is_table(value: object) -> bool:
+    """Returns whether a value is a data frame, of any library, or a data set of Hugging Face."""
+    return hasattr(value, "columns") or hasattr(value, "column_names")
+
+
+def _can_be_iterated(value: object) -> bool:
+    try:
+        iter(value)  # type: ignore[call-overload]
+    except TypeError:
+        return False
+    return True
+
+
+def _brief(value: object) -> str:
+    """Returns the representation of a value, on one line and not long."""
+    return " ".join(reprlib.repr(value).split())
 
 
 @dataclass(frozen=True)

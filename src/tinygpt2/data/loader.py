@@ -13,7 +13,7 @@ from tinygpt2.data.batches import Batch
 from tinygpt2.data.order import EpochSampler
 from tinygpt2.data.token_file import TokenFile
 from tinygpt2.data.windows import TokenDataset
-from tinygpt2.text.tokenizers import Tokenizer, gpt2_tokenizer
+from tinygpt2.text.tokenizers import Tokenizer, encoded, gpt2_tokenizer
 
 if TYPE_CHECKING:
     import numpy as np
@@ -60,9 +60,9 @@ def make_dataloader(
         seed: Seed of the shuffling.
 
     Raises:
-        TypeError: If the ids are not integers, or an option is of the wrong type.
-        ValueError: If the text is empty or too short for one window (or, with ``drop_last``, for one batch), an id is
-            outside the vocabulary, or a number is out of range.
+        TypeError: If the source is neither one text nor a sequence of integers, or an option is of the wrong type.
+        ValueError: If the text is empty, too short for one window (or, with ``drop_last``, for one batch) or has a lone
+            surrogate, an id is outside the vocabulary, or a number is out of range.
 
     >>> loader = make_dataloader(range(9), batch_size=2, context_length=4)
     >>> inputs, targets = next(iter(loader))
@@ -76,7 +76,7 @@ def make_dataloader(
     check_int("batch_size", batch_size)
     if isinstance(source, str):
         tokenizer = tokenizer or gpt2_tokenizer()
-        source = tokenizer.encode_ordinary(source)
+        source = encoded(tokenizer, source)
     n_vocab = tokenizer.n_vocab if tokenizer is not None else None
     if isinstance(source, TokenFile):
         if n_vocab not in (None, source.n_vocab):

@@ -1,19 +1,20 @@
 """Continuation of prompts, as text."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
+from tinygpt2._internal.checks import check_texts
 from tinygpt2.generation.decoding import Decoding, decode
 from tinygpt2.generation.samplers import GreedySampler, Sampler
 from tinygpt2.model.gpt2 import GPT2Model
-from tinygpt2.text.tokenizers import Tokenizer
+from tinygpt2.text.tokenizers import Tokenizer, encoded
 
 _GREEDY = GreedySampler()
 
-Prompt = TypeVar("Prompt", str, list[str], Sequence[str])
+Prompt = TypeVar("Prompt", str, list[str], Iterable[str])
 
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"  # decoders put it for bytes that are not, or not yet, a character
 
@@ -36,7 +37,7 @@ def generate_text(
     Args:
         model: The model.
         tokenizer: The one that the model was trained with.
-        prompt: A text, or several in a list, a tuple or another sequence.
+        prompt: A text, or several in a list, a tuple, a column of a table or another iterable.
         max_new_tokens: Maximum number of tokens to add to each.
         sampler: Chooses each token.
         generator: Source of the sampler's randomness, on the model's device; PyTorch's global one if ``None``.
@@ -46,8 +47,9 @@ def generate_text(
 
     Raises:
         TypeError: If an argument is of the wrong type, or the sampler returns something other than integers.
-        ValueError: If the tokenizer's ids are outside the model's vocabulary, a number is out of range, the model
-            returns logits that are not finite, or the sampler does not return one id per row.
+        ValueError: If a prompt has a lone surrogate or cannot be encoded, the tokenizer's ids are outside the model's
+            vocabulary, a number is out of range, the model returns logits that are not finite, or the sampler does not
+            return one id per row.
 
     >>> from tinygpt2 import CharTokenizer, GPT2Config
     >>> tokenizer = CharTokenizer.from_text("abc ")
@@ -63,7 +65,13 @@ def generate_text(
     decoding = _decoding(tokenizer, max_new_tokens, sampler, generator)
     if isinstance(prompt, str):
         return _continued(model, tokenizer, [prompt], decoding)[0]
-    return _continued(model, tokenizer, prompt, decoding)  # pyright: ignore[reportReturnType] - a list is a sequence
+    return _continued(model, tokenizer, _listed(prompt), decoding)  # pyright: ignore[reportReturnType] - an iterable
+
+
+def _listed(prompt: object) -> list[Any]:
+    """Returns several prompts as a list, and anything else, which `_encode` rejects, as a list of one."""
+    several = isinstance(prompt, Iterable) and not isinstance(prompt, bytes | bytearray)
+    return list(check_texts("prompt", prompt)) if several else [prompt]
 
 
 def _continued(model: GPT2Model, tokenizer: Tokenizer, prompts: Sequence[str], decoding: Decoding) -> list[str]:
@@ -125,17 +133,13 @@ def _decoding(
 
 
 def _encode(prompts: Sequence[str], tokenizer: Tokenizer) -> list[list[int]]:
-    _check_prompts(prompts)
-    return [tokenizer.encode_ordinary(prompt) for prompt in prompts]
-
-
-def _check_prompts(prompts: object) -> None:
-    for prompt in prompts if isinstance(prompts, Sequence) else [prompts]:
+    for prompt in prompts:
         if not isinstance(prompt, str):
             raise TypeError(
                 f"expected a prompt as a str, got {prompt!r} ({type(prompt).__name__}); for token ids call generate or "
                 "stream, and for several prompts pass a list of str to generate_text"
             )
+    return [encoded(tokenizer, prompt) for prompt in prompts]
 
 
 def _flush_right(rows: Sequence[Sequence[int]], end_of_text: int) -> tuple[Tensor, Tensor]:

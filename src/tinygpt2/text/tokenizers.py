@@ -11,6 +11,8 @@ import tiktoken
 import torch
 from torch import Tensor
 
+from tinygpt2._internal.checks import check_text
+
 END_OF_TEXT = "<|endoftext|>"
 
 _MERGES_SHA256 = "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5"
@@ -122,6 +124,7 @@ class CharTokenizer:
         characters: The characters, each once; the index of each is its id. The end-of-text token has the last id.
 
     Raises:
+        TypeError: If they are not a ``str``.
         ValueError: If there are no characters, or one occurs twice.
 
     >>> tokenizer = CharTokenizer.from_text("你好，世界")
@@ -135,6 +138,8 @@ class CharTokenizer:
     _ids: dict[str, int] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.characters, str):
+            check_text("characters", self.characters)
         if not self.characters:
             raise ValueError("a CharTokenizer needs at least one character, got none")
         ids = {char: i for i, char in enumerate(self.characters)}
@@ -146,11 +151,13 @@ class CharTokenizer:
 
     @classmethod
     def from_text(cls, text: str) -> Self:
-        """Returns the tokenizer of the characters that occur in ``text``, in code point order.
+        r"""Returns the tokenizer of the characters that occur in ``text``, in code point order.
 
         Raises:
-            ValueError: If ``text`` is empty.
+            TypeError: If ``text`` is not a ``str``; join several: ``"\n".join(texts)``.
+            ValueError: If ``text`` is empty or has a lone surrogate.
         """
+        check_text("text", text)
         return cls("".join(sorted(set(text))))
 
     @property
@@ -167,8 +174,10 @@ class CharTokenizer:
         """Returns the ids of ``text``.
 
         Raises:
-            ValueError: If a character is not in the vocabulary.
+            TypeError: If ``text`` is not a ``str``.
+            ValueError: If a character is not in the vocabulary, or is a lone surrogate.
         """
+        check_text("text", text)
         try:
             return [self._ids[char] for char in text]
         except KeyError as error:
@@ -191,13 +200,27 @@ class CharTokenizer:
         return "".join(pieces[i] for i in ids)
 
 
+def encoded(tokenizer: Tokenizer, text: str) -> list[int]:
+    """Returns the ids of a text, which tiktoken would change if it has lone surrogates.
+
+    Raises:
+        TypeError: If it is not a ``str``.
+        ValueError: If it has a lone surrogate, with its position, or cannot be encoded.
+    """
+    return tokenizer.encode_ordinary(check_text("text", text))
+
+
 def text_to_tensor(text: str, tokenizer: Tokenizer) -> Tensor:
     """Returns the ids of ``text`` as a batch of one, (1, T) int64.
+
+    Raises:
+        TypeError: If ``text`` is not a ``str``.
+        ValueError: If it has a lone surrogate, or the tokenizer cannot encode it.
 
     >>> text_to_tensor("Hello, world", gpt2_tokenizer())
     tensor([[15496,    11,   995]])
     """
-    return torch.tensor(tokenizer.encode_ordinary(text), dtype=torch.int64).unsqueeze(0)
+    return torch.tensor(encoded(tokenizer, text), dtype=torch.int64).unsqueeze(0)
 
 
 def tensor_to_text(tokens: Tensor, tokenizer: Tokenizer) -> str:
@@ -208,12 +231,17 @@ def tensor_to_text(tokens: Tensor, tokenizer: Tokenizer) -> str:
         tokenizer: The one that encoded the text.
 
     Raises:
-        ValueError: If ``tokens`` holds more than one sequence.
+        TypeError: If ``tokens`` is not a tensor.
+        ValueError: If it holds more than one sequence.
 
     >>> import torch
     >>> tensor_to_text(torch.tensor([[15496, 11, 995]]), gpt2_tokenizer())
     'Hello, world'
     """
+    if not isinstance(tokens, Tensor):
+        raise TypeError(
+            f"tokens must be a tensor of ids, got {type(tokens).__name__}; for a list call tokenizer.decode"
+        )
     if not (tokens.dim() == 1 or (tokens.dim() == 2 and tokens.shape[0] == 1)):
         raise ValueError(
             f"expected the ids of one text, of shape (T,) or (1, T), got {tuple(tokens.shape)}; "

@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import tiktoken
 
-from tinygpt2.text.tokenizers import byte_pair_encoding
+from tinygpt2.text.tokenizers import byte_pair_encoding, encoded
 
 
 def trim_vocabulary(tokenizer: tiktoken.Encoding, text: str) -> tiktoken.Encoding:
@@ -18,6 +18,10 @@ def trim_vocabulary(tokenizer: tiktoken.Encoding, text: str) -> tiktoken.Encodin
         tokenizer: For instance `gpt2_tokenizer`.
         text: The text that the model will be trained on.
 
+    Raises:
+        TypeError: If the text is not a ``str``.
+        ValueError: If it has a lone surrogate.
+
     >>> text = "Byte pairs, byte by byte, from GPT-2's own merges."
     >>> whole, trimmed = gpt2_tokenizer(), trim_vocabulary(gpt2_tokenizer(), text)
     >>> whole.n_vocab, trimmed.n_vocab
@@ -27,7 +31,7 @@ def trim_vocabulary(tokenizer: tiktoken.Encoding, text: str) -> tiktoken.Encodin
     """
     ranks = tokenizer._mergeable_ranks  # noqa: SLF001 - tiktoken's own way to build one encoding from another
     kept = {bytes([byte]) for byte in range(256)}
-    for token in tokenizer.decode_tokens_bytes(sorted(set(tokenizer.encode_ordinary(text)))):
+    for token in tokenizer.decode_tokens_bytes(sorted(set(encoded(tokenizer, text)))):
         kept |= _merged_on_the_way(token, ranks)
     tokens = sorted(kept, key=ranks.__getitem__)
     return byte_pair_encoding(f"{tokenizer.name}-trimmed", tokenizer._pat_str, tokens)  # noqa: SLF001

@@ -9,7 +9,7 @@ from tinygpt2._internal.console import write_line
 from tinygpt2._internal.random import mixed_seed
 from tinygpt2.generation.samplers import GreedySampler, Sampler
 from tinygpt2.generation.text import generate_text
-from tinygpt2.text.tokenizers import Tokenizer
+from tinygpt2.text.tokenizers import Tokenizer, encoded
 from tinygpt2.training.callbacks.base import Callback
 from tinygpt2.training.state import TrainState
 
@@ -36,7 +36,7 @@ class TextSamples(Callback):
     _last_step: int = field(default=-1, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self.tokenizer.encode_ordinary(self.prompt)  # raises before training, not after an epoch
+        encoded(self.tokenizer, self.prompt)  # raises before training, not after an epoch
 
     @override
     def on_epoch(self, state: TrainState) -> None:
