@@ -35,7 +35,7 @@ FILES = {
     "_internal": ["checks", "files", "signals", "console", "devices", "random", "cpu", "figures"],
     "kernels": ["switch", "linear", "dropout", "attention", "cross_entropy"],
     "formats": ["safetensors", "manifest", "huggingface"],
-    "text": ["reading", "tokenizers", "vocabulary", "storage"],
+    "text": ["recognition", "reading", "tokenizers", "vocabulary", "storage"],
     "data": ["token_file", "batches", "windows", "order", "loader", "passes"],
     "model": ["modes", "cache", "checks", "gpt2", "objective"],
     "generation": ["samplers", "decoding", "text"],
@@ -46,6 +46,7 @@ FILES = {
     "cli": [
         "options",
         "common",
+        "inputs",
         "generate",
         "evaluate",
         "tokenize",

@@ -7,9 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import tinygpt2._internal.files
 from tinygpt2._internal.files import atomic_write, write_text
-from tinygpt2.text.reading import Utf8Reader
 
 
 def names(directory: Path) -> list[str]:
@@ -134,25 +132,3 @@ def test_a_directory_is_not_overwritten(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="runs"):
         write_text(tmp_path / "runs", "text")
     assert names(tmp_path) == ["runs"]
-
-
-@given(text=st.text("a\r\n\ufeff你😀", max_size=30), piece=st.integers(1, 7))
-def test_a_file_is_read_in_pieces_as_in_one(tmp_path_factory: pytest.TempPathFactory, text: str, piece: int) -> None:
-    path = tmp_path_factory.mktemp("pieces") / "file"
-    path.write_bytes(text.encode())
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tinygpt2._internal.files, "_PIECE", piece)
-        read = "".join(Utf8Reader(path))
-    assert read == text.removeprefix("\ufeff").replace("\r\n", "\n")
-
-
-@given(before=st.text("ab你😀", max_size=20), piece=st.integers(1, 7))
-def test_the_offset_of_a_wrong_byte_is_the_files(
-    tmp_path_factory: pytest.TempPathFactory, before: str, piece: int
-) -> None:
-    path = tmp_path_factory.mktemp("pieces") / "file"
-    path.write_bytes(before.encode() + b"\xff and more")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tinygpt2._internal.files, "_PIECE", piece)
-        with pytest.raises(ValueError, match=rf"byte 0xff at offset {len(before.encode())};"):
-            list(Utf8Reader(path))

@@ -1,16 +1,20 @@
 """The corpus of a run: a text, or a file of tokens."""
 
+import os
+import shlex
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from torch.utils.data import DataLoader
 
 from tinygpt2.cli.common import naming
+from tinygpt2.cli.inputs import STANDARD_INPUT, can_be_read_again, check_inputs, open_input, text_of, token_file
 from tinygpt2.cli.train_options import TrainOptions
 from tinygpt2.data.batches import Batch
 from tinygpt2.data.loader import make_dataloader
-from tinygpt2.data.token_file import TokenFile, is_token_file
-from tinygpt2.text.reading import read_text, sample_text, split_text
+from tinygpt2.data.token_file import TokenFile
+from tinygpt2.text.reading import sample_text, split_text
 from tinygpt2.text.tokenizers import Tokenizer
 
 PARAGRAPH_CHARACTERS = 60  # at least; a shorter line may be a title
@@ -18,15 +22,50 @@ PROMPT_CHARACTERS = 20  # of the text, to continue after each epoch unless --sam
 
 
 def read_corpus(files: Sequence[str]) -> str | TokenFile:
-    """Returns the text of files, or the tokens that 'tinygpt2 tokenize' made from them."""
+    """Returns the text of files, or the tokens that 'tinygpt2 tokenize' made from them; each is opened once."""
     if not files:
         return sample_text()
-    made = [file for file in files if is_token_file(file)]
-    if not made:
-        return "\n".join(map(read_text, files))
-    if len(files) > 1:
-        raise ValueError(f"{made[0]} is a file of tokens and cannot be joined with others; tokenize all texts into one")
-    return TokenFile(made[0])
+    check_inputs(files)
+    texts: list[str] = []
+    for file in files:
+        with open_input(file) as reader:
+            if reader.holds_tokens and len(files) > 1:
+                raise ValueError(
+                    f"{file} is a file of tokens and cannot be joined with others; tokenize all texts into one"
+                )
+            if reader.holds_tokens:
+                return token_file(file, reader)
+            texts.append("".join(reader) if len(files) > 1 else text_of(reader))
+    return "\n".join(texts)
+
+
+def run_name(files: Sequence[str]) -> str:
+    """Returns the name of the directory of a run on files, unless --out is given."""
+    if not files:
+        return "sample-text"
+    return Path(files[0]).stem if can_be_read_again(files[0]) else "piped-text"
+
+
+def to_read_again(files: Sequence[str]) -> tuple[str, ...]:
+    """Returns the files as a later command names them, from any directory: a pipe as standard input."""
+    return tuple(os.path.realpath(file) if can_be_read_again(file) else STANDARD_INPUT for file in files)
+
+
+def once_only(files: Sequence[str]) -> str | None:
+    """Returns what to say about a run whose text came through a pipe, ``None`` about any other run."""
+    if STANDARD_INPUT not in to_read_again(files):
+        return None
+    return "its text came through a pipe, which cannot be read again: to resume, pass the same text, as a file or -"
+
+
+def check_saved_files(files: Sequence[str], directory: Path) -> None:
+    """Raises ``ValueError`` if the text of a run to resume came through a pipe."""
+    if STANDARD_INPUT in files:
+        resume = f"tinygpt2 train --out {shlex.quote(str(directory))} --resume"
+        raise ValueError(
+            f"the run in {directory} got its text through a pipe, which cannot be read again; pass the same text, as "
+            f"a file or with - for standard input: {resume} FILE"
+        )
 
 
 def prompt_from(corpus: str | TokenFile, tokenizer: Tokenizer) -> str:

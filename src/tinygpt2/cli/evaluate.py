@@ -6,14 +6,15 @@ from collections.abc import Iterator
 from tinygpt2._internal.checks import Int
 from tinygpt2._internal.devices import choose_device
 from tinygpt2.cli.common import directory_with_model, load, naming
+from tinygpt2.cli.inputs import FILES_HELP, check_inputs, open_input, text_of, token_file
 from tinygpt2.cli.options import Commands, add_command, add_device, add_model, add_option
 from tinygpt2.config import GPT2Config
 from tinygpt2.data.batches import Batch
 from tinygpt2.data.loader import make_dataloader
+from tinygpt2.data.token_file import TokenFile
 from tinygpt2.data.windows import TokenDataset
 from tinygpt2.evaluation import evaluate
-from tinygpt2.text.reading import read_text
-from tinygpt2.text.tokenizers import Tokenizer
+from tinygpt2.text.tokenizers import Tokenizer, encoded
 
 
 def add(commands: Commands) -> None:
@@ -27,7 +28,7 @@ def add(commands: Commands) -> None:
         "context length.",
     )
     add_model(parser)
-    parser.add_argument("files", metavar="FILE", nargs="+", help="UTF-8 text files")
+    parser.add_argument("files", metavar="FILE", nargs="+", help=f"{FILES_HELP}; or files of the model's tokens")
     add_option(parser, "--batch-size", "windows per batch", Int(), metavar="N", default=8)
     add_device(parser)
 
@@ -36,23 +37,42 @@ def evaluate_command(options: argparse.Namespace) -> int:
     """Prints the loss and perplexity on each file."""
     device = choose_device(options.device)
     model, tokenizer = load(directory_with_model(options.model), device)
+    check_inputs(options.files)
     for file in options.files:
-        with naming(file):
-            result = evaluate(model, _all_tokens(read_text(file), tokenizer, model.config, options.batch_size))
+        name, tokens = _tokens_of(file, tokenizer)
+        with naming(name):
+            result = evaluate(model, _all_tokens(tokens, tokenizer, model.config, options.batch_size))
         loss = f"loss {result.loss:.4f} nats per token, perplexity {result.perplexity:.2f}"
-        print(f"{file}: {loss}, {result.tokens:,} tokens")
+        print(f"{name}: {loss}, {result.tokens:,} tokens")
     return 0
 
 
-def _all_tokens(text: str, tokenizer: Tokenizer, config: GPT2Config, batch_size: int) -> Iterator[Batch]:
+def _tokens_of(file: str, tokenizer: Tokenizer) -> tuple[str, list[int] | TokenFile]:
+    """Returns the name of a file in messages, and its tokens."""
+    with open_input(file) as reader:
+        if not reader.holds_tokens:
+            text = text_of(reader)
+            with naming(reader.name):
+                return reader.name, encoded(tokenizer, text)
+        tokens = token_file(file, reader)
+    if tokens.n_vocab != tokenizer.n_vocab:
+        raise ValueError(
+            f"{file} has tokens from a vocabulary of {tokens.n_vocab:,}, but the model's has {tokenizer.n_vocab:,}; "
+            "evaluate the text itself, or make the file with the model's tokenizer: tinygpt2 tokenize --model DIR"
+        )
+    return file, tokens
+
+
+def _all_tokens(
+    tokens: list[int] | TokenFile, tokenizer: Tokenizer, config: GPT2Config, batch_size: int
+) -> Iterator[Batch]:
     """Yields batches in which each token except the first is a target once: full windows, then a shorter one."""
-    tokens = tokenizer.encode_ordinary(text)
     whole = (len(tokens) - 1) // config.context_length * config.context_length
     if whole > 0:
         yield from make_dataloader(
             tokens, batch_size=batch_size, context_length=config.context_length, tokenizer=tokenizer
         )
-    if whole < len(tokens) - 1 or not tokens:
+    if whole < len(tokens) - 1 or not len(tokens):
         rest = tokens[whole:]
         inputs, targets = TokenDataset(rest, context_length=max(1, len(rest) - 1))[0]
         yield inputs.unsqueeze(0), targets.unsqueeze(0)

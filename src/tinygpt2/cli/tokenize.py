@@ -7,9 +7,9 @@ from typing import Never
 
 from tqdm import tqdm
 
+from tinygpt2.cli.inputs import FILES_HELP, check_inputs, check_not_blank, open_input
 from tinygpt2.cli.options import Commands, add_command, add_option
 from tinygpt2.data.token_file import tokenize_to_file
-from tinygpt2.text.reading import Utf8Reader
 from tinygpt2.text.storage import load_tokenizer
 from tinygpt2.text.tokenizers import gpt2_tokenizer
 
@@ -24,7 +24,7 @@ def add(commands: Commands) -> None:
         "It uses every core and little memory. 'tinygpt2 train' reads the file in place of the texts, without loading "
         "it into memory.",
     )
-    parser.add_argument("files", metavar="FILE", nargs="+", help="UTF-8 text files; several are joined")
+    parser.add_argument("files", metavar="FILE", nargs="+", help=f"{FILES_HELP}; several are joined")
     add_option(parser, "--out", "file to write, for instance corpus.tokens", metavar="FILE", required=True)
     add_option(parser, "--model", "use the tokenizer of this model (default: GPT-2's)", metavar="DIR")
 
@@ -33,18 +33,38 @@ def tokenize_command(options: argparse.Namespace) -> int:
     """Writes the tokens of text files into one file."""
     model = options.model
     tokenizer = gpt2_tokenizer() if model is None else load_tokenizer(Path(model))
-    sizes = [Path(file).stat().st_size for file in options.files]
-    with tqdm(total=sum(sizes), unit="B", unit_scale=True, disable=None, leave=False) as bar:
-        tokens = tokenize_to_file(_text_of(options.files, bar), options.out, tokenizer=tokenizer)
-    print(f"{tokens.path}: {len(tokens):,} tokens, {sum(sizes) / len(tokens):.2f} bytes of text per token")
+    sizes = check_inputs(options.files)
+    total = None if None in sizes else sum(filter(None, sizes))
+    with tqdm(total=total, unit="B", unit_scale=True, disable=None, leave=False) as bar:
+        text = _Text(options.files, bar)
+        tokens = tokenize_to_file(text, options.out, tokenizer=tokenizer)
+    print(f"{tokens.path}: {len(tokens):,} tokens, {text.bytes_read / len(tokens):.2f} bytes of text per token")
     return 0
 
 
-def _text_of(files: list[str], bar: "tqdm[Never]") -> Iterator[str]:
-    """Yields the text of files, with a line break between them, and advances a progress bar."""
-    for i, file in enumerate(files):
-        if i:
-            yield "\n"
-        for piece in Utf8Reader(file):
-            yield piece
-            bar.update(len(piece.encode()))
+class _Text:
+    """The text of files, with a line break between them, which advances a progress bar as it is read.
+
+    Attributes:
+        bytes_read: Number of bytes read.
+    """
+
+    def __init__(self, files: list[str], bar: "tqdm[Never]") -> None:
+        self.files, self.bar = files, bar
+        self.bytes_read = 0
+
+    def __iter__(self) -> Iterator[str]:
+        for i, file in enumerate(self.files):
+            if i:
+                yield "\n"
+            yield from self._pieces(file)
+
+    def _pieces(self, file: str) -> Iterator[str]:
+        before, blank = self.bytes_read, True
+        with open_input(file) as reader:
+            for piece in reader:
+                yield piece
+                blank = blank and (not piece or piece.isspace())
+                self.bytes_read = before + reader.bytes_read
+                self.bar.update(self.bytes_read - self.bar.n)
+            check_not_blank(reader, blank=blank and len(self.files) == 1)

@@ -20,7 +20,15 @@ from typing_extensions import override
 from tinygpt2._internal.console import write_line
 from tinygpt2._internal.devices import choose_device
 from tinygpt2.cli.common import lowest_validation_loss, plot_history
-from tinygpt2.cli.corpus import make_loaders, prompt_from, read_corpus
+from tinygpt2.cli.corpus import (
+    check_saved_files,
+    make_loaders,
+    once_only,
+    prompt_from,
+    read_corpus,
+    run_name,
+    to_read_again,
+)
 from tinygpt2.cli.options import Commands, save_options
 from tinygpt2.cli.train_options import (
     CONTEXT_LENGTH,
@@ -97,15 +105,20 @@ def train_command(arguments: argparse.Namespace) -> int:
     device = choose_device(arguments.device)
     with _run_directory(arguments) as run:
         options = options_of(arguments, run)
+        if not hasattr(arguments, "files"):
+            check_saved_files(options.files, run.path)
         corpus = read_corpus(options.files)
         plan = _plan(run, options, corpus, resume=arguments.resume, quiet=arguments.quiet)
         if not arguments.quiet:
             write_line(_summary(plan, corpus, device))
+            if note := once_only(options.files):
+                write_line(f"note: {note}")
         try:
             with _sigterm_raises():
                 history = _train(plan, arguments, device)
         except (KeyboardInterrupt, _TerminatedError) as error:
-            return _stopped(run, signal.SIGTERM if isinstance(error, _TerminatedError) else signal.SIGINT)
+            number = signal.SIGTERM if isinstance(error, _TerminatedError) else signal.SIGINT
+            return _stopped(run, number, once_only(options.files))
         _finish(plan, history, quiet=arguments.quiet)
     return 0
 
@@ -123,7 +136,7 @@ def _run_directory(arguments: argparse.Namespace) -> Iterator[RunDirectory]:
         run = RunDirectory.claim(Path(arguments.out))
     else:
         files = getattr(arguments, "files", ())
-        run = RunDirectory.create(Path("runs"), Path(files[0]).stem if files else "sample-text")
+        run = RunDirectory.create(Path("runs"), run_name(files))
     with run.locked(), run.discarded_on_failure():
         if not arguments.resume:
             run.check_empty()  # again: another process may have had the lock and left something
@@ -147,7 +160,7 @@ def _plan(run: RunDirectory, options: TrainOptions, corpus: str | TokenFile, *, 
     config = _training_config(options, None if quiet else prompt, len(train_loader), model.config.n_embd)
     chosen = replace(
         options,
-        files=tuple(str(Path(file).resolve()) for file in options.files),
+        files=to_read_again(options.files),
         from_pretrained=options.from_pretrained and str(Path(options.from_pretrained).resolve()),
         preset=options.preset or (None if options.from_pretrained else PRESET),
         context_length=context_length,
@@ -249,10 +262,11 @@ def _train(plan: _Plan, arguments: argparse.Namespace, device: torch.device) -> 
     )
 
 
-def _stopped(run: RunDirectory, number: signal.Signals) -> int:
+def _stopped(run: RunDirectory, number: signal.Signals, note: str | None) -> int:
     """Prints how to resume, and returns the exit code."""
     if run.options.exists():
-        resume = f"; to resume:  tinygpt2 train --out {shlex.quote(str(run.path))} --resume"
+        file = "" if note is None else f" FILE  ({note})"
+        resume = f"; to resume:  tinygpt2 train --out {shlex.quote(str(run.path))} --resume{file}"
     else:
         run.discard_if_empty()
         resume = " before the run began"

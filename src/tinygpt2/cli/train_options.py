@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Any
 
 from tinygpt2._internal.checks import Bool, Check, Choice, Int, Many, Number, Optional, Text, check_fields
+from tinygpt2.cli.inputs import FILES_HELP
 from tinygpt2.cli.options import Command, Commands, add_command, add_device, add_option, read_options
 from tinygpt2.config import MODEL_RANGES, PRESETS, TRAINING_RANGES, GPT2Config, Precision, Schedule, TrainingConfig
 from tinygpt2.run.directory import RunDirectory
@@ -137,7 +138,7 @@ def add_parser(commands: Commands, run: Command) -> None:
         "rises while the training loss falls, the model is memorising the text: use more text, a smaller model, more "
         "dropout or fewer epochs.",
     )
-    files_help = "UTF-8 text files, which are joined; or one file of tokens"
+    files_help = f"{FILES_HELP}; several are joined. Or one file of tokens"
     parser.add_argument("files", metavar="FILE", nargs="*", default=argparse.SUPPRESS, help=files_help)
     add_option(parser, "--out", "run directory, new or empty (default: a new one in runs/)", metavar="DIR")
     _add_model_options(parser)

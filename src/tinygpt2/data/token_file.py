@@ -1,10 +1,10 @@
 """Files of token ids, memory-mapped for corpora larger than memory."""
 
-import copy
 import hashlib
 import json
 import os
 import re
+import stat
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,12 +15,13 @@ import numpy as np
 import numpy.typing as npt
 import tiktoken
 
-from tinygpt2._internal.checks import check_int
+from tinygpt2._internal.checks import check_int, check_text, check_texts
 from tinygpt2._internal.files import PathLike, atomic_write
-from tinygpt2.text.reading import Utf8Reader
-from tinygpt2.text.tokenizers import CharTokenizer, Tokenizer, gpt2_tokenizer
+from tinygpt2.text.reading import open_text
+from tinygpt2.text.recognition import TOKENS_MAGIC, check_input, open_file
+from tinygpt2.text.tokenizers import CharTokenizer, Tokenizer, encoded, gpt2_tokenizer
 
-_MAGIC = b"tinygpt2 tokens\n"
+_MAGIC = TOKENS_MAGIC
 _HEADER = 512  # bytes: the magic, then JSON, then spaces
 _PIECE = 1 << 20  # characters that a thread encodes at a time
 
@@ -33,7 +34,8 @@ _CUT = re.compile(r"\S(?=[ \n])|[\u4e00-\u9fa5](?=[\uff0c\u3002\uff01\uff1f\uff1
 class TokenFile:
     """A memory-mapped file of token ids, made by `tokenize_to_file`.
 
-    `make_dataloader` takes one, or a part of one: ``tokens[:1_000_000]``.
+    `make_dataloader` takes one, or a part of one: ``tokens[:1_000_000]``. Pickled, for a worker process or another one,
+    it is its path and the part, and opens the file anew.
 
     Attributes:
         path: The path of the file.
@@ -47,7 +49,8 @@ class TokenFile:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is not a file of tokens, or is truncated.
+        ValueError: If it is not a file of tokens, is truncated, or is a pipe, which cannot be memory-mapped; in a
+            process that unpickles it, also if the file has other tokens by then.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as directory:
@@ -59,7 +62,11 @@ class TokenFile:
 
     def __init__(self, path: PathLike) -> None:
         self.path = Path(path)
-        with self.path.open("rb") as file:
+        if not stat.S_ISREG(check_input(self.path).st_mode):
+            raise ValueError(
+                f"{self.path} is a pipe or a device, but a file of tokens is memory-mapped: pass the path of the file"
+            )
+        with open_file(self.path) as file:
             header = file.read(_HEADER)
         try:
             content = _parse(header)
@@ -86,13 +93,27 @@ class TokenFile:
         begin, end, step = part.indices(len(self))
         if step != 1:
             raise ValueError(f"a part of a TokenFile has consecutive tokens, got a step of {step}")
-        view = copy.copy(self)
+        view = object.__new__(type(self))
+        view.__dict__.update(self.__dict__)
         view.tokens = self.tokens[begin:end]
         view.begin = self.begin + begin
         return view
 
     def __repr__(self) -> str:
         return f"TokenFile({os.fspath(self.path)!r}, {len(self):,} tokens)"
+
+    def __getstate__(self) -> dict[str, object]:
+        return {"path": self.path.absolute(), **self.identity()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        whole = TokenFile(state["path"])
+        begin, end = state["begin"], state["begin"] + state["tokens"]
+        if whole.sha256 != state["file"] or end > len(whole):
+            raise ValueError(
+                f"{whole.path} is another file than when this TokenFile was pickled: it has the SHA-256 {whole.sha256} "
+                f"instead of {state['file']}; open it anew: TokenFile(path)"
+            )
+        self.__dict__.update(whole[begin:end].__dict__)
 
     def identity(self) -> dict[str, object]:
         """Returns what identifies these tokens, without reading them: the file's hash, and the part."""
@@ -113,12 +134,6 @@ class TokenFile:
             raise ValueError(f"{self.path} is damaged: its tokens do not have the SHA-256 in its header; make it again")
 
 
-def is_token_file(path: PathLike) -> bool:
-    """Returns whether a file begins like one that `tokenize_to_file` wrote."""
-    with Path(path).open("rb") as file:
-        return file.read(len(_MAGIC)) == _MAGIC
-
-
 def tokenize_to_file(
     source: Iterable[str | os.PathLike[str]],
     out: PathLike,
@@ -132,7 +147,8 @@ def tokenize_to_file(
     longer stretch without spaces and line breaks. The file appears only when it is complete.
 
     Args:
-        source: Texts (``str``), UTF-8 files (``pathlib.Path``), or both; they are joined without separators.
+        source: Texts (``str``), UTF-8 files or pipes (``pathlib.Path``), or both, in a list, a column of a table or any
+            other iterable; they are joined without separators.
         out: File to write; an existing one is replaced.
         tokenizer: `gpt2_tokenizer` by default. GPT-2's, one trimmed from it, and `CharTokenizer` use every core; any
             other encodes the whole text at once, since it is not known where its text can be cut.
@@ -140,7 +156,8 @@ def tokenize_to_file(
 
     Raises:
         FileNotFoundError: If a file does not exist; other ``OSError`` if one cannot be read or written.
-        ValueError: If a file is not UTF-8, or there is no text.
+        TypeError: If ``source`` is a dict, a set, a table or an open file, or an item is neither text nor path.
+        ValueError: If a file is not UTF-8, there is no text, a text has a lone surrogate or is the name of a file.
 
     >>> import tempfile
     >>> from tinygpt2 import make_dataloader, sample_text
@@ -153,7 +170,8 @@ def tokenize_to_file(
     tokenizer = gpt2_tokenizer() if tokenizer is None else tokenizer
     threads = None if threads is None else check_int("threads", threads)
     dtype = np.dtype(np.uint16 if tokenizer.n_vocab <= np.iinfo(np.uint16).max + 1 else np.uint32).newbyteorder("<")
-    pieces = _pieces(_characters([source] if isinstance(source, str | os.PathLike) else source), tokenizer)
+    items = [source] if isinstance(source, str | os.PathLike) else check_texts("source", source)
+    pieces = _pieces(_characters(items), tokenizer)
 
     def write(path: Path) -> None:
         digest, count = hashlib.sha256(), 0
@@ -165,7 +183,7 @@ def tokenize_to_file(
                 digest.update(content)
                 count += len(ids)
             if not count:
-                raise ValueError("there are no tokens to write: the text is empty")
+                raise ValueError("there are no tokens to write: the tokenizer makes none of the text")
             header = {"dtype": dtype.str, "tokens": count, "n_vocab": tokenizer.n_vocab, "sha256": digest.hexdigest()}
             file.seek(0)
             file.write(_MAGIC + json.dumps(header).encode().ljust(_HEADER - len(_MAGIC)))
@@ -183,13 +201,32 @@ def _parse(header: bytes) -> dict[str, Any]:
     return dict(content)
 
 
-def _characters(source: Iterable[str | os.PathLike[str]]) -> Iterator[str]:
+def _characters(source: Iterable[object]) -> Iterator[str]:
     """Yields the text in pieces of any size."""
-    for item in source:
-        if isinstance(item, str):
-            yield item
+    listed = isinstance(source, list | tuple)
+    name, empty = "the text", True
+    for i, item in enumerate(source):
+        if isinstance(item, os.PathLike):
+            with open_text(item) as reader:
+                name = reader.name
+                for piece in reader:
+                    empty = empty and not piece
+                    yield piece
         else:
-            yield from Utf8Reader(item)
+            text = check_text(f"source[{i}], neither text nor path,", item)
+            if listed and _names_a_file(text):
+                raise ValueError(
+                    f"source[{i}], {text!r}, is the name of a file; for its text pass pathlib.Path({text!r})"
+                )
+            empty = empty and not text
+            yield text
+    if empty:
+        raise ValueError(f"there are no tokens to write: {name} is empty")
+
+
+def _names_a_file(text: str) -> bool:
+    """Returns whether a text looks like the path of a file, and there is one."""
+    return len(text) < 1000 and os.path.isfile(text) and bool(Path(text).suffix)  # noqa: PTH113 - any text
 
 
 def _pieces(text: Iterable[str], tokenizer: Tokenizer) -> Iterator[str]:
@@ -231,7 +268,7 @@ def _in_order(pieces: Iterator[str], tokenizer: Tokenizer, threads: int) -> Iter
     def encode(piece: str) -> npt.NDArray[np.integer[Any]]:
         if isinstance(tokenizer, tiktoken.Encoding):
             return tokenizer.encode_to_numpy(piece, disallowed_special=())
-        return np.asarray(tokenizer.encode_ordinary(piece), dtype=np.uint32)
+        return np.asarray(encoded(tokenizer, piece), dtype=np.uint32)
 
     waiting: deque[Future[npt.NDArray[np.integer[Any]]]] = deque()
     with ThreadPoolExecutor(threads) as pool:

@@ -2,15 +2,19 @@
 
 import codecs
 import os
+import shlex
 from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
-from typing import NoReturn
+from typing import IO, NoReturn
 
-from tinygpt2._internal.checks import check_number
+from tinygpt2._internal.checks import check_number, check_text
 from tinygpt2._internal.files import PathLike
+from tinygpt2.text.recognition import SAMPLE, TOKENS_MAGIC, advice_on_bytes, nul_bytes, open_file, unlike_text
 
 _PIECE = 8 << 20  # bytes to read at a time
+_PLACEHOLDERS = {"file": "FILE", "path": "path"}
 
 
 def sample_text() -> str:
@@ -25,11 +29,13 @@ def sample_text() -> str:
 
 
 def read_text(path: str | os.PathLike[str]) -> str:
-    r"""Returns a UTF-8 text file, whatever the locale; drops a byte order mark and turns ``\r\n`` into ``\n``.
+    r"""Returns the text of a UTF-8 file or pipe, without a byte order mark and with ``\r\n`` turned into ``\n``.
 
     Raises:
-        FileNotFoundError: If there is no such file; other ``OSError`` if it cannot be read.
-        ValueError: If the file is not UTF-8, with the offset of the first invalid byte.
+        FileNotFoundError: If there is no such file, with the one that has a similar name; other ``OSError`` if it
+            cannot be read.
+        ValueError: If the file is not UTF-8, with what it is instead or the offset of the first invalid byte, and what
+            to do about it.
 
     >>> import pathlib, tempfile
     >>> with tempfile.TemporaryDirectory() as directory:
@@ -38,32 +44,39 @@ def read_text(path: str | os.PathLike[str]) -> str:
     ...     read_text(path)
     'one\ntwo\n'
     """
-    return "".join(Utf8Reader(path))
+    with open_text(path) as reader:
+        return "".join(reader)
 
 
 def clean_text(text: str) -> str:
     r"""Strips whitespace from both ends of every line and drops lines that are then empty.
 
+    Raises:
+        TypeError: If it is not a ``str``; join several: ``"\n".join(texts)``.
+
     >>> clean_text("  one \n\n\t two\n")
     'one\ntwo'
     """
+    check_text("text", text)
     stripped = (line.strip() for line in text.splitlines())
     return "\n".join(line for line in stripped if line)
 
 
 def split_text(text: str, train_ratio: float = 0.8) -> tuple[str, str]:
-    """Splits a text at a character into a first part to train on and the rest to validate on.
+    r"""Splits a text at a character into a first part to train on and the rest to validate on.
 
     Args:
         text: Any text of at least two characters.
         train_ratio: Share of the characters in the first part, greater than 0 and less than 1.
 
     Raises:
+        TypeError: If the text is not a ``str``; join several: ``"\n".join(texts)``.
         ValueError: If the ratio is out of range, or a part would be empty.
 
     >>> split_text("abcdefghij", train_ratio=0.8)
     ('abcdefgh', 'ij')
     """
+    check_text("text", text)
     check_number("train_ratio", train_ratio, maximum=1, above_minimum=True, below_maximum=True)
     cut = int(train_ratio * len(text))
     if cut == 0 or cut == len(text):
@@ -74,40 +87,79 @@ def split_text(text: str, train_ratio: float = 0.8) -> tuple[str, str]:
     return text[:cut], text[cut:]
 
 
-class Utf8Reader:
-    r"""A UTF-8 file as pieces of text, without a byte order mark and with ``\r\n`` turned into ``\n``.
+class TextReader:
+    r"""The text of a file or a pipe, which is read once, in pieces.
+
+    A byte order mark is dropped, and ``\r\n`` becomes ``\n``.
+
+    Attributes:
+        name: What messages call it.
+        bytes_read: Number of bytes read so far.
+
+    Args:
+        file: The open file; `open_text` opens one.
+        path: Its path, or ``None`` for standard input.
 
     Raises:
-        ValueError: During iteration, if the file is not UTF-8, with the offset of the first invalid byte.
+        ValueError: During iteration, if it is not a text in UTF-8, with what it is and what to do.
     """
 
-    def __init__(self, path: PathLike) -> None:
-        self.path = Path(path)
+    def __init__(self, file: IO[bytes], path: Path | None = None) -> None:
+        self.name = "standard input" if path is None else str(path)
+        self._file, self._path = file, path
+        self._start = file.read(SAMPLE)
+        self.bytes_read = len(self._start)
+
+    @property
+    def holds_tokens(self) -> bool:
+        """Whether it is a file of tokens instead."""
+        return self._start.startswith(TOKENS_MAGIC)
 
     def __iter__(self) -> Iterator[str]:
         """Yields the text."""
-        decoder = codecs.getincrementaldecoder("utf-8")()
-        read, begun = 0, False
-        held = ""  # a carriage return at the end of a piece waits for the next piece
-        with self.path.open("rb") as file:
-            while True:
-                content = file.read(_PIECE)
-                pending = len(decoder.getstate()[0])
-                try:
-                    text = decoder.decode(content, final=not content)
-                except UnicodeDecodeError as error:
-                    self._refuse(read - pending + error.start, error.object[error.start])
-                begins, begun = bool(text) and not begun, begun or bool(text)
-                text = held + (text.removeprefix("\ufeff") if begins else text)
-                held = "\r" if content and text.endswith("\r") else ""
-                yield text.removesuffix(held).replace("\r\n", "\n")
-                read += len(content)
-                if not content:
-                    return
+        if reason := unlike_text(self._start):
+            again = self._path is not None and self._path.is_file()  # unlike a pipe
+            names = {"file": shlex.quote(self.name), "path": repr(self.name)} if again else _PLACEHOLDERS
+            raise ValueError(f"{self.name} {reason.format(**names)}")
+        held, begun = "", False  # a carriage return at the end of a piece waits for the next piece
+        for piece in self._decoded():
+            text = held + (piece if begun else piece.removeprefix("\ufeff"))
+            begun = begun or bool(piece)
+            held = "\r" if text.endswith("\r") else ""
+            yield text.removesuffix(held).replace("\r\n", "\n")
+        yield held
 
-    def _refuse(self, offset: int, byte: int) -> NoReturn:
+    def _decoded(self) -> Iterator[str]:
+        decoder = codecs.getincrementaldecoder("utf-8")()
+        offset, content = 0, self._start
+        while True:
+            pending = decoder.getstate()[0]
+            if (nul := content.find(0)) >= 0:
+                raise ValueError(f"{self.name} {nul_bytes(offset + nul)}")
+            try:
+                yield decoder.decode(content, final=not content)
+            except UnicodeDecodeError as error:
+                self._refuse(error, offset - len(pending))
+            offset += len(content)
+            if not content:
+                return
+            content = self._file.read(_PIECE)
+            self.bytes_read += len(content)
+
+    def _refuse(self, error: UnicodeDecodeError, offset: int) -> NoReturn:
         raise ValueError(
-            f"{self.path} is not UTF-8: byte 0x{byte:02x} at offset {offset}; "
-            "save it as UTF-8 in your editor, or convert it: iconv -f GB18030 -t UTF-8 old.txt > new.txt "
-            "(with its actual encoding after -f)"
+            f"{self.name} is not UTF-8: byte 0x{error.object[error.start]:02x} at offset {offset + error.start}; "
+            f"{advice_on_bytes(error.object, error.start)}"
         ) from None
+
+
+@contextmanager
+def open_text(path: PathLike) -> Iterator[TextReader]:
+    """Opens a text, or a pipe that brings one, for the one time that it can be opened.
+
+    Raises:
+        OSError: If it cannot be opened, with what to do about it.
+    """
+    path = Path(path)
+    with open_file(path) as file:
+        yield TextReader(file, path)
