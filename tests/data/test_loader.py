@@ -1,11 +1,13 @@
 """Texts become batches: nothing is lost, shifted or reordered but as promised."""
 
+import io
 import os
 import pickle
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from array import array
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -134,7 +136,15 @@ def test_masking_the_targets_in_place_reaches_neither_inputs_nor_tokens() -> Non
     assert torch.equal(tokens, torch.arange(10))
 
 
+READ_ONLY = np.arange(40)
+READ_ONLY.flags.writeable = False
+
 SOURCES = {
+    "read-only array": READ_ONLY,
+    "reversed array": np.arange(40)[::-1].copy()[::-1],
+    "array of two-byte ids, unaligned": np.frombuffer(b"x" + np.arange(40, dtype="<u2").tobytes(), "<u2", offset=1),
+    "uint64 tensor": torch.arange(40).to(torch.uint64),
+    "array": array("H", range(40)),
     "list": list(range(40)),
     "tuple": tuple(range(40)),
     "range": range(40),
@@ -244,6 +254,58 @@ def test_what_is_not_a_number_of_a_token_is_a_type_error(source: Any) -> None:  
         make_dataloader(source, batch_size=1, context_length=1)
 
 
+class Table:
+    """A table, such as pandas' ``DataFrame``."""
+
+    columns = ("text",)
+
+    def __getitem__(self, _: object) -> object:
+        return self
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (["one", "two"], r"got <U3, beginning with .*'one'.*; join texts into one: '\\n'\.join\(texts\)"),
+        (np.array(["one", "two"], dtype=object), r"integers, got object, beginning with 'one'; join texts"),
+        (Table(), r"a text or token ids, got Table; join one column: '\\n'\.join\(table\['text'\]\)"),
+        ({1: 2, 3: 4}, "a text or token ids, got dict; pass a text, or its ids as a list"),
+        ({1, 2, 3}, "a text or token ids, got set; pass a text, or its ids as a list"),
+        (b"some text", r"got bytes; decode a text: text\.decode\('utf-8'\)"),
+        (Path("book.txt"), r"got \w*Path; read the text: read_text\(path\); or open a file of tokens: TokenFile"),
+        ((i for i in range(9)), r"got generator; make a list of it: list\(tokens\)"),
+        (io.StringIO("text"), r"got StringIO; "),
+        (None, "got NoneType; pass a text, or its ids"),
+        (3, "got int; pass a text, or its ids"),
+        (np.arange(9, dtype=object), r"integers, got object, beginning with 0; convert whole numbers to int64"),
+        ([1, None], r"integers, got object"),
+        ([2**64, 1], r"integers, got (object|float64)"),
+        (np.arange(9, dtype="m8[s]"), r"integers, got timedelta64\[s\]"),
+        (torch.arange(9, dtype=torch.bfloat16), r"integers, got torch\.bfloat16"),
+        (torch.ones(9, dtype=torch.bool), r"integers, got torch\.bool"),
+        (torch.ones(9, dtype=torch.complex64), r"integers, got torch\.complex64"),
+    ],
+)
+def test_what_is_neither_a_text_nor_its_ids_is_a_type_error_with_the_fix(source: Any, message: str) -> None:  # noqa: ANN401
+    with pytest.raises(TypeError, match=message):
+        make_dataloader(source, batch_size=1, context_length=1)
+
+
+def test_ids_of_several_texts_are_refused() -> None:
+    with pytest.raises(
+        ValueError, match=r"one dimension, \(T,\), got sequences of several lengths; join them into one"
+    ):
+        make_dataloader([[1, 2], [3]], batch_size=1, context_length=1)  # type: ignore[list-item]
+
+
+def test_an_id_that_does_not_fit_into_a_batch_is_refused() -> None:
+    """Batches are int64, in which it became negative."""
+    with pytest.raises(ValueError, match=f"at most {2**63 - 1}, got {2**63}"):
+        make_dataloader(np.array([1, 2**63, 3], dtype=np.uint64), batch_size=1, context_length=1)
+    (inputs, targets), *_ = make_dataloader(np.array([1, 2**63 - 1], dtype=">u8"), batch_size=1, context_length=1)
+    assert (inputs.item(), targets.item()) == (1, 2**63 - 1)
+
+
 @pytest.mark.parametrize("shape", [(1, 9), (3, 3), (), (1, 1, 9)])
 def test_ids_in_more_or_less_than_one_dimension_are_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="one dimension"):
@@ -279,6 +341,37 @@ def test_chinese_text_comes_back_from_the_batches(tokenizer: CharTokenizer | Non
     loader = make_dataloader(text, batch_size=4, context_length=1, tokenizer=tokenizer)
     tokens = torch.cat([next(iter(loader))[0][0], *(targets.flatten() for _, targets in loader)])
     assert tensor_to_text(tokens, used) == text
+
+
+@pytest.mark.parametrize("function", [clean_text, split_text])
+def test_only_one_text_is_cleaned_or_split(function: Callable[[Any], object]) -> None:
+    """A list was split as a list, and cleaning one was an AttributeError."""
+    for several in (["one", "two"], ("one", "two"), np.array(["one", "two"])):
+        with pytest.raises(TypeError, match=r"text must be a str, got .*; join several: '\\n'\.join\(texts\)"):
+            function(several)
+    with pytest.raises(TypeError, match=r"got b'one' \(bytes\); decode it: text\.decode\('utf-8'\)"):
+        function(b"one")
+    with pytest.raises(TypeError, match=r"\(\w*Path\); read the file: read_text\(path\)"):
+        function(Path("book.txt"))
+    with pytest.raises(TypeError, match=r"\(Table\); join one column: '\\n'\.join\(table\['text'\]\)"):
+        function(Table())
+    with pytest.raises(TypeError, match=r"got None \(NoneType\)"):
+        function(None)
+
+
+def test_half_a_character_is_refused_wherever_a_text_enters() -> None:
+    """tiktoken replaced it in silence by U+FFFD, or joined two halves."""
+    for text, position in (("ab\ud83d", 2), ("\ude00", 0), ("\ud83d\ude00", 0), ("🙂" * 9 + "\udc80", 9)):
+        for function in (
+            clean_text,
+            split_text,
+            lambda text: make_dataloader(text, batch_size=1, context_length=1),
+            lambda text: make_dataloader(text, batch_size=1, context_length=1, tokenizer=CharTokenizer("ab")),
+        ):
+            with pytest.raises(ValueError, match=rf"lone surrogate, U\+D[89A-F]\w\w, at position {position}, .*utf-16"):
+                function(text)
+    fixed = "ab\ud83d\ude00\udc80".encode("utf-16", "surrogatepass").decode("utf-16", "replace")  # as the message says
+    assert fixed == "ab\U0001f600\ufffd"
 
 
 def test_special_tokens_in_a_text_are_ordinary_text() -> None:
@@ -515,7 +608,10 @@ def test_workers_give_the_same_batches_in_the_same_order() -> None:
 # --- files ---
 
 
-@given(text=TEXTS, mark=st.booleans())
+FILE_TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))  # a NUL byte is refused
+
+
+@given(text=FILE_TEXTS, mark=st.booleans())
 def test_a_file_is_read_as_utf8(tmp_path_factory: pytest.TempPathFactory, text: str, mark: bool) -> None:
     path = tmp_path_factory.mktemp("text") / "text.txt"
     path.write_bytes((b"\xef\xbb\xbf" if mark else b"") + text.encode())
@@ -524,7 +620,7 @@ def test_a_file_is_read_as_utf8(tmp_path_factory: pytest.TempPathFactory, text: 
     assert read_text(path) == read_text(str(path)) == text.replace("\r\n", "\n")
 
 
-@given(before=TEXTS, after=TEXTS, mark=st.booleans(), byte=st.sampled_from([0xFF, 0xFE, 0xC0, 0xC1, 0xF8]))
+@given(before=FILE_TEXTS, after=FILE_TEXTS, mark=st.booleans(), byte=st.sampled_from([0xFF, 0xFE, 0xC0, 0xC1, 0xF8]))
 def test_a_byte_that_is_not_utf8_is_told_with_its_offset(
     tmp_path_factory: pytest.TempPathFactory, before: str, after: str, mark: bool, byte: int
 ) -> None:

@@ -1,6 +1,8 @@
 """Windows of a sequence of tokens, with their targets."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,8 @@ from typing_extensions import override
 from tinygpt2._internal.checks import check_int
 from tinygpt2.data.batches import Batch
 from tinygpt2.data.token_file import TokenFile
+
+_LARGEST = np.iinfo(np.int64).max  # batches are int64
 
 TokenArray = npt.NDArray[np.integer[Any]]
 
@@ -32,7 +36,7 @@ class TokenDataset(Dataset[Batch]):
         n_vocab: If given, every id must be less than this.
 
     Raises:
-        TypeError: If the tokens are not integers.
+        TypeError: If the tokens are not integers in a sequence.
         ValueError: If they are not one-dimensional, are too few for one window, or are outside the vocabulary.
 
     >>> dataset = TokenDataset(range(6), context_length=3, stride=2)
@@ -53,8 +57,9 @@ class TokenDataset(Dataset[Batch]):
         self.context_length = check_int("context_length", context_length)
         self.stride = context_length if stride is None else check_int("stride", stride)
         self.identity: dict[str, object] | None = None  # if it is known without reading all tokens
+        self._file: TokenFile | None = None
         if isinstance(tokens, TokenFile):
-            self.identity, tokens = tokens.identity(), tokens.tokens
+            self._file, self.identity, tokens = tokens, tokens.identity(), tokens.tokens
         self.tokens = _as_token_array(tokens)
         if len(self.tokens) <= context_length:
             shorter = f"context_length={len(self.tokens) - 1} or less, or " if len(self.tokens) > 1 else ""
@@ -64,6 +69,15 @@ class TokenDataset(Dataset[Batch]):
             )
         _check_ids(self.tokens, n_vocab)
         self._window = np.arange(context_length + 1)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Returns what a worker process needs: of the tokens in a file, the file's path and the part."""
+        return self.__dict__ | ({} if self._file is None else {"tokens": None})
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if self._file is not None:
+            self.tokens = self._file.tokens
 
     def __len__(self) -> int:
         return (len(self.tokens) - 1 - self.context_length) // self.stride + 1
@@ -89,17 +103,54 @@ class TokenDataset(Dataset[Batch]):
         return torch.from_numpy(windows[:, :-1].astype(np.int64)), torch.from_numpy(windows[:, 1:].astype(np.int64))
 
 
-def _as_token_array(tokens: "Sequence[int] | Tensor | TokenArray") -> TokenArray:
+def _as_token_array(tokens: object) -> TokenArray:
     """Returns a one-dimensional integer array that shares memory with ``tokens`` where possible."""
-    array = tokens.detach().cpu().numpy() if isinstance(tokens, Tensor) else np.asanyarray(tokens)
-    if array.ndim != 1:
-        fix = "; for (1, T) pass tokens[0]" if array.ndim == 2 else ""
-        raise ValueError(f"expected token ids in one dimension, (T,), got shape {array.shape}{fix}")
-    if not array.size:
+    values = tokens.detach() if isinstance(tokens, Tensor) else _as_array(tokens)
+    if values.ndim != 1:
+        fix = "; for (1, T) pass tokens[0]" if values.ndim == 2 else ""
+        raise ValueError(f"expected token ids in one dimension, (T,), got shape {tuple(values.shape)}{fix}")
+    if not len(values):
         raise ValueError("there are no tokens to cut into windows: the text is empty")
-    if not np.issubdtype(array.dtype, np.integer):
-        raise TypeError(f"token ids must be integers, got {array.dtype}, beginning with {array[0]!r}")
+    if not _are_integers(values):
+        first = values[0]
+        fix = "join texts into one: '\\n'.join(texts)" if isinstance(first, str) else "convert whole numbers to int64"
+        raise TypeError(f"token ids must be integers, got {values.dtype}, beginning with {first!r}; {fix}")
+    array: TokenArray = values.cpu().numpy() if isinstance(values, Tensor) else values
+    if array.dtype.itemsize == 8 and array.dtype.kind == "u" and (highest := int(array.max())) > _LARGEST:
+        raise ValueError(f"token ids must be at most {_LARGEST}, got {highest}")
     return array
+
+
+def _as_array(tokens: object) -> npt.NDArray[Any]:
+    """Returns a sequence of ids as an array."""
+    if not isinstance(tokens, np.ndarray):
+        fix = None
+        if isinstance(tokens, os.PathLike):
+            fix = "read the text: read_text(path); or open a file of tokens: TokenFile(path)"
+        elif isinstance(tokens, bytes | bytearray):
+            fix = "decode a text: text.decode('utf-8')"
+        elif isinstance(tokens, Iterator):
+            fix = "make a list of it: list(tokens)"
+        elif hasattr(tokens, "read"):
+            fix = "read the text: read_text(path)"
+        elif isinstance(tokens, Mapping | AbstractSet) or not hasattr(tokens, "__getitem__"):
+            fix = "pass a text, or its ids as a list, an array or a tensor"
+        elif hasattr(tokens, "columns") or hasattr(tokens, "column_names"):
+            fix = "join one column: '\\n'.join(table['text'])"
+        if fix is not None:
+            raise TypeError(f"expected a text or token ids, got {type(tokens).__name__}; {fix}")
+    try:
+        return np.asanyarray(tokens)
+    except ValueError:
+        raise ValueError(
+            "expected token ids in one dimension, (T,), got sequences of several lengths; join them into one"
+        ) from None
+
+
+def _are_integers(values: "Tensor | npt.NDArray[Any]") -> bool:
+    if isinstance(values, Tensor):
+        return not (values.is_floating_point() or values.is_complex() or values.dtype == torch.bool)
+    return values.dtype.kind in "iu"
 
 
 def _check_ids(tokens: TokenArray, n_vocab: int | None) -> None:
