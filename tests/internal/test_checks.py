@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinygpt2._internal.checks import Bool, Check, Choice, Int, Many, Number, Optional, Pair, Text
+import tinygpt2._internal.checks
+from tinygpt2._internal.checks import Bool, Check, Choice, Int, Many, Number, Optional, Pair, Text, check_text
 
 PROBABILITY = Number(maximum=1, above_minimum=True)
 DROPOUT = Number(maximum=1, below_maximum=True)
@@ -99,6 +100,20 @@ def test_a_number_is_accepted_exactly_if_it_is_in_the_range(value: float) -> Non
     else:
         with pytest.raises(ValueError, match="it must be a finite number greater than 0 and at most 1, got"):
             PROBABILITY.check("it", value)
+
+
+@given(text=st.text(st.characters()), piece=st.integers(1, 9))
+def test_a_text_has_no_lone_surrogates_wherever_it_is_divided(text: str, piece: int) -> None:
+    position = next((i for i, char in enumerate(text) if 0xD800 <= ord(char) <= 0xDFFF), None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tinygpt2._internal.checks, "_PIECE", piece)
+        if position is None:
+            assert check_text("it", text) is text
+            return
+        with pytest.raises(
+            ValueError, match=f"it has a lone surrogate, U.{ord(text[position]):04X}, at position {position},"
+        ):
+            check_text("it", text)
 
 
 def test_none_is_optional_only_where_that_is_said() -> None:

@@ -18,6 +18,8 @@ from typing import Any, Protocol, SupportsIndex, TypeVar
 
 T = TypeVar("T")
 
+_PIECE = 1 << 20  # characters to check at a time
+
 
 def check_int(name: str, value: object, *, minimum: int = 1, maximum: int | None = None) -> int:
     """Returns ``value`` as an ``int`` if it is an integer, including NumPy's, in the range; a bool is rejected."""
@@ -243,13 +245,14 @@ def check_text(name: str, value: object) -> str:
         ValueError: If it has a lone surrogate, with its position.
     """
     if not isinstance(value, str):
-        raise TypeError(f"{name} must be a str, got {_brief(value)} ({type(value).__name__}){_text_from(value)}")
-    if not value.isascii():
+        raise TypeError(f"{name} must be a str, got {_brief(value)} ({type(value).__name__}){text_from(value)}")
+    for begin in range(0, 0 if value.isascii() else len(value), _PIECE):
         try:
-            value.encode("utf-8")
+            value[begin : begin + _PIECE].encode("utf-8")
         except UnicodeEncodeError as error:
+            position = begin + error.start
             raise ValueError(
-                f"{name} has a lone surrogate, U+{ord(value[error.start]):04X}, at position {error.start}, which is no "
+                f"{name} has a lone surrogate, U+{ord(value[position]):04X}, at position {position}, which is no "
                 "character; replace it: text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace')"
             ) from None
     return value
@@ -268,7 +271,7 @@ def check_texts(name: str, value: object) -> Iterable[object]:
         fix = "pass its values: list(texts.values())"
     elif isinstance(value, AbstractSet):
         fix = "a set has no order; pass a list"
-    elif _is_table(value):
+    elif is_table(value):
         fix = "iterating over a table gives the names of its columns; pass one column: table['text']"
     elif hasattr(value, "read"):
         fix = "pass the path of the file"
@@ -279,22 +282,22 @@ def check_texts(name: str, value: object) -> Iterable[object]:
     return value
 
 
-def _text_from(value: object) -> str:
-    """Returns how to get a text from a value, as the end of a message."""
+def text_from(value: object) -> str:
+    """Returns how to get a text from a value, as the end of a message; nothing if there is no telling."""
     if isinstance(value, bytes | bytearray):
         return "; decode it: text.decode('utf-8')"
     if isinstance(value, os.PathLike):
         return "; read the file: read_text(path)"
-    if _is_table(value):
+    if is_table(value):
         return "; join one column: '\\n'.join(table['text'])"
     if hasattr(value, "read"):
         return "; read the file: read_text(path)"
-    if not isinstance(value, Mapping) and _can_be_iterated(value):
+    if not isinstance(value, Mapping | AbstractSet) and _can_be_iterated(value):
         return "; join several: '\\n'.join(texts)"
     return ""
 
 
-def _is_table(value: object) -> bool:
+def is_table(value: object) -> bool:
     """Returns whether a value is a data frame, of any library, or a data set of Hugging Face."""
     return hasattr(value, "columns") or hasattr(value, "column_names")
 

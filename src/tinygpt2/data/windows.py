@@ -1,8 +1,6 @@
 """Windows of a sequence of tokens, with their targets."""
 
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from collections.abc import Set as AbstractSet
+from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from typing_extensions import override
 
-from tinygpt2._internal.checks import check_int
+from tinygpt2._internal.checks import check_int, is_table, text_from
 from tinygpt2.data.batches import Batch
 from tinygpt2.data.token_file import TokenFile
 
@@ -123,22 +121,11 @@ def _as_token_array(tokens: object) -> TokenArray:
 
 def _as_array(tokens: object) -> npt.NDArray[Any]:
     """Returns a sequence of ids as an array."""
-    if not isinstance(tokens, np.ndarray):
-        fix = None
-        if isinstance(tokens, os.PathLike):
-            fix = "read the text: read_text(path); or open a file of tokens: TokenFile(path)"
-        elif isinstance(tokens, bytes | bytearray):
-            fix = "decode a text: text.decode('utf-8')"
-        elif isinstance(tokens, Iterator):
-            fix = "make a list of it: list(tokens)"
-        elif hasattr(tokens, "read"):
-            fix = "read the text: read_text(path)"
-        elif isinstance(tokens, Mapping | AbstractSet) or not hasattr(tokens, "__getitem__"):
-            fix = "pass a text, or its ids as a list, an array or a tensor"
-        elif hasattr(tokens, "columns") or hasattr(tokens, "column_names"):
-            fix = "join one column: '\\n'.join(table['text'])"
-        if fix is not None:
-            raise TypeError(f"expected a text or token ids, got {type(tokens).__name__}; {fix}")
+    if isinstance(tokens, bytes | bytearray | Mapping) or is_table(tokens) or not hasattr(tokens, "__getitem__"):
+        fix = text_from(tokens) or "; pass a text, or its ids as a list, an array or a tensor"
+        if isinstance(tokens, Generator):
+            fix = "; make a list of it: list(tokens)"
+        raise TypeError(f"expected a text or token ids, got {type(tokens).__name__}{fix}")
     try:
         return np.asanyarray(tokens)
     except ValueError:
