@@ -224,8 +224,8 @@ def test_what_is_no_text_is_one_line_that_helps_in_every_command(
     )
     for command in commands:
         fails([*command, tmp_path / "empty.txt"], "empty.txt: the text is empty\n")
-        fails([*command, tmp_path / "blank.txt"], "blank.txt: the text is empty: 4 bytes of whitespace\n")
-        fails([*command, tmp_path / "mark.txt"], "mark.txt: the text is empty")
+        fails([*command, tmp_path / "blank.txt"], "blank.txt: the text is only whitespace (4 bytes)\n")
+        fails([*command, tmp_path / "mark.txt"], "mark.txt: the text is only whitespace (3 bytes)")
         gz = tmp_path / "a book.gz"
         fails([*command, gz], f"{gz} is compressed with gzip; decompress it: gzip -dc '{gz}' | tinygpt2 train -")
         fails([*command, tmp_path / "a.pdf"], "a.pdf is a PDF; extract its text: pdftotext")
@@ -257,6 +257,14 @@ def test_an_empty_file_among_others_is_nothing(text_file: Path, tmp_path: Path) 
     (tmp_path / "empty.txt").touch()
     assert main(["tokenize", str(text_file), str(tmp_path / "empty.txt"), "--out", str(tmp_path / "out")]) == 0
     assert read_corpus([str(text_file), str(tmp_path / "empty.txt")]) == text_file.read_text(encoding="utf-8") + "\n"
+
+
+def test_several_files_without_a_text_are_one_line(tmp_path: Path, fails: Fails) -> None:
+    for name, content in (("a.txt", b" \n"), ("b.txt", b"")):
+        (tmp_path / name).write_bytes(content)
+    files = [tmp_path / "a.txt", tmp_path / "b.txt"]
+    for command in (["train", "--out", tmp_path / "out"], ["tokenize", "--out", tmp_path / "out"]):
+        fails([*command, *files], f"{files[0]}, {files[1]}: the text is only whitespace (2 bytes)\n")
 
 
 def test_no_standard_input_is_one_line(monkeypatch: pytest.MonkeyPatch, fails: Fails) -> None:

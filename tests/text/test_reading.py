@@ -40,6 +40,12 @@ KOREAN = "제일차 세계 대전은 유럽을 중심으로 일어난 전쟁이�
 RUSSIAN = "Первая мировая война была одним из самых крупных конфликтов в истории человечества.\n" * 20
 FRENCH = "L’été dernier, Hélène a mangé des crêpes à Besançon, où elle était née.\n" * 20
 GERMAN = "Die Bäume blühen früh in der Straße, und schöne Mädchen grüßen über den Zaun.\n" * 20
+PORTUGUESE = "A Primeira Guerra Mundial não acabou com as guerras; a população sofreu muitas privações.\n" * 20
+POLISH = "Pierwsza wojna światowa trwała cztery lata i objęła całą Europę, a potem także inne części świata.\n" * 20
+TURKISH = "Birinci Dünya Savaşı dört yıl sürdü ve milyonlarca insanın ölümüne yol açtı, çünkü silahlar ağırdı.\n" * 20
+GREEK = "Ο Πρώτος Παγκόσμιος Πόλεμος ήταν μια από τις πιο φονικές συγκρούσεις στην ιστορία.\n" * 20
+HEBREW = "מלחמת העולם הראשונה הייתה מלחמה עולמית שהחלה באירופה ונמשכה ארבע שנים.\n" * 20
+ARABIC = "الحرب العالمية الأولى كانت حربا عالمية بدأت في أوروبا واستمرت أربع سنوات.\n" * 20
 TEXTS = {"English": ENGLISH, "Chinese": CHINESE, "Japanese": JAPANESE, "Russian": RUSSIAN}
 
 
@@ -108,6 +114,13 @@ def test_the_shortest_texts_in_utf16_are_recognised(refusal: Refusal, text: str)
         (GERMAN, "latin-1", "Windows-1252 (Western European, Latin-1)", "CP1252"),
         ("caf\xe9", "latin-1", "Windows-1252 (Western European, Latin-1)", "CP1252"),
         (ENGLISH * 100 + FRENCH, "cp1252", "Windows-1252 (Western European, Latin-1)", "CP1252"),
+        (PORTUGUESE, "cp1252", "Windows-1252 (Western European, Latin-1)", "CP1252"),
+        (POLISH, "cp1250", "Windows-1250 (Central European)", "CP1250"),
+        (TURKISH, "cp1254", "Windows-1254 (Turkish)", "CP1254"),
+        (GREEK, "cp1253", "Windows-1253 (Greek)", "CP1253"),
+        (HEBREW, "cp1255", "Windows-1255 (Hebrew)", "CP1255"),
+        (ARABIC, "cp1256", "Windows-1256 (Arabic)", "CP1256"),
+        ("一个人来到这个城市。\n" * 9, "gbk", "GB18030 (simplified Chinese)", "GB18030"),  # 一 is valid in UTF-8, too
     ],
 )
 def test_the_likely_encoding_is_told_with_the_command_and_the_offset(
@@ -134,6 +147,8 @@ def test_bytes_of_no_encoding_get_the_general_advice(refusal: Refusal) -> None:
     message = refusal(b"\x98\x81" * 100 + b"text")
     assert "byte 0x98 at offset 0" in message
     assert "(with its actual encoding after -f)" in message
+    for text, codec in ((FRENCH, "mac_roman"), (RUSSIAN, "cp866")):
+        assert "looks like" not in refusal(text.encode(codec, "replace"))  # better none than a wrong one
 
 
 @pytest.mark.parametrize("before", ["", "text ", ENGLISH * 100, CHINESE * 100])

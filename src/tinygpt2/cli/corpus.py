@@ -9,7 +9,15 @@ from typing import Any
 from torch.utils.data import DataLoader
 
 from tinygpt2.cli.common import naming
-from tinygpt2.cli.inputs import STANDARD_INPUT, can_be_read_again, check_inputs, open_input, text_of, token_file
+from tinygpt2.cli.inputs import (
+    STANDARD_INPUT,
+    can_be_read_again,
+    check_inputs,
+    check_not_blank,
+    is_blank,
+    open_input,
+    token_file,
+)
 from tinygpt2.cli.train_options import TrainOptions
 from tinygpt2.data.batches import Batch
 from tinygpt2.data.loader import make_dataloader
@@ -26,7 +34,7 @@ def read_corpus(files: Sequence[str]) -> str | TokenFile:
     if not files:
         return sample_text()
     check_inputs(files)
-    texts: list[str] = []
+    texts, names, size = [], [], 0
     for file in files:
         with open_input(file) as reader:
             if reader.holds_tokens and len(files) > 1:
@@ -35,8 +43,12 @@ def read_corpus(files: Sequence[str]) -> str | TokenFile:
                 )
             if reader.holds_tokens:
                 return token_file(file, reader)
-            texts.append("".join(reader) if len(files) > 1 else text_of(reader))
-    return "\n".join(texts)
+            texts.append("".join(reader))
+            names.append(reader.name)
+            size += reader.bytes_read
+    text = "\n".join(texts)
+    check_not_blank(names, size, blank=is_blank(text))
+    return text
 
 
 def run_name(files: Sequence[str]) -> str:

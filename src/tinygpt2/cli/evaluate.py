@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from tinygpt2._internal.checks import Int
 from tinygpt2._internal.devices import choose_device
 from tinygpt2.cli.common import directory_with_model, load, naming
-from tinygpt2.cli.inputs import FILES_HELP, check_inputs, open_input, text_of, token_file
-from tinygpt2.cli.options import Commands, add_command, add_device, add_model, add_option
+from tinygpt2.cli.inputs import check_inputs, check_not_blank, is_blank, open_input, token_file
+from tinygpt2.cli.options import FILES_HELP, Commands, add_command, add_device, add_model, add_option
 from tinygpt2.config import GPT2Config
 from tinygpt2.data.batches import Batch
 from tinygpt2.data.loader import make_dataloader
@@ -35,9 +35,9 @@ def add(commands: Commands) -> None:
 
 def evaluate_command(options: argparse.Namespace) -> int:
     """Prints the loss and perplexity on each file."""
+    check_inputs(options.files)
     device = choose_device(options.device)
     model, tokenizer = load(directory_with_model(options.model), device)
-    check_inputs(options.files)
     for file in options.files:
         name, tokens = _tokens_of(file, tokenizer)
         with naming(name):
@@ -51,7 +51,8 @@ def _tokens_of(file: str, tokenizer: Tokenizer) -> tuple[str, list[int] | TokenF
     """Returns the name of a file in messages, and its tokens."""
     with open_input(file) as reader:
         if not reader.holds_tokens:
-            text = text_of(reader)
+            text = "".join(reader)
+            check_not_blank([reader.name], reader.bytes_read, blank=is_blank(text))
             with naming(reader.name):
                 return reader.name, encoded(tokenizer, text)
         tokens = token_file(file, reader)

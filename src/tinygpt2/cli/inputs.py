@@ -12,8 +12,6 @@ from tinygpt2.text.recognition import check_input
 
 STANDARD_INPUT = "-"
 
-FILES_HELP = "UTF-8 text files; - is standard input"
-
 
 def check_inputs(files: Sequence[str]) -> list[int | None]:
     """Returns the sizes of files in bytes, ``None`` for a pipe, without opening any.
@@ -63,19 +61,12 @@ def token_file(file: str, reader: TextReader) -> TokenFile:
     return TokenFile(file)
 
 
-def text_of(reader: TextReader) -> str:
-    """Returns the whole text of a file.
-
-    Raises:
-        ValueError: If there is none.
-    """
-    text = "".join(reader)
-    check_not_blank(reader, blank=not text or text.isspace())
-    return text
+def is_blank(text: str) -> bool:
+    """Returns whether a text is empty, or only whitespace."""
+    return not text or text.isspace()
 
 
-def check_not_blank(reader: TextReader, *, blank: bool) -> None:
-    """Raises ``ValueError`` if a file that was read to its end has no text."""
+def check_not_blank(names: Sequence[str], size: int, *, blank: bool) -> None:
+    """Raises ``ValueError`` if files that were read to their ends have no text."""
     if blank:
-        size = reader.bytes_read
-        raise ValueError(f"{reader.name}: the text is empty{f': {size:,} bytes of whitespace' if size else ''}")
+        raise ValueError(f"{', '.join(names)}: the text is {f'only whitespace ({size:,} bytes)' if size else 'empty'}")

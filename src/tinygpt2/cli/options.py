@@ -16,6 +16,8 @@ Command = Callable[[argparse.Namespace], int]
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # noqa: SLF001 - its only name
 Group: TypeAlias = "argparse._ActionsContainer"  # noqa: SLF001 - a parser or one of its groups
 
+FILES_HELP = "UTF-8 text files; - is standard input"
+
 _SAVED_LIMIT = 1 << 20  # bytes
 _MESSAGE_LIMIT = 300  # characters
 

@@ -7,8 +7,8 @@ from typing import Never
 
 from tqdm import tqdm
 
-from tinygpt2.cli.inputs import FILES_HELP, check_inputs, check_not_blank, open_input
-from tinygpt2.cli.options import Commands, add_command, add_option
+from tinygpt2.cli.inputs import check_inputs, check_not_blank, is_blank, open_input
+from tinygpt2.cli.options import FILES_HELP, Commands, add_command, add_option
 from tinygpt2.data.token_file import tokenize_to_file
 from tinygpt2.text.storage import load_tokenizer
 from tinygpt2.text.tokenizers import gpt2_tokenizer
@@ -54,17 +54,16 @@ class _Text:
         self.bytes_read = 0
 
     def __iter__(self) -> Iterator[str]:
+        names, blank = [], True
         for i, file in enumerate(self.files):
             if i:
                 yield "\n"
-            yield from self._pieces(file)
-
-    def _pieces(self, file: str) -> Iterator[str]:
-        before, blank = self.bytes_read, True
-        with open_input(file) as reader:
-            for piece in reader:
-                yield piece
-                blank = blank and (not piece or piece.isspace())
-                self.bytes_read = before + reader.bytes_read
-                self.bar.update(self.bytes_read - self.bar.n)
-            check_not_blank(reader, blank=blank and len(self.files) == 1)
+            before = self.bytes_read
+            with open_input(file) as reader:
+                names.append(reader.name)
+                for piece in reader:
+                    yield piece
+                    blank = blank and is_blank(piece)
+                    self.bytes_read = before + reader.bytes_read
+                    self.bar.update(self.bytes_read - self.bar.n)
+        check_not_blank(names, self.bytes_read, blank=blank)

@@ -7,8 +7,7 @@ from types import MappingProxyType
 from typing import Any
 
 from tinygpt2._internal.checks import Bool, Check, Choice, Int, Many, Number, Optional, Text, check_fields
-from tinygpt2.cli.inputs import FILES_HELP
-from tinygpt2.cli.options import Command, Commands, add_command, add_device, add_option, read_options
+from tinygpt2.cli.options import FILES_HELP, Command, Commands, add_command, add_device, add_option, read_options
 from tinygpt2.config import MODEL_RANGES, PRESETS, TRAINING_RANGES, GPT2Config, Precision, Schedule, TrainingConfig
 from tinygpt2.run.directory import RunDirectory
 

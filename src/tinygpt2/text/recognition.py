@@ -106,7 +106,7 @@ _BINARY = (
     (rb"PK(?:\x03\x04|\x05\x06)", "a zip archive", f"unpack it: unzip -p {{file}} | {_TRAIN}"),
     (rb"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an Office document of before 2007", "save its text as a .txt file"),
     (rb"\x89PNG|\xff\xd8\xff|GIF8[79]a|II\*\0|MM\0\*|RIFF.{4}WEBP", "an image", _NO_TEXT),
-    (rb"ID3[\x02-\x04]|OggS\0|fLaC\0|RIFF.{4}(?:WAVE|AVI )|\xff[\xfb\xf3\xf2]", "audio", _NO_TEXT),
+    (rb"ID3[\x02-\x04]|OggS\0|fLaC\0|RIFF.{4}(?:WAVE|AVI )|\xff[\xfb\xf3\xf2].{0,600}\0", "audio", _NO_TEXT),
     (rb".{4}ftyp|\x1aE\xdf\xa3", "a video", _NO_TEXT),
     (rb"PAR1[\0-\x1f]", "a Parquet table",
      'write its column of texts: tokenize_to_file(pandas.read_parquet({path})["text"], "corpus.tokens")'),
@@ -120,27 +120,43 @@ _BINARY = (
     (rb"\x7fELF|MZ.{0,100}\0|\xcf\xfa\xed\xfe|\xca\xfe\xba\xbe|\0asm", "a program", _NO_TEXT),
 )  # fmt: skip
 
-# The encodings that an editor may have used: name, codec (Python's and iconv's), and characters that make up a large
-# part of what is not ASCII in any text in it. Another encoding's text becomes other characters when read in this one.
+# The encodings that an editor may have used: name, codec (Python's and iconv's), and characters that are frequent in
+# texts in it. Another encoding's text becomes other characters when it is read in this one.
 _CHINESE = "的一是不了在人有我他中来上大为和国地到以说时要就出会可也你对生能而子那得于着下自之年过，。、：；“”《》"
 _TAIWAN = "的一是不了在人有我他中來上大為和國地到以說時要就出會可也你對生能而子那得於著下自之年過，。、：；「」《》"
 _JAPANESE = "のにはをたがでとしれさあるいすもなかっらりくこまきんそけ、。「」"
 _KOREAN = "이다는에의가을를고한하은지로사기도아어리나인자대시그해서스정라일"
-_CYRILLIC = "оеаинтсрвлкмдпуяыьгзбчйхжшю"
-_LATIN = "éèêëàâäáåãæçîïíñóòôöõøœúùûüßÉÀÄÖÜ’‘“”–—…«»°·€£©"
+_CYRILLIC = "оеаинтсрвлкмдп"
+_GREEK = "αοιετσνηρπκςάέήίόώ"
+_HEBREW = "יוהלאתרבמשנםחעדק"
+_ARABIC = "اليمنوربتعدةسأفحك"
+_WESTERN = "éèêëàâäáåãæçîïíñóòôöõøœúùûüßÉÀÄÖÜ’‘“”–—…«»°·€£©"
+_CENTRAL = "ąćęłńóśźżáčďéěíňřšťúůýžäöüőűăâîșțŠČŽŚ„”“’–—…"
+_TURKISH = "ğışöüçâîİŞÖÜÇ’‘“”–—…"
 _ENCODINGS = (
     ("GB18030 (simplified Chinese)", "GB18030", _CHINESE),
     ("Big5 (traditional Chinese)", "CP950", _TAIWAN),
     ("Shift-JIS (Japanese)", "CP932", _JAPANESE),
     ("EUC-JP (Japanese)", "EUC-JP", _JAPANESE),
     ("EUC-KR (Korean)", "CP949", _KOREAN),
+)
+_OF_WORDS = (  # one byte for each letter of a word
     ("Windows-1251 (Cyrillic)", "CP1251", _CYRILLIC),
     ("KOI8-R (Cyrillic)", "KOI8-R", _CYRILLIC),
-    ("Windows-1252 (Western European, Latin-1)", "CP1252", _LATIN),
+    ("Windows-1253 (Greek)", "CP1253", _GREEK),
+    ("Windows-1255 (Hebrew)", "CP1255", _HEBREW),
+    ("Windows-1256 (Arabic)", "CP1256", _ARABIC),
 )
+_OF_ACCENTS = (  # one byte for each letter with an accent, among ASCII
+    ("Windows-1252 (Western European, Latin-1)", "CP1252", _WESTERN),
+    ("Windows-1250 (Central European)", "CP1250", _CENTRAL),
+    ("Windows-1254 (Turkish)", "CP1254", _TURKISH),
+)
+_SHARES = {1: 0.7, 2: 0.25}  # of those characters, by the bytes of each, from which the encoding is likely
+_IN_A_WORD = 2.5  # bytes together, on average: accents come one or two at a time
+
 _WIDE = frozenset(_CHINESE + _TAIWAN + _JAPANESE + _KOREAN + _CYRILLIC)
-_WORDS, _ACCENTS = ("CP1251", "KOI8-R"), ("CP1252",)  # one byte a character, for most characters or for a few
-_LIKELY = 0.2  # share of those characters
+_CERTAIN = 10  # characters of several bytes that are valid in UTF-8; of two-byte encodings, one in four happens to be
 
 _MARKS = (
     (codecs.BOM_UTF32_LE, "UTF-32"),
@@ -178,7 +194,7 @@ def unlike_text(start: bytes) -> str | None:
 def advice_on_bytes(content: bytes, error: int) -> str:
     """Returns what to do about a content that is not UTF-8 from the byte at index ``error``."""
     begin = content.rfind(b"\n", 0, error) + 1
-    if re.search(rb"[\xc2-\xf4][\x80-\xbf]", content[:error]):
+    if len(re.findall(rb"[\xc2-\xf4][\x80-\xbf]", content[:error])) >= _CERTAIN:
         return (
             "the text before it is UTF-8, so the file is damaged or joined from several encodings; mend it, or drop "
             "what is invalid: iconv -c -f UTF-8 -t UTF-8 old.txt > new.txt"
@@ -219,22 +235,22 @@ def _wide(start: bytes) -> str | None:
         return "UTF-32BE"
     even, odd = first + third, second + fourth
     for codec, zeros, others in (("UTF-16LE", odd, even), ("UTF-16BE", even, odd)):
-        if zeros > max(0.1, 20 * others) or _share(start.decode(codec, "replace"), _WIDE) > _LIKELY:
+        if zeros > max(0.1, 20 * others) or _share(start.decode(codec, "replace"), _WIDE) > _SHARES[2]:
             return codec
     return None
 
 
 def _likely(sample: bytes) -> tuple[str, str] | None:
     """Returns the most likely encoding of bytes that are not UTF-8, as its name and codec, if one is likely."""
-    high = re.findall(rb"[\x80-\xff]+", sample)
-    alone = sum(len(run) == 1 for run in high) / max(1, len(high))  # accents: other scripts have whole words of them
-    candidates = [each for each in _ENCODINGS if each[1] not in (_WORDS if alone > 0.5 else _ACCENTS)]
-    scores = [
-        (_share(sample.decode(codec, "replace"), frozenset(frequent)), name, codec)
-        for name, codec, frequent in candidates
-    ]
-    score, name, codec = max(scores)
-    return (name, codec) if score > _LIKELY else None
+    runs = re.findall(rb"[\x80-\xff]+", sample)
+    in_words = sum(map(len, runs)) > _IN_A_WORD * len(runs)
+    candidates = [(*each, _SHARES[2]) for each in _ENCODINGS]
+    candidates += [(*each, _SHARES[1]) for each in (_OF_WORDS if in_words else _OF_ACCENTS)]
+    score, name, codec = max(
+        (_share(sample.decode(codec, "replace"), frozenset(frequent)) / needed, name, codec)
+        for name, codec, frequent, needed in candidates
+    )
+    return (name, codec) if score >= 1 else None
 
 
 def _share(text: str, frequent: frozenset[str]) -> float:
