@@ -1,7 +1,10 @@
 """Losses against the definition, written out in float64."""
 
 import math
+from fractions import Fraction
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -96,6 +99,62 @@ def test_a_target_outside_the_vocabulary_is_told(wrong: int) -> None:
             loss(torch.zeros(1, 2, 5), torch.tensor([[2, wrong]]))
 
 
+def test_targets_of_any_integer_type_are_ids() -> None:
+    logits, targets = torch.randn(2, 3, 200), torch.tensor([[0, 199, 5], [156, 1, 2]])  # as uint8, 156 equals -100
+    expected = cross_entropy_loss(logits, targets)
+    for dtype in (torch.uint8, torch.int16, torch.uint16, torch.int32, torch.uint32):
+        assert torch.equal(cross_entropy_loss(logits, targets.to(dtype)), expected)
+    assert torch.equal(cross_entropy_loss(logits, targets.where(targets != 5, -1), ignore_index=-1), cross_entropy_loss(
+        logits, targets.where(targets != 5, -100)
+    ))  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.float32, torch.float16, torch.complex64])
+def test_targets_of_no_integer_type_are_refused(dtype: torch.dtype) -> None:
+    for loss in (cross_entropy_loss, summed_cross_entropy):
+        with pytest.raises(ValueError, match=rf"targets must be ids, int64, got {dtype}; convert .*targets\.long"):
+            loss(torch.zeros(2, 3), torch.zeros(2, dtype=dtype))
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.uint8, torch.bool, torch.complex64])
+def test_logits_of_no_floating_point_type_are_refused(dtype: torch.dtype) -> None:
+    with pytest.raises(ValueError, match=rf"logits must be floating point, .* got {dtype} of \(2, 3\)"):
+        cross_entropy_loss(torch.zeros(2, 3, dtype=dtype), torch.zeros(2).long())
+
+
+@pytest.mark.parametrize(("logits", "targets"), [([[0.0]], [0]), (np.zeros((1, 2)), torch.zeros(1)), (None, "a")])
+def test_what_is_no_tensor_is_a_type_error(logits: Any, targets: Any) -> None:  # noqa: ANN401 - anything
+    with pytest.raises(TypeError, match=f"logits and targets as tensors, got {type(logits).__name__} and"):
+        cross_entropy_loss(logits, targets)
+
+
+@pytest.mark.parametrize("ignore_index", ["-100", None, 1.5, True])
+def test_another_index_is_an_integer(ignore_index: Any) -> None:  # noqa: ANN401
+    with pytest.raises(TypeError, match="ignore_index must be an integer, got"):
+        cross_entropy_loss(torch.zeros(2, 3), torch.zeros(2).long(), ignore_index=ignore_index)
+    with pytest.raises(ValueError, match="ignore_index must be at most"):
+        cross_entropy_loss(torch.zeros(2, 3), torch.zeros(2).long(), ignore_index=2**63)
+
+
+def test_tensors_on_two_devices_are_told() -> None:
+    with pytest.raises(ValueError, match=r"on one device, got meta and cpu; pass targets\.to\(logits\.device\)"):
+        cross_entropy_loss(torch.zeros(2, 3, device="meta"), torch.zeros(2).long())
+
+
+def test_of_no_rows_the_mean_is_nan_and_no_classes_are_refused() -> None:
+    assert cross_entropy_loss(torch.zeros(0, 3), torch.zeros(0).long()).isnan()
+    assert summed_cross_entropy(torch.zeros(2, 0, 3), torch.zeros(2, 0).long()) == 0
+    with pytest.raises(ValueError, match=r"a V of at least 1, got torch.float32 of \(2, 0\)"):
+        cross_entropy_loss(torch.zeros(2, 0), torch.full((2,), -100))
+
+
+def test_logits_that_are_not_numbers_have_no_loss_and_minus_infinity_is_impossible() -> None:
+    assert cross_entropy_loss(torch.tensor([[0.0, math.nan]]), torch.tensor([0])).isnan()
+    logits = torch.tensor([[0.0, -math.inf]])
+    assert cross_entropy_loss(logits, torch.tensor([0])).item() == 0
+    assert cross_entropy_loss(logits, torch.tensor([1])).item() == math.inf
+
+
 @pytest.mark.parametrize(
     ("logits", "targets"), [((2, 3, 5), (2, 4)), ((2, 3, 5), (6,)), ((2, 3, 5), (3, 2)), ((6, 5), (2, 3)), ((), ())]
 )
@@ -127,6 +186,32 @@ def test_perplexity_overflows_to_infinity(loss: float) -> None:
 def test_perplexity_of_nan_is_nan() -> None:
     assert math.isnan(perplexity(math.nan))
     assert perplexity(torch.tensor(math.nan)).isnan()
+
+
+@pytest.mark.parametrize("loss", [-1, 2, np.float32(0.5), np.float64(-3), np.int64(4), Fraction(1, 3), -math.inf])
+def test_perplexity_of_any_number_is_a_float(loss: Any) -> None:  # noqa: ANN401 - any number
+    value = perplexity(loss)
+    assert type(value) is float
+    assert value == pytest.approx(math.exp(float(loss)))
+
+
+def test_perplexity_of_integers_beyond_all_floats() -> None:
+    assert perplexity(10**400) == math.inf
+    assert perplexity(-(10**400)) == 0
+
+
+@pytest.mark.parametrize("loss", [True, "1.0", None, 1j, [1.0], np.zeros(2), np.bool_(True)])
+def test_perplexity_of_no_number_is_a_type_error(loss: Any) -> None:  # noqa: ANN401
+    with pytest.raises(TypeError, match="loss must be a number or a tensor, got"):
+        perplexity(loss)
+
+
+def test_perplexity_of_tensors() -> None:
+    assert perplexity(torch.zeros(0, 3)).shape == (0, 3)
+    assert perplexity(torch.tensor([0, 1])).tolist() == pytest.approx([1, math.e])
+    for wrong in (torch.tensor(True), torch.tensor(1j)):
+        with pytest.raises(TypeError, match="loss must be a tensor of numbers, got"):
+            perplexity(wrong)
 
 
 def test_a_model_that_is_sure_of_wrong_tokens_is_worse_than_guessing() -> None:

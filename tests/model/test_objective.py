@@ -392,6 +392,21 @@ def test_a_copy_of_the_objective_learns_alone() -> None:
     assert other(INPUTS, TARGETS) != before
 
 
+@pytest.mark.parametrize("fused", [True, False])
+def test_targets_are_ids_of_any_integer_type(*, fused: bool) -> None:
+    model = new_model(TIED)
+    objective = NextTokenLoss(model if fused else nn.Sequential(model))
+    expected = objective(INPUTS, TARGETS)
+    for dtype in (torch.int32, torch.int16):
+        assert torch.equal(objective(INPUTS, TARGETS.to(dtype)), expected)
+    for wrong in (-1, 61):
+        with pytest.raises(ValueError, match=f"from 0 to 60, but one is {wrong}; .* does not count use -100"):
+            objective(INPUTS, torch.full_like(TARGETS, wrong))
+    for other in (TARGETS.float(), TARGETS > 3):
+        with pytest.raises(ValueError, match=r"targets must be ids, int64, got torch\.(float32|bool)"):
+            objective(INPUTS, other)
+
+
 def test_the_loss_of_a_target_that_does_not_count_is_nothing() -> None:
     loss = NextTokenLoss(new_model(TIED))(INPUTS, torch.full_like(TARGETS, IGNORE_INDEX))
     assert loss.item() == 0

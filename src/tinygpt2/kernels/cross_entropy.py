@@ -15,6 +15,10 @@ from tinygpt2.kernels.switch import is_plain_computation, usable
 _LOGITS_AT_ONCE_CPU = 2**24
 _LOGITS_AT_ONCE_GPU = 2**26
 
+INTEGER_DTYPES = frozenset(
+    (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.uint16, torch.uint32, torch.uint64)
+)
+
 
 def linear_cross_entropy(
     input: Tensor,  # noqa: A002 - the twin's name
@@ -34,7 +38,7 @@ def linear_cross_entropy(
     Args:
         input: (..., C), the input of the head.
         linear_weight: (V, C), the weight of the head.
-        target: (...), int64, each from 0 to V - 1 or ``ignore_index``.
+        target: (...), of any integer type, each from 0 to V - 1 or ``ignore_index``.
         reduction: ``"mean"`` or ``"sum"`` over the targets that count.
         ignore_index: A target that does not count.
         scale: Factor of the loss; it costs nothing here, but a pass over the weight's gradient if applied afterwards.
@@ -44,7 +48,7 @@ def linear_cross_entropy(
 
     Raises:
         RuntimeError: If it is differentiated twice; `without_kernels` makes that possible.
-        ValueError: If the shapes do not fit, or, on a CPU, a target is outside the vocabulary.
+        ValueError: If the shapes do not fit, the targets are not integers, or, on a CPU, one is outside the vocabulary.
 
     >>> import torch
     >>> hidden, weight = torch.randn(2, 3, 8), torch.randn(50, 8)
@@ -59,7 +63,7 @@ def linear_cross_entropy(
             "hidden states of shape (..., C) need targets of shape (...), "
             f"got {tuple(input.shape)} and {tuple(target.shape)}"
         )
-    check_targets(target, len(linear_weight), ignore_index)
+    target = checked_targets(target, len(linear_weight), ignore_index)
     rows, flat_target = input.reshape(-1, input.shape[-1]), target.reshape(-1)
     if not usable("cross_entropy", input, linear_weight, target) or forward_ad._current_level >= 0:  # noqa: SLF001
         logits = F.linear(rows, linear_weight)
@@ -76,16 +80,45 @@ def linear_cross_entropy(
     return loss
 
 
-def check_targets(targets: Tensor, vocab_size: int, ignore_index: int) -> None:
-    """Raises ``ValueError`` if a target is neither an id nor ``ignore_index``; checked on a CPU, where it is free."""
-    if not (type(targets) is Tensor and targets.device.type == "cpu" and is_plain_computation()):
-        return
-    wrong = targets[((targets < 0) | (targets >= vocab_size)) & (targets != ignore_index)]
-    if len(wrong):
-        raise ValueError(
-            f"targets must be ids of the vocabulary, from 0 to {vocab_size - 1}, but one is {int(wrong[0])}; for a "
-            f"target that does not count use {ignore_index}"
-        )
+def checked_targets(targets: Tensor, vocab_size: int, ignore_index: int) -> Tensor:
+    """Returns targets as int64.
+
+    Raises:
+        ValueError: If they are not integers, or, on a CPU, where it is free to look, one is neither an id nor
+            ``ignore_index``.
+    """
+    if targets.dtype not in INTEGER_DTYPES:
+        raise ValueError(f"targets must be ids, int64, got {targets.dtype}; convert them with targets.long()")
+    targets = targets.long()
+    if type(targets) is Tensor and targets.device.type == "cpu":
+        wrong = id_outside(targets, vocab_size, ignore_index)
+        if wrong is not None:
+            raise ValueError(
+                f"targets must be ids of the vocabulary, from 0 to {vocab_size - 1}, but one is {wrong}; for a "
+                f"target that does not count use {ignore_index}"
+            )
+    return targets
+
+
+def id_outside(ids: Tensor, vocab_size: int | None, ignore_index: int | None = None) -> int | None:
+    """Returns the first id that is outside the vocabulary, if there is one and values can be read.
+
+    Args:
+        ids: Of any shape, int64.
+        vocab_size: Size of the vocabulary, V; ``None`` if it is not known.
+        ignore_index: The one value outside it that is allowed.
+    """
+    if not is_plain_computation() or ids.is_meta or not ids.numel():
+        return None
+    limit = torch.iinfo(torch.int64).max if vocab_size is None else vocab_size - 1
+    lowest, highest = (int(value) for value in ids.aminmax())
+    if lowest >= 0 and highest <= limit:
+        return None
+    wrong = (ids < 0) | (ids > limit)
+    if ignore_index is not None:
+        wrong &= ids != ignore_index
+    found = ids[wrong]
+    return int(found[0]) if len(found) else None
 
 
 class _LinearCrossEntropy(torch.autograd.Function):

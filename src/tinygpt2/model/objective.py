@@ -9,6 +9,11 @@ from tinygpt2.losses import summed_cross_entropy
 from tinygpt2.model.gpt2 import GPT2Model
 
 
+def vocab_size_of(module: nn.Module) -> int | None:
+    """Returns the size of the vocabulary of the `GPT2Model` in a module; ``None`` if there is none."""
+    return next((part.config.vocab_size for part in module.modules() if isinstance(part, GPT2Model)), None)
+
+
 class NextTokenLoss(nn.Module):
     """The summed negative log-likelihood of the next tokens under a model, as a module.
 
@@ -42,12 +47,12 @@ class NextTokenLoss(nn.Module):
 
         Args:
             inputs: (B, T) int64.
-            targets: (B, T) int64; targets of -100 do not count.
+            targets: (B, T), of any integer type; targets of -100 do not count.
             scale: For instance 1 over the number of targets that count in all micro-batches of a step.
 
         Raises:
-            ValueError: If the model cannot be called with ``inputs``, the shapes do not fit, or, on a CPU, a target is
-                outside the vocabulary.
+            ValueError: If the model cannot be called with ``inputs``, the shapes do not fit, the targets are not
+                integers, or, on a CPU, one is outside the vocabulary.
         """
         model = self.model
         if is_plain_computation() and isinstance(model, GPT2Model) and model.splits():
