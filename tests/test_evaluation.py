@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from typing_extensions import override
 
-from tinygpt2 import GPT2Config, GPT2Model, TokenDataset, evaluate, make_dataloader
+from tinygpt2 import GPT2Config, GPT2Model, NonFiniteLossError, TokenDataset, evaluate, make_dataloader
 from tinygpt2.data.batches import Batch
 
 VOCAB_SIZE = 13
@@ -202,6 +202,68 @@ def test_a_hopeless_model_has_an_infinite_perplexity_and_no_error() -> None:
     inputs = torch.zeros(1, 4, dtype=torch.int64)
     result = evaluate(model, [(inputs, inputs + 1)])
     assert (result.loss, result.perplexity) == (1e4, math.inf)
+
+
+def test_weights_that_are_not_finite_are_named_and_so_is_an_overflow() -> None:
+    """The loss was nan, which says nothing."""
+    batches = random_batches([(2, 3), (1, 3)])
+    model = Bigram()
+    with torch.no_grad():
+        model.logits[:, 3] = math.nan
+    with pytest.raises(NonFiniteLossError, match="the loss is nan: 13 of 169 values of the weight logits are not fin"):
+        evaluate(model, batches)
+    with torch.no_grad():
+        model.logits[:] = 0
+        model.logits[:, batches[0][1][0, 0]] = -math.inf
+    with pytest.raises(NonFiniteLossError, match="the loss is inf: 13 of 169 values of the weight logits are not fin"):
+        evaluate(model, batches)
+
+    class Overflowing(Bigram):
+        @override
+        def forward(self, tokens: Tensor) -> Tensor:
+            return super().forward(tokens) * torch.inf * 0
+
+    with pytest.raises(NonFiniteLossError, match="all weights are finite, so the computation overflows; try a higher"):
+        evaluate(Overflowing(), batches)
+
+
+def test_a_target_that_is_impossible_costs_an_infinite_loss() -> None:
+    """As a model says that forbids tokens."""
+
+    class Forbidding(Bigram):
+        @override
+        def forward(self, tokens: Tensor) -> Tensor:
+            return super().forward(tokens).index_fill(-1, torch.tensor(3), -math.inf)
+
+    result = evaluate(Forbidding(), [(torch.tensor([[1, 2]]), torch.tensor([[2, 3]]))])
+    assert (result.loss, result.perplexity, result.tokens) == (math.inf, math.inf, 2)
+
+
+def test_a_mask_that_is_not_finite_is_no_weight() -> None:
+    model = Bigram()
+    model.register_buffer("mask", torch.full((2, 2), -math.inf))
+    batches = random_batches([(2, 3)])
+    assert evaluate(model, batches) == evaluate(Bigram(), batches)
+
+
+@pytest.mark.parametrize("wrong", [-1, 13])
+def test_a_target_outside_the_vocabulary_is_told(wrong: int) -> None:
+    batches = random_batches([(2, 3), (2, 3)])
+    batches[1][1][1, 1] = wrong
+    with pytest.raises(ValueError, match=f"targets.* {wrong}"):
+        evaluate(Bigram(), batches)
+
+
+def test_what_returns_no_logits_is_told() -> None:
+    """As transformers' models do, which return an object."""
+
+    class Output(Bigram):
+        @override
+        def forward(self, tokens: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
+            return {"logits": super().forward(tokens)}
+
+    with pytest.raises(TypeError, match="expected logits and targets as tensors, got dict and Tensor"):
+        evaluate(Output(), random_batches([(2, 3)]))
 
 
 def test_nothing_to_evaluate_is_an_error_and_not_nan() -> None:

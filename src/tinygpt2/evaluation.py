@@ -12,10 +12,12 @@ from torch import Tensor, nn
 from tinygpt2._internal.checks import check_int
 from tinygpt2._internal.cpu import fast_products
 from tinygpt2._internal.devices import device_of
-from tinygpt2.data.batches import as_batch
+from tinygpt2.data.batches import Batch, BatchCheck
+from tinygpt2.errors import NonFiniteLossError
 from tinygpt2.losses import IGNORE_INDEX, perplexity
+from tinygpt2.model.checks import not_finite
 from tinygpt2.model.modes import evaluation_mode
-from tinygpt2.model.objective import NextTokenLoss
+from tinygpt2.model.objective import NextTokenLoss, vocab_size_of
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,7 @@ class Evaluation:
     """The result of `evaluate`.
 
     Attributes:
-        loss: Mean cross-entropy, nats per token.
+        loss: Mean cross-entropy, nats per token; infinite if the model gives a target a probability of zero.
         perplexity: exp(loss).
         tokens: Number of targets that ``loss`` is the mean of.
 
@@ -46,12 +48,15 @@ def evaluate(model: nn.Module, loader: Iterable[Any], *, max_batches: int | None
     Args:
         model: Any module from tokens (B, T) to logits (B, T, V), such as a `GPT2Model`.
         loader: (inputs, targets), both (B, T) int64; targets of -100 do not count. Or dicts of ``input_ids`` and
-            ``labels`` in the convention of Hugging Face: unshifted. Moved to the model's device.
+            ``labels`` in the convention of Hugging Face: unshifted. Moved to the model's device. A ``UserWarning``
+            says so if the targets are not shifted by one.
         max_batches: Maximum number of batches to read; ``None`` for all.
 
     Raises:
+        NonFiniteLossError: If the loss is NaN, or infinite because of the weights; the error names the first weight
+            that is not finite.
         TypeError: If a batch has another form.
-        ValueError: If the loader has no batch, or no target that counts.
+        ValueError: If the loader has no batch, or no target that counts, or an id is outside the vocabulary.
 
     >>> from tinygpt2 import GPT2Config, GPT2Model, make_dataloader
     >>> shape = GPT2Config(
@@ -64,13 +69,25 @@ def evaluate(model: nn.Module, loader: Iterable[Any], *, max_batches: int | None
     """
     if max_batches is not None:
         check_int("max_batches", max_batches)
+    check = BatchCheck(vocab_size_of(model))
+    return evaluate_batches(model, (check(batch, f"batch {i}") for i, batch in enumerate(islice(loader, max_batches))))
+
+
+def evaluate_batches(model: nn.Module, batches: Iterable[Batch], name: str | None = None) -> Evaluation:
+    """Returns what `evaluate` does, of batches that were checked.
+
+    Args:
+        model: As in `evaluate`.
+        batches: (inputs, targets), both (B, T) int64.
+        name: Name of the data in error messages.
+    """
+    of = f" of {name}" if name else ""
     device = device_of(model)
     objective = NextTokenLoss(model)
     losses: list[Tensor] = []
     counts: list[Tensor] = []
     with torch.no_grad(), evaluation_mode(model), fast_products():
-        for i, batch in enumerate(islice(loader, max_batches)):
-            inputs, targets = as_batch(batch, f"batch {i}")
+        for inputs, targets in batches:
             losses.append(objective(inputs.to(device), targets.to(device)))
             counts.append((targets != IGNORE_INDEX).sum())
     if not losses:
@@ -81,6 +98,12 @@ def evaluate(model: nn.Module, loader: Iterable[Any], *, max_batches: int | None
     # The sums stay on the device until all are computed, so that no batch waits for the one before it.
     tokens = sum(int(count) for count in counts)
     if tokens == 0:
-        raise ValueError(f"there is nothing to evaluate: every target is {IGNORE_INDEX}, which does not count")
+        raise ValueError(f"there is nothing to evaluate: every target{of} is {IGNORE_INDEX}, which does not count")
     loss = math.fsum(torch.stack(losses).tolist()) / tokens
+    if not math.isfinite(loss):
+        reason = not_finite(model)
+        if math.isnan(loss) and not reason:
+            reason = "all weights are finite, so the computation overflows; try a higher precision"
+        if reason:
+            raise NonFiniteLossError(f"the loss{of} is {loss:g}: {reason}")
     return Evaluation(loss=loss, perplexity=perplexity(loss), tokens=tokens)

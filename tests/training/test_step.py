@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -209,6 +210,35 @@ def test_nothing_to_learn_from_is_told_before_anything_is_forgotten(batches: lis
     with pytest.raises(ValueError, match="nothing to learn from"):
         training_step(NextTokenLoss(model), make_optimizer(model, TrainingConfig()), batches)
     assert model.wte.weight.grad is not None
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda x, y: (x, y.index_fill(1, torch.tensor(2), -1)), "targets of micro-batch 1 have -1; .* use -100"),
+        (lambda x, y: (x, y.index_fill(1, torch.tensor(15), 61)), "ids 0 to 60, but the targets of micro-batch 1"),
+        (lambda x, y: (x.index_fill(1, torch.tensor(0), 61), y), "ids 0 to 60, but the inputs of micro-batch 1"),
+        (lambda x, y: (x, y.float()), r"the targets of micro-batch 1 should be \(B, T\) int64, got torch.float32"),
+    ],
+)
+def test_a_target_that_is_none_is_told_before_anything_is_forgotten(
+    change: Callable[[Tensor, Tensor], object], message: str
+) -> None:
+    model = new_model()
+    model.wte.weight.grad = torch.ones_like(model.wte.weight)
+    with pytest.raises(ValueError, match=message):
+        training_step(
+            NextTokenLoss(model), make_optimizer(model, TrainingConfig()), [batch_of(1), change(*batch_of(2))]
+        )
+    assert model.wte.weight.grad is not None
+
+
+def test_a_weight_that_is_not_finite_is_named() -> None:
+    model = new_model()
+    with torch.no_grad():
+        model.get_parameter("h.1.ln_2.bias")[5] = float("nan")
+    with pytest.raises(NonFiniteLossError, match=r"unchanged: 1 of 24 values of the weight model\.h\.1\.ln_2\.bias is"):
+        training_step(NextTokenLoss(model), make_optimizer(model, TrainingConfig()), [batch_of(1)])
 
 
 def test_frozen_parameters_stay_and_have_no_gradient() -> None:

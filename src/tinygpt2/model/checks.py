@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tinygpt2._internal.checks import check_instance
 from tinygpt2.config import GPT2Config
@@ -20,6 +20,18 @@ def check_weight_names(found: Iterable[str], expected: Iterable[str]) -> None:
             "Merge adapters into the model first (peft: merge_and_unload()), save a quantised model before it is "
             "quantised, or save model.state_dict() yourself"
         )
+
+
+def not_finite(model: nn.Module) -> str | None:
+    """Returns a clause that names the first weight of a model with a NaN or an infinity; ``None`` if there is none."""
+    for name, weight in model.named_parameters():
+        values = weight.detach()
+        # The extremes of values with a NaN are NaN, and are found without a copy of all.
+        if values.numel() and not all(extreme.isfinite() for extreme in values.aminmax()):
+            count = values.numel() - int(values.isfinite().sum())
+            verb = "is" if count == 1 else "are"
+            return f"{count:,} of {values.numel():,} values of the weight {name} {verb} not finite"
+    return None
 
 
 def check_inputs(tokens: Tensor, cache: KVCache | None, config: GPT2Config) -> None:

@@ -5,6 +5,7 @@ Sources: "Language Models are Unsupervised Multitask Learners" (Radford et al. 2
 ``gpt-2/src/model.py``. The modules are named as in transformers' GPT-2.
 """
 
+import logging
 import math
 import os
 from collections.abc import Mapping
@@ -23,9 +24,11 @@ from tinygpt2.kernels.dropout import Dropout
 from tinygpt2.kernels.linear import linear, project
 from tinygpt2.kernels.switch import calls_only, is_plain_computation
 from tinygpt2.model.cache import KVCache
-from tinygpt2.model.checks import check_hidden, check_inputs, check_weight_names
+from tinygpt2.model.checks import check_hidden, check_inputs, check_weight_names, not_finite
 from tinygpt2.text.storage import TOKENIZER_FILE, tokenizer_content
 from tinygpt2.text.tokenizers import Tokenizer
+
+logger = logging.getLogger(__name__)
 
 INITIAL_STD = 0.02  # GPT-2's, for all matrices and embeddings
 LAYER_NORM_EPSILON = 1e-5
@@ -256,7 +259,8 @@ class GPT2Model(nn.Module):
     def from_pretrained(cls, path: str | os.PathLike[str]) -> Self:
         """Returns the model saved in a directory in Hugging Face layout, in evaluation mode, on the CPU.
 
-        Weights are converted to PyTorch's default dtype, float32 unless you changed it. Nothing is downloaded and no
+        Weights are converted to PyTorch's default dtype, float32 unless you changed it; a warning is logged if one is
+        not finite. Nothing is downloaded and no
         pickle is read. ``huggingface_hub.snapshot_download("openai-community/gpt2")`` returns such a directory.
 
         Args:
@@ -288,6 +292,8 @@ class GPT2Model(nn.Module):
             name: weight.to(dtype, copy=True, memory_format=torch.contiguous_format) for name, weight in state.items()
         }
         model.load_state_dict(copies, assign=True)
+        if reason := not_finite(model):
+            logger.warning("the model in %s cannot be used: %s", os.fspath(path), reason)
         return model.eval()
 
     def save_pretrained(self, path: str | os.PathLike[str], *, tokenizer: Tokenizer | None = None) -> None:

@@ -1,6 +1,8 @@
 """The order of events in a training run."""
 
+import math
 import time
+import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -11,13 +13,15 @@ from tinygpt2._internal.devices import autocast
 from tinygpt2.data.batches import Batch
 from tinygpt2.data.passes import Passes
 from tinygpt2.errors import NonFiniteLossError
-from tinygpt2.evaluation import evaluate
+from tinygpt2.evaluation import evaluate_batches
+from tinygpt2.losses import IGNORE_INDEX
+from tinygpt2.model.checks import not_finite
 from tinygpt2.training.callbacks.base import Callbacks
 from tinygpt2.training.checkpoints.saver import CheckpointSaver
 from tinygpt2.training.optimizers import set_rates
 from tinygpt2.training.schedules import multiplier_at
 from tinygpt2.training.state import Progress, TrainState
-from tinygpt2.training.step import StepResult, backward, check_finite, clip
+from tinygpt2.training.step import StepResult, backward, clip, targets_that_count
 
 _DROPOUT = 1  # the purpose of a seed; the order of the data has others
 
@@ -39,6 +43,7 @@ class Run:
         saver: Saver of checkpoints, if they are requested.
         batches: Batches left of the pass in which the run resumes, if it does.
         seed_global: Whether to seed PyTorch's global random numbers, for dropout without a seed of its own.
+        warned: Whether a step with nothing to learn from was reported.
     """
 
     state: TrainState
@@ -49,6 +54,7 @@ class Run:
     saver: CheckpointSaver | None
     batches: Iterator[Batch] | None
     seed_global: bool
+    warned: bool = False
 
     def __call__(self) -> None:
         """Trains until the last step, or until a callback or a signal stops the run."""
@@ -84,7 +90,7 @@ class Run:
         """Yields the micro-batches of each remaining step of the epoch, and whether the step is the last."""
         size, begun = self.state.config.gradient_accumulation_steps, self.state.progress
         batches, self.batches = self.batches or self.passes.read(begun.epoch), None
-        group = list(islice(batches, 1))
+        group, counts = list(islice(batches, 1)), begun.items > 0  # of a pass that was begun not all is known
         if not group:  # the rest is smaller than a batch, whose size has changed, and is dropped
             self.state.progress = replace(begun, epoch=begun.epoch + 1, items=0)
         while group:
@@ -93,27 +99,41 @@ class Run:
             ahead = list(islice(batches, 1))  # to see whether there are more
             if self.saver:
                 self.saver.read_until(group[-1], position if ahead else self.passes.position())
+            counts = counts or targets_that_count(group) > 0
+            if not (ahead or counts):
+                raise ValueError(
+                    f"every target of a pass over {self.passes.name} is {IGNORE_INDEX}, which does not count: nothing "
+                    "to learn from"
+                )
             yield group, not ahead
             group = ahead
 
     def take_step(self, micro_batches: list[Batch], *, last: bool) -> None:
-        """Makes one optimizer step, or raises an error and leaves the weights unchanged."""
+        """Makes one optimizer step, or raises an error and leaves the weights unchanged.
+
+        A step in which no target counts leaves them unchanged too, and counts like any other.
+        """
         began = time.perf_counter()
         state, before = self.state, self.state.progress
         step = before.step + 1
         rate = set_rates(state.optimizer, multiplier_at(step, state.total_steps, state.config))
-        result, norm = backward(
-            self.objective,
-            micro_batches,
-            precision=state.config.precision,
-            seeds=(state.config.seed, _DROPOUT, step),
-            seed_global=self.seed_global,
-        )
-        _check_finite(result, state, rate)
-        clip(self.objective, norm, state.config.max_grad_norm)
+        learns = targets_that_count(micro_batches) > 0
+        if learns:
+            result, norm = backward(
+                self.objective,
+                micro_batches,
+                precision=state.config.precision,
+                seeds=(state.config.seed, _DROPOUT, step),
+                seed_global=self.seed_global,
+            )
+            _check_finite(result, state, rate)
+            clip(self.objective, norm, state.config.max_grad_norm)
+        else:
+            result = self.skipped(micro_batches)
         items = before.items + sum(len(inputs) for inputs, _ in micro_batches)
         state.updating = True
-        state.optimizer.step()
+        if learns:
+            state.optimizer.step()
         state.progress = Progress(
             step=step,
             epoch=before.epoch + last,
@@ -127,6 +147,18 @@ class Run:
         state.training_seconds += time.perf_counter() - began
         state.training_steps += 1
         state.training_tokens += result.tokens
+
+    def skipped(self, micro_batches: list[Batch]) -> StepResult:
+        """Returns the result of a step that has nothing to learn from; warns of the first."""
+        self.objective.zero_grad(set_to_none=True)
+        if not self.warned:
+            self.warned = True
+            warnings.warn(
+                f"every target of step {self.state.step + 1} is {IGNORE_INDEX}, which does not count: steps with "
+                "nothing to learn from leave the weights unchanged",
+                stacklevel=2,
+            )
+        return StepResult(loss=math.nan, grad_norm=0.0, tokens=sum(inputs.numel() for inputs, _ in micro_batches))
 
     def over(self) -> bool:
         """Returns whether the run has no further step."""
@@ -171,7 +203,14 @@ class Run:
         """Returns the loss over a data set."""
         config, model = self.state.config, self.state.model
         with passes.evaluation() as batches, autocast(model.device, config.precision):
-            return evaluate(model, self.until_interrupted(batches), max_batches=config.eval_batches).loss
+            read: Iterable[Batch] = self.until_interrupted(batches)
+            if passes.batches is not None:  # otherwise one that counts may never come
+                read = _counting(read)
+            try:
+                return evaluate_batches(model, islice(read, config.eval_batches), passes.name).loss
+            except NonFiniteLossError as error:
+                error.step, error.history = self.state.step, self.state.history
+                raise
 
     def until_interrupted(self, batches: Iterable[Batch]) -> Iterator[Batch]:
         """Yields batches until a signal ends the evaluation that reads them."""
@@ -181,17 +220,33 @@ class Run:
             yield batch
 
 
+def _counting(batches: Iterable[Batch]) -> Iterator[Batch]:
+    """Yields the batches that have a target that counts; if none has, the last."""
+    last, found = None, False
+    for batch in batches:
+        last = batch
+        if targets_that_count([batch]):
+            found = True
+            yield batch
+    if last is not None and not found:
+        yield last
+
+
 def _check_finite(result: StepResult, state: TrainState, rate: float) -> None:
-    try:
-        check_finite(result)
-    except NonFiniteLossError:
-        step = state.step + 1
-        clipping = "gradients are not clipped (pass max_grad_norm=1.0), " if state.config.max_grad_norm is None else ""
-        raise NonFiniteLossError(
-            f"the loss at step {step} is {result.loss:g} and its gradient norm {result.grad_norm:g}, at learning "
-            f"rate {rate:g}. Likely causes: the learning rate is too high (try {rate / 10:g}, or warmup_steps), "
-            f"{clipping}or the weights were not finite to begin with. The model has the weights it had after step "
-            f"{step - 1}",
-            step=step,
-            history=state.history,
-        ) from None
+    if math.isfinite(result.loss) and math.isfinite(result.grad_norm):
+        return
+    step, weight = state.step + 1, not_finite(state.model)
+    cause = (
+        f"The cause: {weight}"
+        if weight
+        else (
+            f"Likely causes: the learning rate is too high (try {rate / 10:g}, or warmup_steps)"
+            + (", or gradients are not clipped (pass max_grad_norm=1.0)" if state.config.max_grad_norm is None else "")
+        )
+    )
+    raise NonFiniteLossError(
+        f"the loss at step {step} is {result.loss:g} and its gradient norm {result.grad_norm:g}, at learning rate "
+        f"{rate:g}. {cause}. The model has the weights it had after step {step - 1}",
+        step=step,
+        history=state.history,
+    )

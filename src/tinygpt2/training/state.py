@@ -24,7 +24,8 @@ class Progress:
         items: Sequences read of the current pass; not batches, so that a run with another batch size resumes at the
             same place.
         tokens_seen: Training tokens read.
-        loss: Training loss of the last step, with dropout, in nats per token; NaN before the first.
+        loss: Training loss of the last step, with dropout, in nats per token; NaN before the first, and if no target of
+            the step counted.
         grad_norm: Norm of the last step's gradients, before clipping; NaN before the first.
         learning_rate: Learning rate of the last step; 0.0 before the first.
 
@@ -121,7 +122,7 @@ class TrainState:
 
     @property
     def loss(self) -> float:
-        """Training loss of the last step, with dropout, in nats per token; NaN before the first."""
+        """Training loss of the last step, with dropout, in nats per token; NaN before the first, or of no targets."""
         return self.progress.loss
 
     @property

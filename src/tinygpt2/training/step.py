@@ -1,7 +1,7 @@
 """One optimizer step."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +18,8 @@ from tinygpt2.data.batches import Batch, as_batch
 from tinygpt2.errors import NonFiniteLossError
 from tinygpt2.kernels.dropout import Dropout
 from tinygpt2.losses import IGNORE_INDEX
+from tinygpt2.model.checks import not_finite
+from tinygpt2.model.objective import vocab_size_of
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,8 @@ def training_step(
 
     Raises:
         NonFiniteLossError: If the loss or its gradient is NaN or infinite.
-        ValueError: If no target counts.
+        TypeError: If a batch has another form.
+        ValueError: If no target counts, or an id is outside the vocabulary.
 
     >>> import torch
     >>> from tinygpt2 import (
@@ -80,7 +83,7 @@ def training_step(
     seeds = None if seed is None else (seed,)
     with fast_products(), nullcontext() if seed is None else random_states_kept(device_of(objective)):
         result, norm = backward(objective, micro_batches, precision=precision, seeds=seeds, seed_global=True)
-    check_finite(result)
+    check_finite(result, objective)
     clip(objective, norm, max_grad_norm)
     optimizer.step()
     return result
@@ -104,8 +107,11 @@ def backward(
         seed_global: Whether they also seed PyTorch's global random numbers.
     """
     device = device_of(objective)
-    batches = [as_batch(batch, f"micro-batch {i}") for i, batch in enumerate(micro_batches)]
-    count = _targets_that_count(batches)
+    vocab_size = vocab_size_of(objective)
+    batches = [as_batch(batch, f"micro-batch {i}", vocab_size) for i, batch in enumerate(micro_batches)]
+    count = targets_that_count(batches)
+    if not count:
+        raise ValueError(f"every target of a step is {IGNORE_INDEX}, which does not count: nothing to learn from")
     objective.zero_grad(set_to_none=True)
     losses: list[Tensor] = []
     for i, (inputs, targets) in enumerate(batches):
@@ -121,18 +127,18 @@ def backward(
     return StepResult(loss=float(torch.stack(losses).sum()), grad_norm=float(norm), tokens=tokens), norm
 
 
-def _targets_that_count(batches: Sequence[Batch]) -> int:
-    count = sum(int((targets != IGNORE_INDEX).sum()) for _, targets in batches)
-    if count == 0:
-        raise ValueError(f"every target of a step is {IGNORE_INDEX}, which does not count: nothing to learn from")
-    return count
+def targets_that_count(batches: Iterable[Batch]) -> int:
+    """Returns the number of targets other than -100."""
+    return sum(int((targets != IGNORE_INDEX).sum()) for _, targets in batches)
 
 
-def check_finite(result: StepResult) -> None:
-    """Raises `NonFiniteLossError` if the loss or its gradient is NaN or infinite."""
+def check_finite(result: StepResult, objective: nn.Module) -> None:
+    """Raises `NonFiniteLossError` if the loss or its gradient is NaN or infinite; it names a weight that is so."""
     if not (math.isfinite(result.loss) and math.isfinite(result.grad_norm)):
+        reason = not_finite(objective)
         raise NonFiniteLossError(
             f"the loss is {result.loss:g} and its gradient norm {result.grad_norm:g}; the weights are unchanged"
+            + (f": {reason}" if reason else "")
         )
 
 
