@@ -36,7 +36,7 @@ FILES = {
     "kernels": ["switch", "linear", "dropout", "attention", "cross_entropy"],
     "formats": ["safetensors", "manifest", "huggingface"],
     "text": ["recognition", "reading", "tokenizers", "vocabulary", "storage"],
-    "data": ["token_file", "batches", "windows", "order", "loader", "passes"],
+    "data": ["token_file", "batches", "windows", "order", "identity", "loader", "passes"],
     "model": ["modes", "cache", "checks", "gpt2", "objective"],
     "generation": ["samplers", "decoding", "text"],
     "run": ["lock", "directory"],

@@ -2,8 +2,9 @@
 
 import collections
 import hashlib
+import itertools
 import json
-import random
+import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from torch.utils.data import (
 )
 from typing_extensions import override
 
+import tinygpt2.data.passes
 from tinygpt2 import (
     CharTokenizer,
     GPT2Config,
@@ -368,17 +370,18 @@ def test_an_epoch_that_is_read_late_is_the_one_under_way() -> None:
 
 
 def test_an_order_that_cannot_be_repeated_is_refused_when_it_is_resumed(tmp_path: Path) -> None:
-    class Random(Loader):
+    reads = itertools.count()
+
+    class Wandering(Loader):
         @override
         def __iter__(self) -> Iterator[Batch]:
-            batches = list(self.batches[1:])
-            random.shuffle(batches)
-            return iter([self.batches[0], *batches])
+            begin = 1 + next(reads) % 9
+            return iter([self.batches[0], *self.batches[begin:], *self.batches[1:begin]])
 
-    run(Random(10, BATCHES), tmp_path, stop=5)
+    run(Wandering(10, BATCHES), tmp_path, stop=5)
     before = content(tmp_path)
     with pytest.raises(IncompatibleRunError, match=r"did not repeat its batches up to step 5.*generator=") as caught:
-        run(Random(10, BATCHES), tmp_path)
+        run(Wandering(10, BATCHES), tmp_path)
     assert caught.value.differences == ("train_loader did not repeat its batches up to step 5",)
     assert content(tmp_path) == before
 
@@ -531,3 +534,157 @@ def test_what_is_skipped_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyP
     run(ORDERS["ours"](), tmp_path, config)
     windows = len(ORDERS["ours"]().dataset)
     assert len(gathered) == windows - 7 * 4 + 4  # and an evaluation
+
+
+# --- ids ---
+
+
+def test_an_id_outside_the_vocabulary_is_found_before_training_wherever_it_stands() -> None:
+    """The last token of a text is never an input: the run ended at the step that had it as a target."""
+    ids = ROWS.flatten().tolist()
+    model = GPT2Model(SHAPE)
+    for wrong in ([*ids, 50], [50, *ids], torch.tensor([*ids, 1000]), torch.tensor([*ids, 50]).int().numpy()):
+        loader = make_dataloader(wrong, batch_size=4, context_length=8)
+        for loaders in ((loader, None), (BATCHES, loader)):
+            name = "train_loader" if loaders[1] is None else "val_loader"
+            with pytest.raises(
+                ValueError, match=rf"vocabulary has 50 tokens, ids 0 to 49, but {name} has id (50|1000)"
+            ):
+                run(loaders[0], val_loader=loaders[1], model=model, callbacks=[lambda _: pytest.fail("trained")])
+
+
+def test_a_file_of_another_vocabulary_is_refused_before_training(tmp_path: Path) -> None:
+    alphabet = "".join(map(chr, range(0x4E00, 0x4E00 + 60)))
+    tokens = tokenize_to_file([alphabet * 6], tmp_path / "a.tokens", tokenizer=CharTokenizer(alphabet))
+    with pytest.raises(ValueError, match="ids 0 to 49, but train_loader has id 59; encode it with the same tokenizer"):
+        run(make_dataloader(tokens, batch_size=4, context_length=8))
+
+
+@pytest.mark.parametrize(("part", "wrong"), [("inputs", 50), ("inputs", -1), ("targets", 50), ("targets", 10**12)])
+def test_each_batch_is_checked_as_it_comes(part: str, wrong: int) -> None:
+    """The targets died of PyTorch's own index error, on a GPU with all that the process had there."""
+    batch = tuple(tensor.clone() for tensor in BATCHES[7])
+    batch[part == "targets"][2, 3] = wrong
+    batches = [*BATCHES[:7], batch, *BATCHES[8:]]
+    message = rf"vocabulary has ids 0 to 49, but the {part} of batch 7 of train_loader have {wrong}; build the model"
+    with pytest.raises(ValueError, match=message):
+        run(batches, config=TrainingConfig(eval_batches=2))
+    with pytest.raises(ValueError, match=message.replace(" of train_loader", "")):
+        evaluate(GPT2Model(SHAPE), batches)
+
+
+@pytest.mark.parametrize("mask", [-1, -2, -101])
+def test_another_mask_than_100_is_told(mask: int) -> None:
+    """nanoGPT and minGPT mask targets with -1."""
+    message = f"the targets of batch 0 of train_loader have {mask}; for a target that does not count use -100"
+    with pytest.raises(ValueError, match=message):
+        run([(x, torch.where(y < 20, mask, y)) for x, y in BATCHES])
+    with pytest.raises(ValueError, match="the targets of batch 0 of val_loader have"):
+        run(BATCHES, val_loader=[(x, torch.where(y < 20, mask, y)) for x, y in BATCHES])
+    with pytest.raises(ValueError, match=f"the targets of batch 0 have {mask}; .* use -100"):
+        evaluate(GPT2Model(SHAPE), [(x, torch.where(y < 20, mask, y)) for x, y in BATCHES])
+    labels = ROWS[:4, :8].clone()
+    labels[1, 2] = mask
+    with pytest.raises(ValueError, match=message):
+        run([{"input_ids": ROWS[:4, :8], "labels": labels}])
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16, torch.uint16, torch.int32, torch.uint32])
+def test_ids_of_any_integer_type_are_read_as_they_are(dtype: torch.dtype) -> None:
+    expected = as_batch(BATCHES[0])
+    found = as_batch((BATCHES[0][0].to(dtype), BATCHES[0][1].to(dtype)))
+    assert all(map(torch.equal, found, expected))
+    assert {part.dtype for part in found} == {torch.int64}
+
+
+def test_a_small_type_has_no_mask() -> None:
+    """As uint8, 156 equals -100."""
+    targets = torch.tensor([[156, 3]], dtype=torch.uint8)
+    assert as_batch((targets, targets))[1].tolist() == [[156, 3]]
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.float32, torch.bfloat16, torch.complex64])
+@pytest.mark.parametrize("part", ["inputs", "targets"])
+def test_ids_of_no_integer_type_are_refused(dtype: torch.dtype, part: str) -> None:
+    x, y = BATCHES[0]
+    batch = (x.to(dtype), y) if part == "inputs" else (x, y.to(dtype))
+    with pytest.raises(ValueError, match=rf"the {part} of a batch should be \(B, T\) int64, got {dtype} of \(4, 8\)"):
+        as_batch(batch)
+
+
+# --- shifts ---
+
+
+@pytest.mark.parametrize(
+    ("batch", "fix"),
+    [
+        ((ROWS[:4, :8], ROWS[:4, :8]), r"shifted by 0 tokens instead of 1.*tokens\[:, 1:\].*a dict of input_ids"),
+        ((ROWS[:4, :8], ROWS[:4, :8].masked_fill(ROWS[:4, :8] < 20, -100)), "shifted by 0"),
+        ({"input_ids": ROWS[:4, :8], "labels": ROWS[:4, 1:]}, "shifted by 2 tokens .* pass labels=input_ids"),
+        ((ROWS[:4, :7], ROWS[:4, 2:]), "shifted by 2 tokens"),
+    ],
+    ids=["unshifted", "masked", "shifted twice", "shifted by two"],
+)
+def test_targets_that_are_not_shifted_by_one_are_told_once(batch: Any, fix: str) -> None:  # noqa: ANN401
+    """A model learned to copy its input, and its loss fell to 0 without a word."""
+    with pytest.warns(UserWarning, match=f"the targets of batch 0 of train_loader are its inputs {fix}") as caught:
+        run([batch] * 3)
+    assert len(caught) == 1
+    with pytest.warns(UserWarning, match=f"the targets of batch 0 are its inputs {fix}") as caught:
+        evaluate(GPT2Model(SHAPE), [batch] * 3)
+    assert len(caught) == 1
+
+
+@pytest.mark.parametrize(
+    "batch",
+    [
+        BATCHES[0],
+        {"input_ids": ROWS[:4, :8], "labels": ROWS[:4, :8]},
+        (torch.ones(2, 8).long(), torch.ones(2, 8).long()),  # shifted or not, it looks the same
+        (torch.tensor([[1], [2]]), torch.tensor([[1], [2]])),
+        (torch.tensor([[1, 2] * 4]), torch.tensor([[2, 1] * 4])),  # by one, and by three
+        (ROWS[:4, :8], ROWS[4:8, :8]),
+        (ROWS[:4, :8], torch.full((4, 8), -100).index_fill(1, torch.tensor(0), 3)),
+    ],
+    ids=["shifted", "dict", "constant", "one token", "period", "unrelated", "one target"],
+)
+def test_of_other_targets_nothing_is_said(batch: Any) -> None:  # noqa: ANN401
+    run([batch] * 3)
+    evaluate(GPT2Model(SHAPE), [batch] * 3)
+
+
+# --- files that changed ---
+
+
+def damage(path: Path) -> None:
+    """Swaps two tokens, so that every id is one of the vocabulary, and the header and the size are as before."""
+    content = bytearray(path.read_bytes())
+    content[-4:] = [*content[-2:], *content[-4:-2]]
+    path.write_bytes(content)
+
+
+def test_a_file_whose_tokens_are_not_those_of_its_header_is_refused_before_training(
+    tmp_path: Path, tokens: TokenFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def loader() -> DataLoader[Batch]:
+        return make_dataloader(TokenFile(tokens.path)[:200], batch_size=4, context_length=8)
+
+    run(loader(), tmp_path / "run", stop=3)
+    damage(tokens.path)
+    for directory in (None, tmp_path / "run"):
+        with pytest.raises(ValueError, match="is damaged: its tokens do not have the SHA-256 in its header"):
+            run(loader(), directory)
+        with pytest.raises(ValueError, match="is damaged"):
+            run(BATCHES, val_loader=loader())
+    monkeypatch.setattr(tinygpt2.data.passes, "MAX_BYTES", 100)  # a larger file is the business of verify()
+    run(loader(), tmp_path / "run")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows keeps a file that is mapped")
+def test_a_file_that_is_gone_or_was_replaced_is_still_there_for_those_who_read_it(tokens: TokenFile) -> None:
+    loader = make_dataloader(tokens, batch_size=4, context_length=8)
+    expected, _ = run(loader)
+    tokenize_to_file(["一二三四五六七八九十"], tokens.path, tokenizer=CharTokenizer("一二三四五六七八九十"))
+    assert equal(run(loader)[0], expected)
+    tokens.path.unlink()
+    assert equal(run(loader)[0], expected)

@@ -443,6 +443,70 @@ def test_another_batch_size_goes_on_at_the_same_place(
     assert 2 * 320 - lost <= history.tokens_seen[-1] <= 2 * 320
 
 
+PARTS = [
+    ("batch size", [{"batch_size": size} for size in (2, 3, 8, 1, 5, 40, 4)]),
+    ("context length", [{"context_length": length} for length in (8, 4, 6, 3, 8)]),
+    ("stride", [{"stride": stride} for stride in (8, 2, 16, 5)]),
+    ("accumulation", [{"accumulated": n} for n in (1, 4, 2, 1, 3)]),
+    ("all", [{"batch_size": 2, "accumulated": 3}, {"context_length": 4}, {"stride": 3, "batch_size": 7}, {}]),
+]
+
+
+@pytest.mark.parametrize("parts", [parts for _, parts in PARTS], ids=[name for name, _ in PARTS])
+@pytest.mark.parametrize("drop_last", [False, True])
+def test_progress_counts_data_whatever_changes_however_often(
+    tmp_path: Path, parts: list[dict[str, int]], drop_last: bool
+) -> None:
+    """With windows of another length, the position was counted in windows of the old one."""
+    read: list[float] = []  # passes that the sequences read make up
+    at = [0.0]
+
+    def count(state: TrainState) -> None:
+        assert state.items_per_epoch is not None
+        if state.event == "start":
+            assert abs(state.epochs - at[0]) <= 1 / state.items_per_epoch  # at most one is left out
+        if state.event == "step":
+            at[0] = state.epochs
+            read.append(at[0])
+
+    for i, part in enumerate(parts):
+        options: dict[str, Any] = {"batch_size": 4, "context_length": 8} | part
+        options.pop("accumulated", None)
+        config = TrainingConfig(
+            epochs=6, eval_every=1, eval_batches=1, gradient_accumulation_steps=part.get("accumulated", 1)
+        )
+        data = make_dataloader(TOKENS, shuffle=True, drop_last=drop_last, **options)
+        last = i == len(parts) - 1
+        made: list[int] = []
+
+        def stop(state: TrainState, made: list[int] = made, last: bool = last) -> None:
+            if state.event == "step":
+                made.append(state.step)
+                if len(made) == 3 and not last:
+                    state.stop()
+
+        _, _, history = run(tmp_path, config, data=data, callbacks=[count, stop], allow_changes=i > 0)
+    assert history.epochs == sorted(history.epochs)
+    assert history.epochs[-1] == 6
+    assert read == sorted(read)
+    assert history.steps[-1] == len(read)
+
+
+def test_the_position_is_that_of_the_data_in_windows_of_another_length(tmp_path: Path) -> None:
+    def data(context_length: int) -> Loader:
+        return make_dataloader(TOKENS, batch_size=4, context_length=context_length)
+
+    config = TrainingConfig(epochs=1, eval_every=100, eval_batches=1)
+    run(tmp_path, config, data=data(8), stop=5)  # 20 of 40 windows
+    seen: list[tuple[float, int]] = []
+    _, _, history = run(
+        tmp_path, config, data=data(4), allow_changes=True,
+        callbacks=[on_step(lambda s: seen.append((s.epochs, s.total_steps))).on_step],
+    )  # fmt: skip
+    assert seen[0] == (0.5 + 4 / 80, 5 + 10)
+    assert (history.steps[-1], history.epochs[-1], history.tokens_seen[-1]) == (15, 1, 320)
+
+
 def test_a_resumed_cosine_is_as_long_with_batches_of_many_sizes(tmp_path: Path) -> None:
     """The steps that were left were guessed from the size of the first batch."""
     ids = torch.tensor(TOKENS)
@@ -456,7 +520,8 @@ def test_a_resumed_cosine_is_as_long_with_batches_of_many_sizes(tmp_path: Path) 
 
 def test_an_interrupted_evaluation_does_not_forget_where_the_data_were(tmp_path: Path) -> None:
     """The checkpoint that is written after it had no hash of the last batch, and was refused from then on."""
-    batches = [(torch.tensor(TOKENS[i : i + 8]).view(1, 8),) * 2 for i in range(0, 80, 8)]
+    rows = torch.tensor(TOKENS[:81]).unfold(0, 9, 8)
+    batches = [(row[None, :-1], row[None, 1:]) for row in rows]
 
     def crash(event: str, step: int) -> Callable[[TrainState], None]:
         def callback(state: TrainState) -> None:

@@ -1,8 +1,7 @@
 """Passes over a loader: in a known order, from a known position, and checked against the loader's length."""
 
-import hashlib
 import math
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sized
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
@@ -13,20 +12,17 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from tinygpt2._internal.checks import check_json
 from tinygpt2._internal.random import mixed_seed
-from tinygpt2.data.batches import Batch, as_batch
+from tinygpt2.data.batches import Batch, BatchCheck
+from tinygpt2.data.identity import identity_of, identity_of_windows, own_identity, sha256_of
 from tinygpt2.data.loader import Loader
 from tinygpt2.data.order import EpochSampler
-from tinygpt2.data.windows import TokenArray, TokenDataset
+from tinygpt2.data.token_file import TokenFile
+from tinygpt2.data.windows import TokenDataset, check_ids
 
 
 @runtime_checkable
 class _HasEpochs(Protocol):
     def set_epoch(self, epoch: int) -> object: ...
-
-
-@runtime_checkable
-class _HasIdentity(Protocol):
-    def identity(self) -> object: ...
 
 
 @runtime_checkable
@@ -36,6 +32,9 @@ class _HasPosition(Protocol):
     def load_state_dict(self, state: dict[str, Any], /) -> object: ...
 
 
+MAX_BYTES = 1 << 28  # of a memory-mapped file that is read before training, in less than a second
+
+
 class Passes:
     """Passes over a loader, each a function of (seed, epoch), that can begin in the middle.
 
@@ -43,6 +42,7 @@ class Passes:
         loader: Batches that can be read repeatedly.
         name: Name of the loader in error messages.
         seed: Seed of the order if the loader has none of its own, as PyTorch's ``DataLoader(shuffle=True)``.
+        vocab_size: Size of the model's vocabulary, in which all ids must be; ``None`` if it is not known.
 
     Attributes:
         batches: Number of batches in a pass; ``None`` for a stream of unknown length.
@@ -50,10 +50,11 @@ class Passes:
 
     Raises:
         TypeError: If the loader is not iterable.
-        ValueError: If it has no batches or can be read only once.
+        ValueError: If it has no batches or can be read only once; or if a loader of `make_dataloader` has an id outside
+            the vocabulary, or a file of tokens that is damaged. Files larger than ``MAX_BYTES`` are not read for that.
     """
 
-    def __init__(self, loader: Loader, *, name: str, seed: int) -> None:
+    def __init__(self, loader: Loader, *, name: str, seed: int, vocab_size: int | None = None) -> None:
         self.loader, self.name, self.seed = loader, name, seed
         if isinstance(loader, Iterator):
             raise ValueError(  # noqa: TRY004 - the type would be right for a single pass
@@ -65,6 +66,9 @@ class Passes:
         self.batches = _length(loader)
         if self.batches == 0:
             raise ValueError(f"{name} has no batches; with drop_last=True a data set smaller than one batch has none")
+        self._check = BatchCheck(vocab_size)
+        if vocab_size is not None and isinstance(loader, DataLoader) and isinstance(loader.dataset, TokenDataset):
+            _check_tokens(loader.dataset, name, vocab_size)
         self._generators = [(generator, generator.initial_seed()) for generator in _generators(loader)]
         self._beginning = self.position()
         self._epoch = 0
@@ -157,33 +161,43 @@ class Passes:
         """
         loader = self.loader
         check_json(f"the state_dict() of {self.name}", self.position())
-        if isinstance(loader, _HasIdentity):
-            return {"identity": check_json(f"the identity() of {self.name}", loader.identity())}
-        windows: dict[str, Any] = {}
-        if isinstance(loader, DataLoader) and isinstance(loader.dataset, TokenDataset):
-            windows = _identity_of_windows(loader, loader.dataset)
-        if self.is_ours:
-            return windows
+        own = own_identity(self.name, loader)
+        if own is not None:
+            return own
+        if self.is_ours and isinstance(loader, DataLoader) and isinstance(loader.dataset, TokenDataset):
+            sampler: Any = loader.sampler
+            return {
+                "sequences": self.items_per_pass(),
+                "batch_size": loader.batch_size,
+                "drop_last": loader.drop_last,
+                **identity_of_windows(loader.dataset),
+                "shuffle": sampler.shuffle,
+                "seed": sampler.seed,
+            }
         inputs, _ = self._first
-        return {
-            "batches": self.batches,
-            "batch_size": len(inputs),
-            "context_length": inputs.shape[-1],
-            "seeds": [seed for _, seed in self._generators],
-            **windows,
-            "first_batch_sha256" if windows else "sha256": sha256_of(self._first),
-        }
+        with self.evaluation():  # a sampler may draw random numbers
+            return {
+                "sequences": self.items_per_pass(),
+                "batches": self.batches,
+                "batch_size": _batch_size(loader) or len(inputs),
+                "context_length": inputs.shape[-1],
+                "seeds": [seed for _, seed in self._generators],
+                **({} if isinstance(loader, list | tuple) else {"first_batch_sha256": sha256_of(self._first)}),
+                **identity_of(loader),
+            }
 
     def items_per_pass(self) -> int | None:
         """Returns the number of sequences in a pass, including those of a dropped last batch.
 
-        If the loader is not PyTorch's, all its batches are assumed to be as large as the first.
+        If the loader is neither PyTorch's nor a list, all its batches are assumed to be as large as the first.
         """
         loader = self.loader
         if self.batches is None:
             return None
         if isinstance(loader, DataLoader) and _batch_size(loader) and isinstance(loader.sampler, Sized):
             return len(loader.sampler)
+        if isinstance(loader, list | tuple):
+            return self._rows_of_list
         return self.batches * len(self._first[0])
 
     def batches_left(self, items: int) -> int:
@@ -194,6 +208,14 @@ class Passes:
         size = _batch_size(self.loader)
         left = max(0, total - items) / (size or total / self.batches)
         return math.floor(left) if size and getattr(self.loader, "drop_last", False) else math.ceil(left)
+
+    @cached_property
+    def _rows_of_list(self) -> int:
+        batches: Any = self.loader
+        try:
+            return sum(len(batch["input_ids"] if isinstance(batch, Mapping) else batch[0]) for batch in batches)
+        except (TypeError, LookupError):  # a batch of another form, which is refused when it is read
+            return len(batches) * len(self._first[0])
 
     @cached_property
     def _first(self) -> Batch:
@@ -237,13 +259,26 @@ class Passes:
             count += 1
             if whole and self.batches is not None and count > self.batches:
                 raise ValueError(f"{self.name} says that it has {self.batches} batches, but yields more")
-            yield as_batch(batch, f"batch {count - 1} of {self.name}")
+            yield self._check(batch, f"batch {count - 1} of {self.name}")
         if whole and count == 0:
             raise ValueError(
                 f"{self.name} yielded no batch in pass {epoch + 1}; it is empty, or its iter() begins no new pass"
             )
         if whole and self.batches is not None and count < self.batches:
             raise ValueError(f"{self.name} says that it has {self.batches} batches, but yielded {count}")
+
+
+def _check_tokens(dataset: TokenDataset, name: str, vocab_size: int) -> None:
+    """Raises ``ValueError`` if an id is outside the vocabulary, or the file of the ids is damaged."""
+    tokens = dataset.tokens
+    if not (isinstance(tokens, np.memmap) and tokens.nbytes > MAX_BYTES):
+        check_ids(tokens, vocab_size, name)
+    path = dataset.file and dataset.file.path
+    if path is None or not path.is_file() or path.stat().st_size > MAX_BYTES:
+        return
+    file = TokenFile(path)
+    if file.sha256 == (dataset.identity or {}).get("file"):  # otherwise another file has replaced the one in use
+        file.verify()
 
 
 def _length(loader: Loader) -> int | None:
@@ -286,30 +321,3 @@ def _beside(loader: Loader) -> Loader:
     if loader.batch_sampler is None:
         return DataLoader(loader.dataset, batch_size=None, sampler=loader.sampler, **common)
     return DataLoader(loader.dataset, batch_sampler=loader.batch_sampler, **common)
-
-
-def _identity_of_windows(loader: DataLoader[Any], dataset: TokenDataset) -> dict[str, Any]:
-    sampler = loader.sampler
-    order = {"shuffle": sampler.shuffle, "seed": sampler.seed} if isinstance(sampler, EpochSampler) else {}
-    return {
-        "batch_size": loader.batch_size,
-        "drop_last": loader.drop_last,
-        "context_length": dataset.context_length,
-        "stride": dataset.stride,
-        "tokens": len(dataset.tokens),
-        **(dataset.identity or {"sha256": _sha256(dataset.tokens)}),
-        **order,
-    }
-
-
-def sha256_of(batch: Batch) -> str:
-    """Returns the SHA-256 of a batch's inputs and targets, whatever their shape."""
-    return _sha256(torch.cat([part.detach().cpu().long().flatten() for part in batch]).numpy())
-
-
-def _sha256(tokens: TokenArray) -> str:
-    """Returns the SHA-256 of token ids, whatever their integer type."""
-    digest = hashlib.sha256()
-    for begin in range(0, len(tokens), 1 << 20):
-        digest.update(np.ascontiguousarray(tokens[begin : begin + (1 << 20)], dtype="<i8").data)
-    return digest.hexdigest()

@@ -55,9 +55,9 @@ class TokenDataset(Dataset[Batch]):
         self.context_length = check_int("context_length", context_length)
         self.stride = context_length if stride is None else check_int("stride", stride)
         self.identity: dict[str, object] | None = None  # if it is known without reading all tokens
-        self._file: TokenFile | None = None
+        self.file: TokenFile | None = None
         if isinstance(tokens, TokenFile):
-            self._file, self.identity, tokens = tokens, tokens.identity(), tokens.tokens
+            self.file, self.identity, tokens = tokens, tokens.identity(), tokens.tokens
         self.tokens = _as_token_array(tokens)
         if len(self.tokens) <= context_length:
             shorter = f"context_length={len(self.tokens) - 1} or less, or " if len(self.tokens) > 1 else ""
@@ -65,17 +65,17 @@ class TokenDataset(Dataset[Batch]):
                 f"context_length is {context_length}, which needs at least {context_length + 1} tokens (targets are "
                 f"shifted by one), but the text has only {len(self.tokens)}; pass {shorter}a longer text"
             )
-        _check_ids(self.tokens, n_vocab)
+        check_ids(self.tokens, n_vocab)
         self._window = np.arange(context_length + 1)
 
     def __getstate__(self) -> dict[str, Any]:
         """Returns what a worker process needs: of the tokens in a file, the file's path and the part."""
-        return self.__dict__ | ({} if self._file is None else {"tokens": None})
+        return self.__dict__ | ({} if self.file is None else {"tokens": None})
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        if self._file is not None:
-            self.tokens = self._file.tokens
+        if self.file is not None:
+            self.tokens = self.file.tokens
 
     def __len__(self) -> int:
         return (len(self.tokens) - 1 - self.context_length) // self.stride + 1
@@ -140,7 +140,8 @@ def _are_integers(values: "Tensor | npt.NDArray[Any]") -> bool:
     return values.dtype.kind in "iu"
 
 
-def _check_ids(tokens: TokenArray, n_vocab: int | None) -> None:
+def check_ids(tokens: TokenArray, n_vocab: int | None, name: str = "the data") -> None:
+    """Raises ``ValueError`` if an id is negative or outside the vocabulary; reads all of them only if one can be."""
     if n_vocab is None and tokens.dtype.kind == "u":
         return  # a corpus may be larger than memory
     lowest, highest = int(tokens.min()), int(tokens.max())
@@ -148,6 +149,6 @@ def _check_ids(tokens: TokenArray, n_vocab: int | None) -> None:
         raise ValueError(f"token ids must be at least 0, got {lowest}")
     if n_vocab is not None and highest >= n_vocab:
         raise ValueError(
-            f"the vocabulary has {n_vocab} tokens, ids 0 to {n_vocab - 1}, but the data has id {highest}; "
+            f"the vocabulary has {n_vocab} tokens, ids 0 to {n_vocab - 1}, but {name} has id {highest}; "
             "encode it with the same tokenizer"
         )

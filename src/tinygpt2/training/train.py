@@ -132,7 +132,7 @@ def train(
     """
     config = TrainingConfig() if config is None else config
     target = choose_device(device)
-    passes, validation = _passes(train_loader, val_loader, config)
+    passes, validation = _passes(model, train_loader, val_loader, config)
     _check_checkpoint_options(checkpoint_dir, checkpoint_every, checkpoint_keep, resume)
     watching = Callbacks([*_built_in(config, model, tokenizer, progress=progress), *callbacks])
     directory = None if checkpoint_dir is None else RunDirectory(Path(checkpoint_dir))
@@ -159,14 +159,19 @@ def train(
     return state.history
 
 
-def _passes(train_loader: Loader, val_loader: Loader | None, config: TrainingConfig) -> tuple[Passes, Passes | None]:
-    passes = Passes(train_loader, name="train_loader", seed=config.seed)
+def _passes(
+    model: GPT2Model, train_loader: Loader, val_loader: Loader | None, config: TrainingConfig
+) -> tuple[Passes, Passes | None]:
+    def passes_over(loader: Loader, name: str) -> Passes:
+        return Passes(loader, name=name, seed=config.seed, vocab_size=model.config.vocab_size)
+
+    passes = passes_over(train_loader, "train_loader")
     if passes.batches is None and config.max_steps is None:
         raise ValueError(
             "train_loader does not say how many batches it has, so epochs cannot be planned; pass "
             "TrainingConfig(max_steps=...)"
         )
-    return passes, None if val_loader is None else Passes(val_loader, name="val_loader", seed=config.seed)
+    return passes, None if val_loader is None else passes_over(val_loader, "val_loader")
 
 
 def _check_checkpoint_options(

@@ -1,9 +1,10 @@
 """Comparison of a checkpoint with a run, and restoration of the run from it."""
 
 import logging
+import math
 import platform
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import chain, islice
 from typing import Any
 
@@ -12,7 +13,8 @@ from torch import Tensor
 
 from tinygpt2._internal.checks import check_json
 from tinygpt2.data.batches import Batch
-from tinygpt2.data.passes import Passes, sha256_of
+from tinygpt2.data.identity import sha256_of
+from tinygpt2.data.passes import Passes
 from tinygpt2.errors import IncompatibleRunError
 from tinygpt2.training.checkpoints.format import Checkpoint, OptimizerRecord
 from tinygpt2.training.optimizers import names_of_trained
@@ -208,7 +210,10 @@ def _of_configuration(
 
 def _of_data(part: str, old: object, new: object) -> Iterator[str]:
     if isinstance(old, Mapping) and isinstance(new, Mapping):
-        yield from _differences(f"the {part} data's", old, new).values()
+        texts = _differences(f"the {part} data's", old, new)
+        if len(texts) > 1:
+            texts.pop("sequences", None)  # it follows from the others
+        yield from texts.values()
     elif old != new:
         yield f"there was no {part} data and now there is" if new else f"there was {part} data and now there is none"
 
@@ -219,6 +224,27 @@ def _differences(whose: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> 
         for name in sorted(old.keys() | new.keys())
         if old.get(name) != new.get(name)
     }
+
+
+def at_the_same_place(checkpoint: Checkpoint, data: Mapping[str, Any]) -> Checkpoint:
+    """Returns a checkpoint with its position in the run's own sequences, as large a part of a pass as before.
+
+    Args:
+        checkpoint: Checkpoint to resume from.
+        data: Identity of the run's data, for instance in windows of another length.
+    """
+    record = checkpoint.record
+    before, now = (_sequences(part.get("training")) for part in (record.data, data))
+    if before is None or now is None or before == now:
+        return checkpoint
+    items = math.ceil(min(record.progress.items, before) * now / before)
+    return replace(checkpoint, record=replace(record, progress=replace(record.progress, items=items)))
+
+
+def _sequences(data: object) -> int | None:
+    """Returns the number of sequences in a pass over data, if their identity says it."""
+    count = data.get("sequences") if isinstance(data, Mapping) else None
+    return count if type(count) is int and count > 0 else None
 
 
 def read_on(checkpoint: Checkpoint, passes: Passes, *, same_data: bool) -> Iterator[Batch]:

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from tinygpt2._internal.files import remove_directory, write_directory
 from tinygpt2.data.batches import Batch
-from tinygpt2.data.passes import Passes, sha256_of
+from tinygpt2.data.identity import sha256_of
+from tinygpt2.data.passes import Passes
 from tinygpt2.errors import CheckpointError
 from tinygpt2.model.gpt2 import model_contents
 from tinygpt2.run.directory import TRAINING_FILE, RunDirectory
@@ -29,6 +30,7 @@ from tinygpt2.training.checkpoints.format import (
     write_files,
 )
 from tinygpt2.training.checkpoints.restore import (
+    at_the_same_place,
     compare,
     environment,
     optimizer_record,
@@ -151,6 +153,7 @@ class CheckpointSaver:
         except FileNotFoundError:
             return None
         compare(checkpoint, state, self.made, self.data, allow_changes=allow_changes)
+        checkpoint = at_the_same_place(checkpoint, self.data)
         batches = read_on(checkpoint, passes, same_data=checkpoint.record.data["training"] == self.data["training"])
         restore(state, checkpoint, self.made)
         self._loader = checkpoint.record.loader
