@@ -223,7 +223,9 @@ def test_weights_that_are_not_finite_are_named_and_so_is_an_overflow() -> None:
         def forward(self, tokens: Tensor) -> Tensor:
             return super().forward(tokens) * torch.inf * 0
 
-    with pytest.raises(NonFiniteLossError, match="all weights are finite, so the computation overflows; try a higher"):
+    with pytest.raises(
+        NonFiniteLossError, match="all weights are finite, so the computation overflows; they are too large"
+    ):
         evaluate(Overflowing(), batches)
 
 

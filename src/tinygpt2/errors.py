@@ -55,9 +55,12 @@ def _made_anew(cls: type[IncompatibleRunError], message: str, differences: tuple
 class NonFiniteLossError(ArithmeticError):
     """The loss or its gradient became NaN or infinite, and training stopped before that reached the weights.
 
+    If a weight is not finite, the message names it.
+
     Attributes:
-        step: The step that failed; the model has the weights of the step before. ``None`` from `training_step`.
-        history: The evaluations up to that step; ``None`` from `training_step`.
+        step: The step that failed; the model has the weights of the step before. If it was an evaluation that failed,
+            the step before it. ``None`` from `training_step` and `evaluate`.
+        history: The evaluations up to that step; ``None`` from `training_step` and `evaluate`.
 
     >>> from tinygpt2 import (
     ...     GPT2Config, GPT2Model, TrainingConfig, make_dataloader, train

@@ -103,7 +103,10 @@ def evaluate_batches(model: nn.Module, batches: Iterable[Batch], name: str | Non
     if not math.isfinite(loss):
         reason = not_finite(model)
         if math.isnan(loss) and not reason:
-            reason = "all weights are finite, so the computation overflows; try a higher precision"
+            reason = (
+                "all weights are finite, so the computation overflows; they are too large, for instance after training "
+                "at too high a learning rate, or the precision is too low"
+            )
         if reason:
             raise NonFiniteLossError(f"the loss{of} is {loss:g}: {reason}")
     return Evaluation(loss=loss, perplexity=perplexity(loss), tokens=tokens)

@@ -28,6 +28,13 @@ class Loader(Protocol):
     Hugging Face. The rest is optional: ``len()``, without which `train` needs ``max_steps``; ``set_epoch(epoch)``, here
     or on ``sampler``, to choose an order; ``state_dict()`` and ``load_state_dict()``, JSON values from which the next
     ``iter()`` continues, so that resuming reads nothing twice; ``identity()``, JSON values that identify the data set.
+
+    Without ``identity()``, a resumed run compares, beside the first batch and the length: the batches of a list; of a
+    ``DataLoader`` its options, the kind and options of a sampler of PyTorch's or the first indices of another, the
+    seeds of generators, and the content of a data set in memory: a list, a tensor, an array, or public attributes that
+    are such, also in a ``Subset`` or a ``ConcatDataset``. An ``identity()`` of the data set replaces its content. Of
+    more than 65,536 items of a list, or 2^27 elements of an array, as many are hashed. What a data set reads from
+    elsewhere is not seen beyond the first batch, nor is what a function for collating or a worker does.
     """
 
     def __iter__(self) -> Iterator[Any]:

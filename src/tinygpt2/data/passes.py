@@ -17,7 +17,7 @@ from tinygpt2.data.identity import identity_of, identity_of_windows, own_identit
 from tinygpt2.data.loader import Loader
 from tinygpt2.data.order import EpochSampler
 from tinygpt2.data.token_file import TokenFile
-from tinygpt2.data.windows import TokenDataset, check_ids
+from tinygpt2.data.windows import TokenDataset
 
 
 @runtime_checkable
@@ -272,8 +272,13 @@ def _check_tokens(dataset: TokenDataset, name: str, vocab_size: int) -> None:
     """Raises ``ValueError`` if an id is outside the vocabulary, or the file of the ids is damaged."""
     tokens = dataset.tokens
     if not (isinstance(tokens, np.memmap) and tokens.nbytes > MAX_BYTES):
-        check_ids(tokens, vocab_size, name)
-    path = dataset.file and dataset.file.path
+        highest = int(tokens.max())
+        if highest >= vocab_size:
+            raise ValueError(
+                f"the model's vocabulary has ids 0 to {vocab_size - 1}, but {name} has {highest}; build the model with "
+                "vocab_size=tokenizer.n_vocab of the tokenizer that made them"
+            )
+    path = None if dataset.file is None else dataset.file.path
     if path is None or not path.is_file() or path.stat().st_size > MAX_BYTES:
         return
     file = TokenFile(path)

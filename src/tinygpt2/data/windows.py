@@ -65,7 +65,7 @@ class TokenDataset(Dataset[Batch]):
                 f"context_length is {context_length}, which needs at least {context_length + 1} tokens (targets are "
                 f"shifted by one), but the text has only {len(self.tokens)}; pass {shorter}a longer text"
             )
-        check_ids(self.tokens, n_vocab)
+        _check_ids(self.tokens, n_vocab)
         self._window = np.arange(context_length + 1)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -140,8 +140,7 @@ def _are_integers(values: "Tensor | npt.NDArray[Any]") -> bool:
     return values.dtype.kind in "iu"
 
 
-def check_ids(tokens: TokenArray, n_vocab: int | None, name: str = "the data") -> None:
-    """Raises ``ValueError`` if an id is negative or outside the vocabulary; reads all of them only if one can be."""
+def _check_ids(tokens: TokenArray, n_vocab: int | None) -> None:
     if n_vocab is None and tokens.dtype.kind == "u":
         return  # a corpus may be larger than memory
     lowest, highest = int(tokens.min()), int(tokens.max())
@@ -149,6 +148,6 @@ def check_ids(tokens: TokenArray, n_vocab: int | None, name: str = "the data") -
         raise ValueError(f"token ids must be at least 0, got {lowest}")
     if n_vocab is not None and highest >= n_vocab:
         raise ValueError(
-            f"the vocabulary has {n_vocab} tokens, ids 0 to {n_vocab - 1}, but {name} has id {highest}; "
+            f"the vocabulary has {n_vocab} tokens, ids 0 to {n_vocab - 1}, but the data has id {highest}; "
             "encode it with the same tokenizer"
         )

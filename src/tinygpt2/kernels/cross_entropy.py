@@ -90,7 +90,7 @@ def checked_targets(targets: Tensor, vocab_size: int, ignore_index: int) -> Tens
     if targets.dtype not in INTEGER_DTYPES:
         raise ValueError(f"targets must be ids, int64, got {targets.dtype}; convert them with targets.long()")
     targets = targets.long()
-    if type(targets) is Tensor and targets.device.type == "cpu":
+    if targets.device.type == "cpu":
         wrong = id_outside(targets, vocab_size, ignore_index)
         if wrong is not None:
             raise ValueError(
@@ -108,13 +108,9 @@ def id_outside(ids: Tensor, vocab_size: int | None, ignore_index: int | None = N
         vocab_size: Size of the vocabulary, V; ``None`` if it is not known.
         ignore_index: The one value outside it that is allowed.
     """
-    if not is_plain_computation() or ids.is_meta or not ids.numel():
+    if type(ids) is not Tensor or ids.is_meta or not is_plain_computation():
         return None
-    limit = torch.iinfo(torch.int64).max if vocab_size is None else vocab_size - 1
-    lowest, highest = (int(value) for value in ids.aminmax())
-    if lowest >= 0 and highest <= limit:
-        return None
-    wrong = (ids < 0) | (ids > limit)
+    wrong = ids < 0 if vocab_size is None else (ids < 0) | (ids >= vocab_size)
     if ignore_index is not None:
         wrong &= ids != ignore_index
     found = ids[wrong]

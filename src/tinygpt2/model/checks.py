@@ -26,8 +26,8 @@ def not_finite(model: nn.Module) -> str | None:
     """Returns a clause that names the first weight of a model with a NaN or an infinity; ``None`` if there is none."""
     for name, weight in model.named_parameters():
         values = weight.detach()
-        # The extremes of values with a NaN are NaN, and are found without a copy of all.
-        if values.numel() and not all(extreme.isfinite() for extreme in values.aminmax()):
+        # The extremes of values with a NaN are NaN, and are found in a fraction of the time that isfinite() takes.
+        if values.numel() and not (values.min().isfinite() and values.max().isfinite()):
             count = values.numel() - int(values.isfinite().sum())
             verb = "is" if count == 1 else "are"
             return f"{count:,} of {values.numel():,} values of the weight {name} {verb} not finite"

@@ -77,7 +77,9 @@ def train(
     Args:
         model: Model to train; it is moved to the device and stays there.
         train_loader: (inputs, targets), both (B, T) int64; targets of -100 do not count. Or dicts of ``input_ids`` and
-            ``labels`` as in Hugging Face, unshifted. A stream without a length needs ``config.max_steps``.
+            ``labels`` as in Hugging Face, unshifted. A stream without a length needs ``config.max_steps``. A step in
+            which no target counts leaves the weights unchanged, with a ``UserWarning``; there is one, too, if the
+            targets are not shifted by one.
         val_loader: Likewise, for the validation loss.
         config: Training configuration; the defaults of `TrainingConfig` if ``None``.
         optimizer: Function of (model, config) that returns the optimizer; `make_optimizer` by default. The learning
@@ -93,7 +95,8 @@ def train(
             always one before the first step and one after the last.
         checkpoint_keep: Number of the newest checkpoints to keep, at least 2.
         resume: Whether to resume from the newest checkpoint in ``checkpoint_dir``; if there is none, a new run
-            begins. More epochs than before extend the run.
+            begins. More epochs than before extend the run. The data must be the same; `Loader` says what of them is
+            compared.
         allow_changes: Whether to resume even if the data, the batch size or the configuration has changed. The run
             resumes at the same place in the data.
         progress: Whether to show progress on stderr.
@@ -106,13 +109,14 @@ def train(
         BlockingIOError: If another process or thread is training in ``checkpoint_dir``.
         CheckpointError: If there are checkpoints to resume from, but all are damaged.
         IncompatibleRunError: If they are from another run; the error lists all differences, and nothing has changed.
-        NonFiniteLossError: If the loss or its gradient becomes NaN or infinite. The model keeps the weights that it had
-            before, and the error has the history.
+        NonFiniteLossError: If the loss or its gradient becomes NaN or infinite, or an evaluation's loss NaN. The model
+            keeps the weights that it had before, and the error has the history and names a weight that is not finite.
         OSError: If a checkpoint cannot be written; earlier ones stay intact.
         TypeError: If a batch has another form, or ``optimizer`` does not return an optimizer.
         ValueError: If a loader is empty, can be read only once or does not have as many batches as it says; if
-            tokens are outside the model's vocabulary or longer than its context length; if there is no such device; or
-            if there are checkpoints but ``resume`` is not set.
+            inputs or targets are outside the model's vocabulary or longer than its context length, or no target of a
+            pass counts; if a `TokenFile` of at most 256 MiB is damaged; if there is no such device; or if there are
+            checkpoints but ``resume`` is not set.
 
     >>> from tinygpt2 import GPT2Config, make_dataloader
     >>> shape = GPT2Config(

@@ -1,7 +1,6 @@
 """Comparison of a checkpoint with a run, and restoration of the run from it."""
 
 import logging
-import math
 import platform
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
@@ -237,7 +236,7 @@ def at_the_same_place(checkpoint: Checkpoint, data: Mapping[str, Any]) -> Checkp
     before, now = (_sequences(part.get("training")) for part in (record.data, data))
     if before is None or now is None or before == now:
         return checkpoint
-    items = math.ceil(min(record.progress.items, before) * now / before)
+    items = -(-min(record.progress.items, before) * now // before)  # rounded up, so that epochs never run backwards
     return replace(checkpoint, record=replace(record, progress=replace(record.progress, items=items)))
 
 
