@@ -32,7 +32,7 @@ LAYER_OF = {package: number for number, packages in enumerate(LAYERS) for packag
 
 # Inside a package a file imports only from those before it. Its ``__init__.py`` imports nothing.
 FILES = {
-    "_internal": ["checks", "files", "signals", "console", "devices", "random", "cpu", "figures"],
+    "_internal": ["checks", "files", "directories", "signals", "console", "devices", "random", "cpu", "figures"],
     "kernels": ["switch", "linear", "dropout", "attention", "cross_entropy"],
     "formats": ["safetensors", "manifest", "huggingface"],
     "text": ["recognition", "reading", "tokenizers", "vocabulary", "storage"],

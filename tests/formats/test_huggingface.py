@@ -7,7 +7,7 @@ import pickle
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 import torch
@@ -156,18 +156,18 @@ def test_saving_that_fails_leaves_the_old_files_whole(saved: Path, file: str, mo
     """torch.save on a full disk destroys the file that was there."""
     before = {name: (saved / name).read_bytes() for name in FILES}
 
-    def full_disk(path: Path) -> None:
-        path.write_bytes(b"half of i")
+    def full_disk(open_file: BinaryIO) -> None:
+        open_file.write(b"half of i")
         raise OSError("no space left on device")
 
-    real = tinygpt2._internal.files.write_file
+    real = tinygpt2._internal.files.write_chunks
 
-    def write_file(path: Path, *, chunks: Iterable[memoryview | bytes]) -> object:
-        if f".{file}." in path.name:
-            full_disk(path)
-        return real(path, chunks)
+    def write_chunks(open_file: BinaryIO, *, chunks: Iterable[memoryview | bytes]) -> object:
+        if f".{file}." in open_file.name:
+            full_disk(open_file)
+        return real(open_file, chunks)
 
-    monkeypatch.setattr(tinygpt2.formats.huggingface, "write_file", write_file)
+    monkeypatch.setattr(tinygpt2.formats.huggingface, "write_chunks", write_chunks)
     same_shape = random_model()
     with pytest.raises(OSError, match="no space left"):
         same_shape.save_pretrained(saved)

@@ -127,12 +127,11 @@ def test_recovering_removes_what_was_half_written_and_nothing_else(tmp_path: Pat
     half_written = [
         ".checkpoint-5.0123abcd", ".best.0123abcd", ".checkpoint-5.old",
         ".model.safetensors.0123abcd", ".config.json.0123abcd", ".options.json.0123abcd", ".history.json.0123abcd",
-        ".tinygpt2_tokenizer.json.0123abcd",
+        ".tinygpt2_tokenizer.json.0123abcd", ".losses.png.0123abcd",
     ]  # fmt: skip
     others = [
         "checkpoint-5", "best", "checkpoint-5.damaged", ".notes.0123abcd", ".checkpoint-٣.0123abcd",
         "model.safetensors", ".model.safetensors", ".model.safetensors.0123ABCD", ".modelXsafetensors.0123abcd",
-        ".losses.png.0123abcd",
     ]  # fmt: skip
     for name in half_written + others:
         path = tmp_path / name

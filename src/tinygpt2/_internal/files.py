@@ -1,21 +1,34 @@
 """Files that are never seen half-written, with text in UTF-8."""
 
+import errno
 import hashlib
 import json
 import os
 import re
 import secrets
-import shutil
 import stat
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 PathLike = str | os.PathLike[str]
 
 _PIECE = 8 << 20  # bytes to hash and write, or to read, at a time
+
+_LONGEST_NAME = 255  # bytes, on most file systems
+_MOST_LINKS = 40  # from one to the next, as on Linux
+_CANNOT_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}  # some network file systems: a directory
+
+# A name of an open file, which may be a regular one: "tinygpt2 plot --out /dev/stdout > losses.png".
+_DESCRIPTOR = re.compile(r"/(dev|proc/[^/]+)/fd/([0-9]{1,9})")
+
+TOKEN = "[0-9a-f]{8}"  # noqa: S105 - a regular expression
+"""How the name of something temporary ends."""
 
 
 @dataclass(frozen=True)
@@ -28,16 +41,22 @@ class Digest:
 
 def write_file(path: Path, chunks: Iterable[memoryview | bytes]) -> Digest:
     """Writes a file and returns the digest of its content once this has reached the disk."""
-    size, sha256 = 0, hashlib.sha256()
-    with path.open("wb", buffering=0) as file:
-        for chunk in chunks:
-            content = memoryview(chunk).cast("B")
-            size += len(content)
-            while content:
-                written = os.write(file.fileno(), content[:_PIECE])
-                sha256.update(content[:written])
-                content = content[written:]
+    with path.open("wb") as file:
+        digest = write_chunks(file, chunks)
         os.fsync(file.fileno())
+    return digest
+
+
+def write_chunks(file: BinaryIO, chunks: Iterable[memoryview | bytes]) -> Digest:
+    """Writes bytes to a file whose buffer is empty, without filling it, and returns their digest."""
+    size, sha256 = 0, hashlib.sha256()
+    for chunk in chunks:
+        content = memoryview(chunk).cast("B")
+        size += len(content)
+        while content:
+            written = os.write(file.fileno(), content[:_PIECE])
+            sha256.update(content[:written])
+            content = content[written:]
     return Digest(size, sha256.hexdigest())
 
 
@@ -98,89 +117,220 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return content
 
 
-def sync_directory(path: Path) -> None:
-    """Returns once the names in a directory have reached the disk; does nothing on Windows, which has no such call."""
+def write_text(path: PathLike, text: str) -> None:
+    """Writes ``text`` as UTF-8 with unchanged newlines, as `atomic_write` does."""
+    content = text.encode("utf-8")
+    atomic_write(path, lambda file: file.write(content))
+
+
+def atomic_write(path: PathLike, write: Callable[[BinaryIO], object], *, streams: bool = True) -> None:
+    """Calls ``write`` with a new file beside ``path``, then atomically moves it to ``path``.
+
+    If anything fails, an existing file at ``path`` stays intact, and nothing is left beside it. What a killed process
+    left there is removed. The new file has the mode of the old one and, where that is permitted, its owner. A link
+    stays; what it leads to is replaced. A device, a pipe or an open file such as ``/dev/stdout`` is written to.
+
+    Args:
+        path: The file to write.
+        write: Function that writes the content to a file open for writing bytes.
+        streams: Whether ``path`` may be a device, a pipe or an open file; ``write`` must not seek then.
+
+    Raises:
+        IsADirectoryError: If ``path`` is a directory.
+        OSError: If it cannot be written, with ``path`` as its filename.
+    """
+    path = Path(path)
+    target = _followed(path)
+    try:
+        found = target.stat()
+    except FileNotFoundError:
+        found = None
+    if found is not None and stat.S_ISDIR(found.st_mode):
+        raise IsADirectoryError(errno.EISDIR, "is a directory; expected the name of a file", str(path))
+    if not _is_stream(target, found):
+        remove_abandoned(target)
+        _replace(path, target, found, write)
+    elif streams:
+        with _naming(path), _open_stream(target) as file:
+            write(file)
+    else:
+        raise OSError(errno.ESPIPE, "is not a regular file; expected the name of a new or a regular file", str(path))
+
+
+def is_stream(path: PathLike) -> bool:
+    """Returns whether `atomic_write` would write to a device, a pipe or an open file instead of replacing a file."""
+    target = _followed(Path(path))
+    return target.exists() and _is_stream(target, target.stat())
+
+
+def _is_stream(target: Path, found: os.stat_result | None) -> bool:
+    return found is not None and (not stat.S_ISREG(found.st_mode) or bool(_DESCRIPTOR.fullmatch(_absolute(target))))
+
+
+def _followed(path: Path) -> Path:
+    """Returns what a link leads to, whether there is such a file or not."""
+    target = path
+    for _ in range(_MOST_LINKS):
+        if _DESCRIPTOR.fullmatch(_absolute(target)) or not target.is_symlink():
+            return target
+        target = target.parent / target.readlink()
+    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
+
+
+def _absolute(path: Path) -> str:
+    return os.path.abspath(path)  # noqa: PTH100 - resolve() would follow links, to an open file as well
+
+
+def _open_stream(path: Path) -> BinaryIO:
+    """Opens a device or a pipe; an open file of this process is written where it stands, not from its beginning."""
+    match = _DESCRIPTOR.fullmatch(_absolute(path))
+    if match and match[1] in {"dev", "proc/self", "proc/thread-self", f"proc/{os.getpid()}"}:
+        return os.fdopen(os.dup(int(match[2])), "wb")
+    return open(path, "wb", opener=lambda name, flags: os.open(name, flags & ~os.O_CREAT))
+
+
+def _replace(path: Path, target: Path, found: os.stat_result | None, write: Callable[[BinaryIO], object]) -> None:
+    with _naming(path, f"cannot create a file in {target.parent}: "):
+        temporary, file = _create(target, found)
+    try:
+        with _naming(path, temporary=temporary):
+            write(file)
+            file.flush()
+            if found is not None:
+                _keep_access(file.fileno(), found)
+            os.fsync(file.fileno())
+            if os.name == "nt":  # which gives no other name to an open file
+                file.close()
+            temporary.replace(target)
+    except BaseException:
+        with suppress(OSError):  # from writing what is left in the buffer
+            file.close()
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+    file.close()
+    sync_directory(target.parent)
+
+
+def _create(target: Path, found: os.stat_result | None) -> tuple[Path, BinaryIO]:
+    """Creates a file beside ``target``, locked for as long as it is open, and readable by nobody who may not read that.
+
+    Its owner may write it until it is whole, as some network file systems lock no other files.
+    """
+    mode = 0o666 if found is None else stat.S_IMODE(found.st_mode) & 0o777 | 0o600
+    while True:
+        temporary = hidden_beside(target, secrets.token_hex(4))
+        file = open(temporary, "xb", opener=lambda name, flags: os.open(name, flags, mode))  # noqa: SIM115
+        if _claim(file.fileno(), temporary):
+            return temporary, file
+        file.close()
+
+
+def _keep_access(descriptor: int, found: os.stat_result) -> None:
+    """Gives a file the mode of an older one, and its owner and group where that is permitted; not on Windows."""
     if os.name == "nt":
         return
-    descriptor = os.open(path, os.O_RDONLY)
+    made = os.fstat(descriptor)
+    if made.st_gid != found.st_gid:
+        with suppress(OSError):
+            os.fchown(descriptor, -1, found.st_gid)
+    if made.st_uid != found.st_uid:
+        with suppress(OSError):
+            os.fchown(descriptor, found.st_uid, -1)
+    with suppress(OSError):  # a file system without modes
+        os.fchmod(descriptor, stat.S_IMODE(found.st_mode))
+
+
+@contextmanager
+def _naming(path: Path, doing: str = "", *, temporary: Path | None = None) -> Iterator[None]:
+    """Makes the errors of the block name a file, and never the temporary one that was to take its place."""
+    try:
+        yield
+    except OSError as error:
+        if doing:
+            raise OSError(error.errno, f"{doing}{error.strerror}", str(path)) from error
+        if error.errno is not None and error.filename in (None, str(temporary)):
+            error.filename = str(path)
+            del error.filename2
+        raise
+
+
+def hidden_beside(path: Path, ending: str) -> Path:
+    """Returns a path beside another: its name is a dot, the other's name (shortened if needed), a dot, an ending."""
+    name = path.name
+    while len(os.fsencode(f".{name}.{ending}")) > _LONGEST_NAME:
+        name = name[:-1]
+    return path.with_name(f".{name}.{ending}")
+
+
+def remove_abandoned(path: Path) -> None:
+    """Removes the temporary files of processes that were killed in `atomic_write`, and of nobody who is still there.
+
+    A process that is writing holds a lock on its file, which ends with it. Neither a process id nor an age would tell
+    as much: ids are other ones in another container, and a large file is written for hours.
+    """
+    begin, _, _ = hidden_beside(path, "0" * 8).name.rpartition(".")
+    name = re.compile(rf"{re.escape(begin)}\.{TOKEN}")
+    with suppress(OSError):
+        for entry in list(path.parent.iterdir()):
+            if name.fullmatch(entry.name) and stat.S_ISREG(entry.lstat().st_mode):
+                with suppress(OSError):
+                    _remove_unless_claimed(entry)
+
+
+if sys.platform == "win32":
+
+    def _claim(_: int, __: Path) -> bool:
+        return True
+
+    def _remove_unless_claimed(path: Path) -> None:
+        # Nobody can remove an open file there. One that was closed to get its name is younger than this.
+        if time.time() - path.stat().st_mtime > 60:
+            path.unlink()
+
+else:
+    import fcntl
+
+    def _claim(descriptor: int, path: Path) -> bool:
+        """Locks a new file; returns ``False`` if another process took it for an abandoned one before that."""
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError:  # from a file system that locks nothing: then nobody removes it
+            return True
+        return path.exists()
+
+    def _remove_unless_claimed(path: Path) -> None:
+        descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink()
+        finally:
+            os.close(descriptor)
+
+
+def sync_directory(path: Path) -> None:
+    """Returns once the names in a directory have reached the disk, where the system can tell and lets this user ask."""
+    if os.name == "nt":
+        return
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except PermissionError:  # a directory that may be written and not be read
+        return
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _CANNOT_SYNC:
+            raise
     finally:
         os.close(descriptor)
 
 
-def atomic_write(path: PathLike, write: Callable[[Path], object]) -> None:
-    """Calls ``write`` with a new path beside ``path``, then atomically moves the result to ``path``.
-
-    If anything fails, an existing file at ``path`` stays intact, and nothing is left beside it.
-    """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        temporary.touch(exist_ok=False)
-        write(temporary)
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    sync_directory(path.parent)
-
-
-def write_text(path: PathLike, text: str) -> None:
-    """Writes ``text`` as UTF-8 with unchanged newlines, atomically."""
-    atomic_write(path, lambda temporary: temporary.write_text(text, encoding="utf-8", newline=""))
-
-
-def write_directory(path: Path, write: Callable[[Path], object]) -> None:
-    """Calls ``write`` with a new directory beside ``path``, then renames it to ``path``.
-
-    ``write`` must sync its files to the disk. If anything fails, an existing directory at ``path`` stays intact, and
-    nothing is left beside it. That directory has another name for an instant, because no portable call exchanges two:
-    `recover_directories` restores it if the process is killed just then.
-    """
-    draft, old = path.with_name(f".{path.name}.{secrets.token_hex(4)}"), _old(path)
-    draft.mkdir()
-    try:
-        write(draft)
-        sync_directory(draft)
-        if path.exists():
-            shutil.rmtree(old, ignore_errors=True)
-            path.rename(old)
-        draft.rename(path)
-        sync_directory(path.parent)
-    except BaseException:
-        if old.exists() and not path.exists():
-            old.rename(path)
-        shutil.rmtree(draft, ignore_errors=True)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def remove_directory(path: Path) -> None:
-    """Removes a directory; if the process is killed midway, nothing is left under that name."""
-    hidden = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    path.rename(hidden)
-    shutil.rmtree(hidden, ignore_errors=True)
-
-
-def recover_directories(parent: Path, names: str) -> None:
-    """Cleans up after a process that was killed in `write_directory` or `remove_directory`.
-
-    Args:
-        parent: The parent of the directories.
-        names: Regular expression for their intended names.
-    """
-    for entry in list(parent.iterdir()):
-        if match := re.fullmatch(rf"\.({names})\.([0-9a-f]{{8}}|old)", entry.name):
-            path = parent / match[1]
-            if match[2] == "old" and not path.exists():
-                with suppress(OSError):
-                    entry.rename(path)
-            else:
-                shutil.rmtree(entry, ignore_errors=True)
-
-
-def _old(path: Path) -> Path:
-    return path.with_name(f".{path.name}.old")
+def make_directories(path: Path) -> tuple[Path, ...]:
+    """Creates a directory and its parents, on the disk too, and returns those that did not exist, innermost first."""
+    missing = tuple(takewhile(lambda each: not each.exists(), (path, *path.parents)))
+    path.mkdir(parents=True, exist_ok=True)
+    for made in missing:
+        sync_directory(made.parent)
+    return missing

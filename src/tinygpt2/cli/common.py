@@ -1,5 +1,6 @@
 """Functions that several commands share."""
 
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -57,5 +58,6 @@ def lowest_validation_loss(history: TrainingHistory) -> tuple[float, int] | None
 def plot_history(history: TrainingHistory, path: Path) -> None:
     """Writes the plot of losses, in the format of the path's suffix."""
     figure = history.plot()
-    kind = path.suffix.removeprefix(".") or "png"
-    atomic_write(path, lambda temporary: figure.savefig(temporary, format=kind))
+    picture = io.BytesIO()
+    figure.savefig(picture, format=path.suffix.removeprefix(".") or "png")
+    atomic_write(path, lambda file: file.write(picture.getbuffer()))

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -173,22 +173,21 @@ def tokenize_to_file(
     items = [source] if isinstance(source, str | os.PathLike) else check_texts("source", source)
     pieces = _pieces(_characters(items), tokenizer)
 
-    def write(path: Path) -> None:
+    def write(file: BinaryIO) -> None:
         digest, count = hashlib.sha256(), 0
-        with path.open("wb") as file:
-            file.write(bytes(_HEADER))
-            for ids in _in_order(pieces, tokenizer, threads or os.cpu_count() or 1):
-                content = ids.astype(dtype).tobytes()
-                file.write(content)
-                digest.update(content)
-                count += len(ids)
-            if not count:
-                raise ValueError("there are no tokens to write: the tokenizer makes none of the text")
-            header = {"dtype": dtype.str, "tokens": count, "n_vocab": tokenizer.n_vocab, "sha256": digest.hexdigest()}
-            file.seek(0)
-            file.write(_MAGIC + json.dumps(header).encode().ljust(_HEADER - len(_MAGIC)))
+        file.write(bytes(_HEADER))
+        for ids in _in_order(pieces, tokenizer, threads or os.cpu_count() or 1):
+            content = ids.astype(dtype).tobytes()
+            file.write(content)
+            digest.update(content)
+            count += len(ids)
+        if not count:
+            raise ValueError("there are no tokens to write: the tokenizer makes none of the text")
+        header = {"dtype": dtype.str, "tokens": count, "n_vocab": tokenizer.n_vocab, "sha256": digest.hexdigest()}
+        file.seek(0)
+        file.write(_MAGIC + json.dumps(header).encode().ljust(_HEADER - len(_MAGIC)))
 
-    atomic_write(out, write)
+    atomic_write(out, write, streams=False)
     return TokenFile(out)
 
 

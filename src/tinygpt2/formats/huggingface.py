@@ -18,7 +18,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from tinygpt2._internal.files import atomic_write, read_json, write_file
+from tinygpt2._internal.directories import rereading
+from tinygpt2._internal.files import atomic_write, make_directories, read_json, write_chunks
 from tinygpt2.config import GPT2Config
 from tinygpt2.formats.manifest import MANIFEST_FILE, verify_manifest
 from tinygpt2.formats.safetensors import safetensors_chunks
@@ -148,11 +149,21 @@ Contents = dict[str, Iterable[memoryview | bytes]]
 
 
 def write_pretrained(directory: str | os.PathLike[str], contents: Contents) -> None:
-    """Writes what `pretrained_contents` returned, each file atomically; creates the directory if it does not exist."""
+    """Writes what `pretrained_contents` returned, each file atomically; creates the directory if it does not exist.
+
+    Raises:
+        ValueError: If the directory has a manifest, which would list other files from then on. A checkpoint's training
+            state, and the losses in ``best``, would belong to another model: no new manifest could mend that.
+    """
     directory = Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
+    if (directory / MANIFEST_FILE).exists():
+        raise ValueError(
+            f"{directory} is a checkpoint or a copy of one: its {MANIFEST_FILE} has the hashes of the files that would "
+            f"be replaced; pass another directory, or remove {MANIFEST_FILE} first"
+        )
+    make_directories(directory)
     for name, chunks in contents.items():
-        atomic_write(directory / name, partial(write_file, chunks=chunks))
+        atomic_write(directory / name, partial(write_chunks, chunks=chunks))
 
 
 def pretrained_contents(config: GPT2Config, state: Mapping[str, Tensor], end_of_text: int | None = None) -> Contents:
@@ -166,6 +177,7 @@ def pretrained_contents(config: GPT2Config, state: Mapping[str, Tensor], end_of_
     }
 
 
+@rereading
 def read_pretrained(
     directory: str | os.PathLike[str], *, keep: Container[str] = ()
 ) -> tuple[GPT2Config, dict[str, Tensor]]:

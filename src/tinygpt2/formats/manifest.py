@@ -19,17 +19,23 @@ def write_manifest(directory: Path, files: Mapping[str, Digest]) -> None:
     write_file(directory / MANIFEST_FILE, [(json.dumps({"files": content}, indent=1) + "\n").encode()])
 
 
-def verify_manifest(directory: Path, names: Iterable[str]) -> None:
+def verify_manifest(directory: Path, names: Iterable[str], *, optional: Iterable[str] = ()) -> None:
     """Reads files and compares them with the manifest.
+
+    Args:
+        directory: The directory.
+        names: The files that it must have.
+        optional: Files that are compared if the manifest lists them.
 
     Raises:
         CheckpointError: If one of ``names`` is missing, is not in the manifest, or differs from it.
         PermissionError: If one may not be read.
     """
     try:
-        files = read_json(directory / MANIFEST_FILE, limit=_LIMIT).get("files")
-        for name in names:
-            _verify(directory / name, files.get(name) if isinstance(files, dict) else None)
+        content = read_json(directory / MANIFEST_FILE, limit=_LIMIT).get("files")
+        files = content if isinstance(content, dict) else {}
+        for name in (*names, *(name for name in optional if name in files)):
+            _verify(directory / name, files.get(name))
     except PermissionError:
         raise  # which says nothing about what is in the file
     except (OSError, ValueError) as error:

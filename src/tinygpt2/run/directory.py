@@ -16,11 +16,12 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from itertools import chain, count, takewhile
+from itertools import chain, count
 from pathlib import Path
 from typing import Self
 
-from tinygpt2._internal.files import recover_directories
+from tinygpt2._internal.directories import recover_directories
+from tinygpt2._internal.files import make_directories, remove_abandoned, sync_directory
 from tinygpt2.formats.huggingface import CONFIG_FILE, WEIGHTS_FILE
 from tinygpt2.run.lock import locked
 from tinygpt2.text.storage import TOKENIZER_FILE
@@ -37,7 +38,7 @@ _OPTIONS = "options.json"
 
 _CHECKPOINT = re.compile(r"checkpoint-(0|[1-9][0-9]*)")
 _DIRECTORIES = rf"checkpoint-(?:0|[1-9][0-9]*)|{_BEST}"
-_FILES = (_HISTORY, _OPTIONS, TOKENIZER_FILE, CONFIG_FILE, WEIGHTS_FILE)  # not the plot: 'tinygpt2 plot' takes no lock
+_FILES = (_HISTORY, _PLOT, _OPTIONS, TOKENIZER_FILE, CONFIG_FILE, WEIGHTS_FILE)
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class RunDirectory:
 
         Two runs that are started simultaneously get different directories.
         """
-        made = _make(parent)
+        made = make_directories(parent)
         names = chain([name], (f"{name}-{i}" for i in count(2)))
         path = next(path for path in map(parent.joinpath, names) if _is_made(path))
         return cls(path, (path, *made))
@@ -74,7 +75,7 @@ class RunDirectory:
             FileExistsError: If it is a file.
             ValueError: If it is not empty.
         """
-        run = cls(path, _make(path))
+        run = cls(path, make_directories(path))
         run.check_empty()
         return run
 
@@ -113,11 +114,8 @@ class RunDirectory:
     def recover(self) -> None:
         """Cleans up after a process that was killed while writing. Call it only within `locked`."""
         recover_directories(self.path, _DIRECTORIES)
-        names = "|".join(map(re.escape, _FILES))
-        for entry in list(self.path.iterdir()):
-            if re.fullmatch(rf"\.({names})\.[0-9a-f]{{8}}", entry.name):
-                with suppress(OSError):
-                    entry.unlink()
+        for name in _FILES:
+            remove_abandoned(self.path / name)
 
     def checkpoint(self, step: int) -> Path:
         """Returns the path of a step's checkpoint."""
@@ -127,8 +125,17 @@ class RunDirectory:
         """Returns the paths of the checkpoints, newest first, without reading them."""
         if not self.path.is_dir():
             return []
-        found = [path for path in self.path.iterdir() if _CHECKPOINT.fullmatch(path.name)]
-        return sorted(found, key=self.step_of, reverse=True)
+        return sorted(filter(self.is_checkpoint, self.path.iterdir()), key=self.step_of, reverse=True)
+
+    def misnamed_checkpoints(self) -> list[Path]:
+        """Returns what is not a checkpoint because of its name alone, such as ``checkpoint-0004``."""
+        found = self.path.iterdir() if self.path.is_dir() else ()
+        return [path for path in found if re.fullmatch(r"checkpoint-\d+", path.name) and not self.is_checkpoint(path)]
+
+    @staticmethod
+    def is_checkpoint(path: Path) -> bool:
+        """Returns whether a path has the name of a checkpoint: a step in the digits 0 to 9, without leading zeros."""
+        return bool(_CHECKPOINT.fullmatch(path.name))
 
     @staticmethod
     def step_of(checkpoint: Path) -> int:
@@ -176,17 +183,11 @@ class RunDirectory:
         return self.path / CONFIG_FILE
 
 
-def _make(path: Path) -> tuple[Path, ...]:
-    """Creates a directory and its parents, and returns those that did not exist, innermost first."""
-    missing = tuple(takewhile(lambda each: not each.exists(), (path, *path.parents)))
-    path.mkdir(parents=True, exist_ok=True)
-    return missing
-
-
 def _is_made(path: Path) -> bool:
     """Creates a directory, or returns ``False`` if the path exists: of two processes, only one creates it."""
     try:
         path.mkdir()
     except FileExistsError:
         return False
+    sync_directory(path.parent)
     return True

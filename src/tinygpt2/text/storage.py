@@ -9,6 +9,7 @@ from typing import Any
 
 import tiktoken
 
+from tinygpt2._internal.directories import rereading
 from tinygpt2._internal.files import PathLike, atomic_write, read_json
 from tinygpt2.config import GPT2Config
 from tinygpt2.formats.huggingface import CONFIG_FILE
@@ -45,7 +46,7 @@ def save_tokenizer(tokenizer: Tokenizer, directory: PathLike) -> None:
     CharTokenizer(characters='abc')
     """
     content = tokenizer_content(tokenizer)
-    atomic_write(Path(directory) / TOKENIZER_FILE, lambda temporary: temporary.write_bytes(content))
+    atomic_write(Path(directory) / TOKENIZER_FILE, lambda file: file.write(content))
 
 
 def tokenizer_content(tokenizer: Tokenizer) -> bytes:
@@ -115,6 +116,7 @@ def _facts(encoding: tiktoken.Encoding) -> dict[str, object]:
     }
 
 
+@rereading
 def load_tokenizer(directory: PathLike) -> "tiktoken.Encoding | CharTokenizer":
     """Returns the tokenizer of the model in a directory.
 

@@ -13,6 +13,7 @@ from tinygpt2._internal.checks import check_int
 from tinygpt2._internal.console import write_line
 from tinygpt2._internal.cpu import fast_products, keep_memory
 from tinygpt2._internal.devices import Compiled, choose_device
+from tinygpt2._internal.files import make_directories
 from tinygpt2._internal.random import random_states_kept
 from tinygpt2._internal.signals import deferred_signals
 from tinygpt2.config import TrainingConfig
@@ -221,7 +222,7 @@ def _locked(directory: RunDirectory | None) -> Iterator[None]:
     if directory is None:
         yield
         return
-    directory.path.mkdir(parents=True, exist_ok=True)
+    make_directories(directory.path)
     with directory.locked():
         yield
 

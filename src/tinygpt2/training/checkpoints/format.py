@@ -13,7 +13,8 @@ time or place, so equal runs write equal bytes.
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,13 +24,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from tinygpt2._internal.files import Digest, read_json, write_directory, write_file
+from tinygpt2._internal.directories import rereading, write_directory
+from tinygpt2._internal.files import Digest, read_json, write_file
 from tinygpt2.config import GPT2Config, TrainingConfig
 from tinygpt2.errors import CheckpointError
 from tinygpt2.formats.huggingface import CONFIG_FILE, WEIGHTS_FILE, Contents, read_pretrained
 from tinygpt2.formats.manifest import verify_manifest, write_manifest
 from tinygpt2.formats.safetensors import safetensors_chunks
-from tinygpt2.run.directory import STATE_FILE, TRAINING_FILE
+from tinygpt2.run.directory import STATE_FILE, TRAINING_FILE, RunDirectory
+from tinygpt2.text.storage import TOKENIZER_FILE
 from tinygpt2.training.history import TrainingHistory
 from tinygpt2.training.state import Progress
 
@@ -165,16 +168,22 @@ class Checkpoint:
     tensors: dict[str, Tensor]
 
 
-def verify_checkpoint(path: Path) -> Path:
-    """Returns a checkpoint's directory if all its files match its manifest.
+@rereading
+def verify_checkpoint(path: Path, step: int) -> Path:
+    """Returns the directory of a step's checkpoint if all its files match its manifest, and its step is this one.
 
     Raises:
         CheckpointError: If they do not.
+        PermissionError: If it may not be read.
     """
-    verify_manifest(path, (CONFIG_FILE, WEIGHTS_FILE, STATE_FILE, TRAINING_FILE))
+    verify_manifest(path, (CONFIG_FILE, WEIGHTS_FILE, STATE_FILE, TRAINING_FILE), optional=[TOKENIZER_FILE])
+    with _damage(path):
+        progress = Progress.from_dict(read_json(path / TRAINING_FILE, limit=_JSON_LIMIT).get("progress"))
+        _check_step(step, progress)
     return path
 
 
+@rereading
 def read_checkpoint(path: Path, step: int) -> Checkpoint:
     """Reads the checkpoint of a step.
 
@@ -182,8 +191,8 @@ def read_checkpoint(path: Path, step: int) -> Checkpoint:
         CheckpointError: If it is not intact, or is not a checkpoint of tinygpt2.
         PermissionError: If it may not be read.
     """
-    verify_manifest(path, (STATE_FILE, TRAINING_FILE))
-    try:
+    verify_manifest(path, (STATE_FILE, TRAINING_FILE), optional=[TOKENIZER_FILE])
+    with _damage(path):
         record = TrainingRecord.from_json(read_json(path / TRAINING_FILE, limit=_JSON_LIMIT))
         model_config, weights = read_pretrained(path, keep=record.tensors)
         checkpoint = Checkpoint(
@@ -194,13 +203,24 @@ def read_checkpoint(path: Path, step: int) -> Checkpoint:
             tensors=load_file(path / STATE_FILE),
         )
         _check_tensors(checkpoint)
+        _check_step(step, record.progress)
+    return checkpoint
+
+
+@contextmanager
+def _damage(path: Path) -> Iterator[None]:
+    """Turns whatever is wrong with the content of a checkpoint into a `CheckpointError`."""
+    try:
+        yield
     except (CheckpointError, PermissionError):
         raise
     except (OSError, ValueError, TypeError, SafetensorError) as error:
         raise CheckpointError(f"{path} is not an intact checkpoint: {error}") from error
-    if record.progress.step != step:
-        raise CheckpointError(f"{path} is not an intact checkpoint: its step is {record.progress.step}")
-    return checkpoint
+
+
+def _check_step(step: int, progress: Progress) -> None:
+    if progress.step != step:
+        raise ValueError(f"its step is {progress.step}, not {step}")
 
 
 def described(tensor: Tensor) -> str:
@@ -217,23 +237,31 @@ def _check_tensors(checkpoint: Checkpoint) -> None:
             raise ValueError(f"{name} should be {expected.get(name, 'absent')} but is {found.get(name, 'absent')}")
 
 
+@rereading
 def read_history(path: Path) -> TrainingHistory | None:
     """Returns the history in a checkpoint or in ``best``; ``None`` if the directory is neither.
 
     Raises:
-        CheckpointError: If it is damaged.
+        CheckpointError: If it is damaged, or if its name is that of another step's checkpoint.
+        PermissionError: If it may not be read.
     """
     if not (path / TRAINING_FILE).exists():
         return None
     verify_manifest(path, [TRAINING_FILE])
-    try:
-        return TrainingHistory.from_dict(read_json(path / TRAINING_FILE, limit=_JSON_LIMIT).get("history"))
-    except ValueError as error:
-        raise CheckpointError(f"{path} is not an intact checkpoint: {error}") from error
+    with _damage(path):
+        content = read_json(path / TRAINING_FILE, limit=_JSON_LIMIT)
+        if RunDirectory.is_checkpoint(path):
+            _check_step(RunDirectory.step_of(path), Progress.from_dict(content.get("progress")))
+        return TrainingHistory.from_dict(content.get("history"))
 
 
 def write_checkpoint(path: Path, model: Contents, tensors: Mapping[str, Tensor], record: TrainingRecord) -> None:
-    """Writes a checkpoint atomically, and reads it back to verify it."""
+    """Writes a checkpoint atomically, and reads it back to verify it.
+
+    Raises:
+        InUseError: If another one of that name cannot be replaced.
+        OSError: If it cannot be written; an existing one stays intact.
+    """
     contents = model | {STATE_FILE: safetensors_chunks(tensors), TRAINING_FILE: [record.to_json()]}
     write_directory(path, lambda draft: write_files(draft, contents))
     verify_manifest(path, contents)

@@ -1,17 +1,18 @@
 """Checkpoint saving: the schedule, the checkpoints to keep, and the one to resume from."""
 
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import count
-from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from torch import Tensor
 
-from tinygpt2._internal.files import remove_directory, write_directory
+from tinygpt2._internal.directories import InUseError, remove_directory, write_directory
+from tinygpt2._internal.files import make_directories
 from tinygpt2.data.batches import Batch
 from tinygpt2.data.identity import sha256_of
 from tinygpt2.data.passes import Passes
@@ -58,8 +59,12 @@ class Resumed(NamedTuple):
 BUDGET = 0.01  # share of the time that saving may take, if checkpoint_every is not given
 
 
-def newest_checkpoint(directory: str | PathLike[str]) -> Path:
+def newest_checkpoint(directory: str | os.PathLike[str]) -> Path:
     """Returns the newest intact checkpoint in a directory; damaged ones that it skips are logged with the reason.
+
+    A checkpoint is a directory ``checkpoint-STEP``, with the step in the digits 0 to 9 and without leading zeros, that
+    was saved after this step; `train` resumes from the same one. A run that is training there may remove it after two
+    more saves.
 
     Args:
         directory: The ``checkpoint_dir`` of `train`, or a run directory of the command line.
@@ -78,21 +83,22 @@ def newest_checkpoint(directory: str | PathLike[str]) -> Path:
     return _newest(RunDirectory(Path(directory)), verify_checkpoint)[0]
 
 
-def _newest(run: RunDirectory, read: Callable[[Path], T]) -> tuple[T, list[Path]]:
+def _newest(run: RunDirectory, read: Callable[[Path, int], T]) -> tuple[T, list[Path]]:
     """Returns what ``read`` returns for the newest intact checkpoint, and the damaged ones that are newer."""
-    skipped: list[Path] = []
-    reasons: list[str] = []
-    for path in run.checkpoints():
+    for path in run.misnamed_checkpoints():
+        expected = run.checkpoint(int(path.name.removeprefix("checkpoint-"))).name
+        logger.warning("ignored %s: it is not named like a checkpoint; expected %s", path, expected)
+    damaged: dict[Path, str] = {}
+    while waiting := [path for path in run.checkpoints() if path not in damaged]:
+        path = waiting[0]
         try:
-            result = read(path)
+            return read(path, run.step_of(path)), list(damaged)
         except CheckpointError as error:
-            logger.warning("skipped a damaged checkpoint: %s", error)
-            skipped.append(path)
-            reasons.append(str(error))
-        else:
-            return result, skipped
-    if skipped:
-        raise CheckpointError(f"no checkpoint in {run.path} is intact: {'; '.join(reasons)}")
+            if os.path.lexists(path):  # and was not removed meanwhile by a run that is training there
+                logger.warning("skipped a damaged checkpoint: %s", error)
+                damaged[path] = str(error)
+    if damaged:
+        raise CheckpointError(f"no checkpoint in {run.path} is intact: {'; '.join(damaged.values())}")
     raise FileNotFoundError(f"{run.path} has no checkpoint")
 
 
@@ -130,7 +136,7 @@ class CheckpointSaver:
         self._saved: tuple[int, int] | None = None  # step and number of evaluations of the newest checkpoint
         self._began = time.perf_counter()
         self._spent = self._latest = 0.0
-        run.path.mkdir(parents=True, exist_ok=True)
+        make_directories(run.path)
         run.recover()
 
     def resume(self, state: TrainState, passes: Passes, *, allow_changes: bool) -> Resumed | None:
@@ -149,7 +155,7 @@ class CheckpointSaver:
             IncompatibleRunError: If the newest intact one is from another run.
         """
         try:
-            checkpoint, damaged = _newest(self.run, lambda path: read_checkpoint(path, self.run.step_of(path)))
+            checkpoint, damaged = _newest(self.run, read_checkpoint)
         except FileNotFoundError:
             return None
         compare(checkpoint, state, self.made, self.data, allow_changes=allow_changes)
@@ -159,8 +165,7 @@ class CheckpointSaver:
         self._loader = checkpoint.record.loader
         self.callbacks.load_state_dict(checkpoint.record.callbacks)
         for path in damaged:
-            names = (f"{path.name}.damaged{f'-{i}' * (i > 1)}" for i in count(1))
-            path.rename(next(other for name in names if not (other := path.with_name(name)).exists()))
+            _set_aside(path)
         self._saved = state.step, len(state.history.steps)
         return Resumed(checkpoint.record, batches)
 
@@ -221,7 +226,7 @@ class CheckpointSaver:
         contents = model_contents(state.model.config, weights, self.tokenizer) | {TRAINING_FILE: [record]}
         with self._failing(state):
             write_directory(self.run.best, lambda draft: write_files(draft, contents))
-        self._best = None
+            self._best = None
 
     def _record(self, state: TrainState, tensors: Mapping[str, Tensor]) -> TrainingRecord:
         return TrainingRecord(
@@ -248,6 +253,8 @@ class CheckpointSaver:
     def _failing(self, state: TrainState) -> Iterator[None]:
         try:
             yield
+        except InUseError as error:  # a program that reads it is no reason to end the run
+            logger.warning("%s %s; it keeps what it has until the next save", error.filename, error.strerror)
         except OSError as error:
             self.failed = True
             raise OSError(
@@ -256,6 +263,15 @@ class CheckpointSaver:
                 "are intact; pass resume=True to resume from the newest",
                 str(self.run.path),
             ) from error
+
+
+def _set_aside(damaged: Path) -> None:
+    """Gives a damaged checkpoint another name, so that the next one of its step has a place."""
+    names = (f"{damaged.name}.damaged{f'-{i}' * (i > 1)}" for i in count(1))
+    try:
+        damaged.rename(next(path for name in names if not os.path.lexists(path := damaged.with_name(name))))
+    except OSError as error:
+        logger.warning("cannot rename the damaged %s: %s", damaged, error.strerror)
 
 
 def _storable(tokenizer: Tokenizer | None) -> Tokenizer | None:
