@@ -3,6 +3,7 @@
 import copy
 import json
 import logging
+import os
 import pickle
 from collections.abc import Iterable
 from dataclasses import replace
@@ -17,7 +18,7 @@ from torch import Tensor
 
 import tinygpt2._internal.files
 import tinygpt2.formats.huggingface
-from tinygpt2 import GPT2Config, GPT2Model
+from tinygpt2 import CharTokenizer, GPT2Config, GPT2Model, save_tokenizer
 from tinygpt2.formats.huggingface import config_from_huggingface, config_to_huggingface
 
 TINY = GPT2Config(vocab_size=61, context_length=16, n_layer=2, n_head=3, n_embd=24)
@@ -387,3 +388,40 @@ def test_a_bias_is_never_dropped_in_silence(tmp_path: Path) -> None:
     loaded = GPT2Model.from_pretrained(tmp_path)
     edit_config(tmp_path, qkv_bias=True)
     assert torch.equal(loaded(TOKENS), GPT2Model.from_pretrained(tmp_path)(TOKENS))
+
+
+# Directories with a manifest
+
+
+@pytest.mark.parametrize("manifest", ['{"files": {"config.json": {}}}', '{"files": []}', '{"icons": []}', "no JSON"])
+def test_a_model_is_not_saved_over_a_checkpoint(saved: Path, manifest: str) -> None:
+    """The manifest kept the hashes of the model before, and the next reader called the new one damaged."""
+    (saved / "manifest.json").write_text(manifest, encoding="utf-8")
+    before = {path.name: path.read_bytes() for path in saved.iterdir()}
+    with pytest.raises(
+        ValueError, match=r"is a checkpoint or a copy of one: its manifest\.json .* remove manifest\.json"
+    ):
+        random_model().save_pretrained(saved)
+    assert {path.name: path.read_bytes() for path in saved.iterdir()} == before
+    (saved / "manifest.json").unlink()
+    random_model().save_pretrained(saved)
+    GPT2Model.from_pretrained(saved)
+
+
+def test_a_tokenizer_is_added_to_a_checkpoint_and_does_not_replace_one(saved: Path) -> None:
+    (saved / "manifest.json").write_text('{"files": {"config.json": {}}}', encoding="utf-8")
+    save_tokenizer(CharTokenizer("abc"), saved)
+    (saved / "manifest.json").write_text('{"files": {"tinygpt2_tokenizer.json": {}}}', encoding="utf-8")
+    with pytest.raises(ValueError, match="has the hashes of the files that would be replaced"):
+        save_tokenizer(CharTokenizer("abcd"), saved)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links")
+def test_weights_may_be_a_link_to_another_disk(saved: Path, tmp_path: Path) -> None:
+    (saved / "model.safetensors").rename(tmp_path / "weights")
+    (saved / "model.safetensors").symlink_to(tmp_path / "weights")
+    model = random_model()
+    model.save_pretrained(saved)
+    assert (saved / "model.safetensors").is_symlink()
+    assert torch.equal(GPT2Model.from_pretrained(saved)(TOKENS), model(TOKENS))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "weights"]

@@ -21,7 +21,7 @@ from torch import Tensor
 from tinygpt2._internal.directories import rereading
 from tinygpt2._internal.files import atomic_write, make_directories, read_json, write_chunks
 from tinygpt2.config import GPT2Config
-from tinygpt2.formats.manifest import MANIFEST_FILE, verify_manifest
+from tinygpt2.formats.manifest import MANIFEST_FILE, check_replaceable, verify_manifest
 from tinygpt2.formats.safetensors import safetensors_chunks
 
 logger = logging.getLogger(__name__)
@@ -152,15 +152,10 @@ def write_pretrained(directory: str | os.PathLike[str], contents: Contents) -> N
     """Writes what `pretrained_contents` returned, each file atomically; creates the directory if it does not exist.
 
     Raises:
-        ValueError: If the directory has a manifest, which would list other files from then on. A checkpoint's training
-            state, and the losses in ``best``, would belong to another model: no new manifest could mend that.
+        ValueError: If a manifest there has the hashes of files that would be replaced.
     """
     directory = Path(directory)
-    if (directory / MANIFEST_FILE).exists():
-        raise ValueError(
-            f"{directory} is a checkpoint or a copy of one: its {MANIFEST_FILE} has the hashes of the files that would "
-            f"be replaced; pass another directory, or remove {MANIFEST_FILE} first"
-        )
+    check_replaceable(directory, contents)
     make_directories(directory)
     for name, chunks in contents.items():
         atomic_write(directory / name, partial(write_chunks, chunks=chunks))

@@ -19,6 +19,24 @@ def write_manifest(directory: Path, files: Mapping[str, Digest]) -> None:
     write_file(directory / MANIFEST_FILE, [(json.dumps({"files": content}, indent=1) + "\n").encode()])
 
 
+def check_replaceable(directory: Path, names: Iterable[str]) -> None:
+    """Raises ``ValueError`` if a directory has a manifest with the hashes of any of these files.
+
+    A new manifest would not do: the training state in a checkpoint, and the losses in ``best``, are of that model.
+    """
+    if not (directory / MANIFEST_FILE).exists():
+        return
+    try:
+        files = read_json(directory / MANIFEST_FILE, limit=_LIMIT).get("files")
+    except (OSError, ValueError):
+        files = None
+    if not isinstance(files, dict) or any(name in files for name in names):
+        raise ValueError(
+            f"{directory} is a checkpoint or a copy of one: its {MANIFEST_FILE} has the hashes of the files that would "
+            f"be replaced; choose another directory, or remove {MANIFEST_FILE} first"
+        )
+
+
 def verify_manifest(directory: Path, names: Iterable[str], *, optional: Iterable[str] = ()) -> None:
     """Reads files and compares them with the manifest.
 

@@ -309,8 +309,8 @@ class GPT2Model(nn.Module):
         Raises:
             OSError: If it cannot be written; existing files stay intact.
             TypeError: If it is not a path, or another kind of tokenizer than those that can be saved.
-            ValueError: If the model has weights that ``from_pretrained`` would not read, for instance an adapter's, or
-                the tokenizer cannot be saved.
+            ValueError: If the model has weights that ``from_pretrained`` would not read, for instance an adapter's; if
+                the tokenizer cannot be saved; or if the directory is a checkpoint, whose files belong together.
 
         >>> import tempfile
         >>> shape = GPT2Config(

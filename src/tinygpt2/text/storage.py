@@ -13,6 +13,7 @@ from tinygpt2._internal.directories import rereading
 from tinygpt2._internal.files import PathLike, atomic_write, read_json
 from tinygpt2.config import GPT2Config
 from tinygpt2.formats.huggingface import CONFIG_FILE
+from tinygpt2.formats.manifest import check_replaceable
 from tinygpt2.text.tokenizers import END_OF_TEXT, CharTokenizer, Tokenizer, byte_pair_encoding, gpt2_tokenizer, visible
 
 TOKENIZER_FILE = "tinygpt2_tokenizer.json"
@@ -37,7 +38,7 @@ def save_tokenizer(tokenizer: Tokenizer, directory: PathLike) -> None:
     Raises:
         OSError: If it cannot be written; an existing file stays intact.
         TypeError: If it is another kind of tokenizer.
-        ValueError: If `load_tokenizer` would not return the same tokenizer.
+        ValueError: If `load_tokenizer` would not return the same tokenizer, or the directory is a checkpoint with one.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as directory:
@@ -46,6 +47,7 @@ def save_tokenizer(tokenizer: Tokenizer, directory: PathLike) -> None:
     CharTokenizer(characters='abc')
     """
     content = tokenizer_content(tokenizer)
+    check_replaceable(Path(directory), [TOKENIZER_FILE])
     atomic_write(Path(directory) / TOKENIZER_FILE, lambda file: file.write(content))
 
 
