@@ -1,5 +1,6 @@
 """``tinygpt2 info``."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 
 from tinygpt2 import GPT2Config, GPT2Model, TrainingHistory
 from tinygpt2.cli.main import main
+from tinygpt2.run.directory import RunDirectory
 
 
 def test_it_reports_shape_and_losses(run_directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -28,3 +30,52 @@ def test_a_model_that_was_not_trained_here(tmp_path: Path, capsys: pytest.Captur
 
 def test_a_directory_that_is_not_there_is_one_line(tmp_path: Path, fails: Callable[..., None]) -> None:
     fails(["info", tmp_path / "none"], "does not exist")
+
+
+def test_a_longer_run_that_died_does_not_go_unnoticed(
+    run_directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whose checkpoint is newer than the model of the run that finished, which every command uses."""
+    directory = tmp_path / "run"
+    shutil.copytree(run_directory, directory)
+    last = TrainingHistory.load(directory / "history.json").steps[-1]
+    commands = [["info", directory], ["generate", "--model", directory, "The", "--greedy", "--device", "cpu"]]
+    outputs = []
+    for extended in (False, True):
+        if extended:
+            shutil.copytree(directory / f"checkpoint-{last}", directory / "checkpoint-999")
+        for command in commands:
+            assert main(list(map(str, command))) == 0
+            output, errors = capsys.readouterr()
+            outputs.append(output)
+            expected = (
+                f"using {directory} as it was after step {last}; checkpoint-999 is of a longer run that did not "
+                f"finish. To use it, pass {directory / 'checkpoint-999'}; "
+                f"to resume the run:  tinygpt2 train --out {directory} --resume\n"
+            )
+            assert errors == (expected if extended else "")
+    assert outputs[:2] == outputs[2:]
+    (directory / "history.json").write_text("damaged", encoding="utf-8")
+    assert main(["generate", "--model", str(directory), "The", "--device", "cpu"]) == 0
+
+
+def test_a_checkpoint_that_the_run_removes_meanwhile_is_chosen_anew(
+    run_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    directory = tmp_path / "run"
+    checkpoints = RunDirectory(run_directory).checkpoints()
+    for path in checkpoints:
+        shutil.copytree(path, directory / path.name)
+    real, removed = GPT2Model.from_pretrained, []
+
+    def read(path: Path) -> GPT2Model:
+        if not removed:
+            removed.append(path.name)
+            shutil.rmtree(path)
+        return real(path)
+
+    monkeypatch.setattr(GPT2Model, "from_pretrained", read)
+    assert main(["info", str(directory)]) == 0
+    newest, older = (path.name for path in checkpoints)
+    assert removed == [newest]
+    assert [line.split()[-1] for line in capsys.readouterr().err.splitlines()] == [newest, older]

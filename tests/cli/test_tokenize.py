@@ -1,5 +1,6 @@
 """``tinygpt2 tokenize``, and training on what it makes."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -44,3 +45,14 @@ def test_tokens_of_another_tokenizer_are_one_line(
     fails(["tokenize", tmp_path / "none", "--out", tmp_path / "x"], "No such file")
     nowhere = ["tokenize", text_file, "--out", tmp_path / "x", "--model", tmp_path / "none"]
     fails(nowhere, "none: there is no such model directory")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="devices and pipes")
+def test_a_file_of_tokens_cannot_be_a_device_or_a_pipe(
+    text_file: Path, tmp_path: Path, fails: Callable[..., None]
+) -> None:
+    """Its header is written last. As root, ``--out /dev/null`` used to put a file in the place of the device."""
+    os.mkfifo(tmp_path / "pipe")
+    for out in ("/dev/null", tmp_path / "pipe"):
+        fails(["tokenize", text_file, "--out", out], f"{out}: is not a regular file; expected the name of a new or a")
+    assert Path("/dev/null").is_char_device()

@@ -1,9 +1,11 @@
 """Functions that several commands share."""
 
 import io
-from collections.abc import Iterator
+import shlex
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import tiktoken
 import torch
@@ -18,6 +20,8 @@ from tinygpt2.training.checkpoints.format import read_history
 from tinygpt2.training.checkpoints.saver import newest_checkpoint
 from tinygpt2.training.history import TrainingHistory
 
+T = TypeVar("T")
+
 
 @contextmanager
 def naming(what: str) -> Iterator[None]:
@@ -28,19 +32,47 @@ def naming(what: str) -> Iterator[None]:
         raise ValueError(f"{what}: {error}") from error
 
 
-def directory_with_model(directory: str) -> Path:
-    """Returns a directory with a model: this one, or its newest checkpoint if it belongs to an unfinished run."""
-    run = RunDirectory(Path(directory))
+def read_model(directory: str, read: Callable[[Path], T]) -> T:
+    """Calls ``read`` with a directory that has a model: this one, or its newest checkpoint if no run in it finished.
+
+    A run that finished and was made longer has the model of its first end until it finishes again, even if there are
+    newer checkpoints: the same model that `GPT2Model.from_pretrained` reads there. A line on stderr names the newest.
+    """
+    while True:
+        place = _directory_with_model(RunDirectory(Path(directory)))
+        try:
+            return read(place)
+        except (OSError, ValueError):
+            if place == Path(directory) or place.exists():
+                raise  # otherwise the run, which is still training, has removed this checkpoint
+
+
+def _directory_with_model(run: RunDirectory) -> Path:
     if not run.config.exists() and run.checkpoints():
         newest = newest_checkpoint(run.path)
         write_line(f"the run in {run.path} did not finish; using {newest.name}")
         return newest
+    _mention_newer_checkpoint(run)
     return run.path
 
 
-def load(directory: Path, device: torch.device) -> tuple[GPT2Model, tiktoken.Encoding | CharTokenizer]:
-    """Returns the model in a directory and its tokenizer."""
-    return GPT2Model.from_pretrained(directory).to(device), load_tokenizer(directory)
+def _mention_newer_checkpoint(run: RunDirectory) -> None:
+    try:
+        steps = TrainingHistory.load(run.history).steps
+    except (OSError, ValueError):  # which concerns those who read the losses
+        return
+    newest = next(iter(run.checkpoints()), None)
+    if newest is not None and steps and run.step_of(newest) > steps[-1]:
+        write_line(
+            f"using {run.path} as it was after step {steps[-1]}; {newest.name} is of a longer run that did not finish. "
+            f"To use it, pass {shlex.quote(str(newest))}; "
+            f"to resume the run:  tinygpt2 train --out {shlex.quote(str(run.path))} --resume"
+        )
+
+
+def load(directory: str, device: torch.device) -> tuple[GPT2Model, tiktoken.Encoding | CharTokenizer]:
+    """Returns the model in a directory and its tokenizer, as `read_model` finds them."""
+    return read_model(directory, lambda place: (GPT2Model.from_pretrained(place).to(device), load_tokenizer(place)))
 
 
 def history_in(directory: Path) -> TrainingHistory | None:

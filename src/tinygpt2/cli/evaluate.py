@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from tinygpt2._internal.checks import Int
 from tinygpt2._internal.devices import choose_device
-from tinygpt2.cli.common import directory_with_model, load, naming
+from tinygpt2.cli.common import load, naming
 from tinygpt2.cli.inputs import check_inputs, check_not_blank, is_blank, open_input, token_file
 from tinygpt2.cli.options import FILES_HELP, Commands, add_command, add_device, add_model, add_option
 from tinygpt2.config import GPT2Config
@@ -37,7 +37,7 @@ def evaluate_command(options: argparse.Namespace) -> int:
     """Prints the loss and perplexity on each file."""
     check_inputs(options.files)
     device = choose_device(options.device)
-    model, tokenizer = load(directory_with_model(options.model), device)
+    model, tokenizer = load(options.model, device)
     for file in options.files:
         name, tokens = _tokens_of(file, tokenizer)
         with naming(name):

@@ -7,7 +7,7 @@ import torch
 
 from tinygpt2._internal.checks import Bool, Int, Number, Text
 from tinygpt2._internal.devices import choose_device
-from tinygpt2.cli.common import directory_with_model, load
+from tinygpt2.cli.common import load
 from tinygpt2.cli.options import Commands, add_command, add_device, add_model, add_option, argument_type
 from tinygpt2.config import TRAINING_RANGES
 from tinygpt2.generation.samplers import (
@@ -56,7 +56,7 @@ def add(commands: Commands) -> None:
 def generate_command(options: argparse.Namespace) -> int:
     """Prints a prompt, and its continuation as it is generated."""
     device = choose_device(options.device)
-    model, tokenizer = load(directory_with_model(options.model), device)
+    model, tokenizer = load(options.model, device)
     prompt = sys.stdin.buffer.read().decode("utf-8") if options.prompt == "-" else options.prompt
     print(prompt, end="", flush=True)
     for piece in stream_text(

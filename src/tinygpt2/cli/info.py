@@ -1,8 +1,9 @@
 """The command ``tinygpt2 info``."""
 
 import argparse
+from pathlib import Path
 
-from tinygpt2.cli.common import directory_with_model, history_in, lowest_validation_loss
+from tinygpt2.cli.common import history_in, lowest_validation_loss, read_model
 from tinygpt2.cli.options import Commands, add_command
 from tinygpt2.model.gpt2 import GPT2Model
 from tinygpt2.text.storage import load_tokenizer
@@ -18,18 +19,21 @@ def add(commands: Commands) -> None:
 
 def info_command(options: argparse.Namespace) -> int:
     """Prints a description of a run directory."""
-    directory = directory_with_model(options.directory)
+    rows = read_model(options.directory, _rows)
+    width = max(map(len, rows))
+    for name, value in rows.items():
+        print(f"{name:{width}}  {value}")
+    return 0
+
+
+def _rows(directory: Path) -> dict[str, str]:
     model = GPT2Model.from_pretrained(directory)
     try:
         tokenizer = load_tokenizer(directory)
         kind = "characters" if isinstance(tokenizer, CharTokenizer) else f"byte pairs ({tokenizer.name})"
     except ValueError as error:  # the rest is still worth knowing
         kind = f"but no tokenizer: {error}"
-    rows = _shape(model, kind) | _losses(history_in(directory))
-    width = max(map(len, rows))
-    for name, value in rows.items():
-        print(f"{name:{width}}  {value}")
-    return 0
+    return _shape(model, kind) | _losses(history_in(directory))
 
 
 def _shape(model: GPT2Model, tokenizer: str) -> dict[str, str]:

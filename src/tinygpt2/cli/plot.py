@@ -3,7 +3,8 @@
 import argparse
 from pathlib import Path
 
-from tinygpt2.cli.common import directory_with_model, history_in, plot_history
+from tinygpt2._internal.files import is_stream
+from tinygpt2.cli.common import history_in, plot_history, read_model
 from tinygpt2.cli.options import Commands, add_command, add_option
 from tinygpt2.run.directory import RunDirectory
 
@@ -18,10 +19,11 @@ def add(commands: Commands) -> None:
 def plot_command(options: argparse.Namespace) -> int:
     """Plots a run's losses."""
     run = RunDirectory(Path(options.directory))
-    history = history_in(run.path if run.history.exists() else directory_with_model(options.directory))
+    history = read_model(options.directory, history_in)
     if history is None:
         raise ValueError(f"{run.path} has no {run.history.name}: it is not a run directory")
     path = run.plot if options.out is None else Path(options.out)
     plot_history(history, path)
-    print(path)
+    if not is_stream(path):  # which may be where this would go, too
+        print(path)
     return 0
