@@ -228,7 +228,7 @@ def _create(target: Path, found: os.stat_result | None) -> tuple[Path, BinaryIO]
 
 def _keep_access(descriptor: int, found: os.stat_result) -> None:
     """Gives a file the mode of an older one, and its owner and group where that is permitted; not on Windows."""
-    if os.name == "nt":
+    if sys.platform == "win32":
         return
     made = os.fstat(descriptor)
     if made.st_gid != found.st_gid:
@@ -248,7 +248,7 @@ def _naming(path: Path, doing: str = "", *, temporary: Path | None = None) -> It
         yield
     except OSError as error:
         if doing:
-            raise OSError(error.errno, f"{doing}{error.strerror}", str(path)) from error
+            raise OSError(error.errno, f"{doing}{error.strerror}", str(path)) from None
         if error.errno is not None and error.filename in (None, str(temporary)):
             error.filename = str(path)
             del error.filename2
@@ -271,11 +271,11 @@ def remove_abandoned(path: Path) -> None:
     """
     begin, _, _ = hidden_beside(path, "0" * 8).name.rpartition(".")
     name = re.compile(rf"{re.escape(begin)}\.{TOKEN}")
-    with suppress(OSError):
-        for entry in list(path.parent.iterdir()):
-            if name.fullmatch(entry.name) and stat.S_ISREG(entry.lstat().st_mode):
-                with suppress(OSError):
-                    _remove_unless_claimed(entry)
+    with suppress(OSError):  # from a directory that may not be read
+        for entry in filter(name.fullmatch, os.listdir(path.parent)):  # noqa: PTH208 - of many, no path is made
+            with suppress(OSError):
+                if stat.S_ISREG(path.with_name(entry).lstat().st_mode):
+                    _remove_unless_claimed(path.with_name(entry))
 
 
 if sys.platform == "win32":

@@ -1,6 +1,7 @@
 """A list of a directory's files with their sizes and SHA-256, so that damage is detected when they are read."""
 
 import json
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,41 +20,30 @@ def write_manifest(directory: Path, files: Mapping[str, Digest]) -> None:
     write_file(directory / MANIFEST_FILE, [(json.dumps({"files": content}, indent=1) + "\n").encode()])
 
 
-def check_replaceable(directory: Path, names: Iterable[str]) -> None:
-    """Raises ``ValueError`` if a directory has a manifest with the hashes of any of these files.
-
-    A new manifest would not do: the training state in a checkpoint, and the losses in ``best``, are of that model.
-    """
-    if not (directory / MANIFEST_FILE).exists():
-        return
-    try:
-        files = read_json(directory / MANIFEST_FILE, limit=_LIMIT).get("files")
-    except (OSError, ValueError):
-        files = None
-    if not isinstance(files, dict) or any(name in files for name in names):
-        raise ValueError(
-            f"{directory} is a checkpoint or a copy of one: its {MANIFEST_FILE} has the hashes of the files that would "
-            f"be replaced; choose another directory, or remove {MANIFEST_FILE} first"
-        )
+def verify_listed(directory: Path, names: Iterable[str]) -> None:
+    """Reads those files that the manifest lists, if there is one, and compares them with it; raises the same errors."""
+    if os.path.lexists(directory / MANIFEST_FILE):
+        verify_manifest(directory, names, all_listed=False)
 
 
-def verify_manifest(directory: Path, names: Iterable[str], *, optional: Iterable[str] = ()) -> None:
+def verify_manifest(directory: Path, names: Iterable[str], *, all_listed: bool = True) -> None:
     """Reads files and compares them with the manifest.
 
     Args:
-        directory: The directory.
-        names: The files that it must have.
-        optional: Files that are compared if the manifest lists them.
+        directory: The directory of the files and of their manifest.
+        names: Names of the files.
+        all_listed: Whether each must be in the manifest; otherwise those that are not, are not read.
 
     Raises:
         CheckpointError: If one of ``names`` is missing, is not in the manifest, or differs from it.
         PermissionError: If one may not be read.
     """
     try:
-        content = read_json(directory / MANIFEST_FILE, limit=_LIMIT).get("files")
-        files = content if isinstance(content, dict) else {}
-        for name in (*names, *(name for name in optional if name in files)):
-            _verify(directory / name, files.get(name))
+        files = read_json(directory / MANIFEST_FILE, limit=_LIMIT).get("files")
+        listed = files if isinstance(files, dict) else {}
+        for name in names:
+            if all_listed or name in listed:
+                _verify(directory / name, listed.get(name))
     except PermissionError:
         raise  # which says nothing about what is in the file
     except (OSError, ValueError) as error:
@@ -70,3 +60,21 @@ def _verify(path: Path, expected: Any) -> None:  # noqa: ANN401 - whatever the m
         raise ValueError(f"{path.name} should have {expected.get('size')} bytes but has {size}")
     if digest_file(path) != Digest(size, str(expected.get("sha256"))):
         raise ValueError(f"{path.name} does not have the SHA-256 in {MANIFEST_FILE}")
+
+
+def check_replaceable(directory: Path, names: Iterable[str]) -> None:
+    """Raises ``ValueError`` if a directory has a manifest with the hashes of any of these files.
+
+    A new manifest would not do: the training state in a checkpoint, and the losses in ``best``, are of that model.
+    """
+    if not (directory / MANIFEST_FILE).exists():
+        return
+    try:
+        files = read_json(directory / MANIFEST_FILE, limit=_LIMIT).get("files")
+    except (OSError, ValueError):
+        files = None
+    if not isinstance(files, dict) or any(name in files for name in names):
+        raise ValueError(
+            f"{directory} is a checkpoint or a copy of one: its {MANIFEST_FILE} has the hashes of the files that would "
+            f"be replaced; choose another directory, or remove {MANIFEST_FILE} first"
+        )

@@ -118,7 +118,6 @@ def _facts(encoding: tiktoken.Encoding) -> dict[str, object]:
     }
 
 
-@rereading
 def load_tokenizer(directory: PathLike) -> "tiktoken.Encoding | CharTokenizer":
     """Returns the tokenizer of the model in a directory.
 
@@ -139,6 +138,11 @@ def load_tokenizer(directory: PathLike) -> "tiktoken.Encoding | CharTokenizer":
     >>> tokenizer.encode_ordinary("cab")
     [2, 0, 1]
     """
+    return _load(directory)
+
+
+@rereading
+def _load(directory: PathLike) -> "tiktoken.Encoding | CharTokenizer":
     directory = Path(directory)
     if not directory.is_dir():
         raise FileNotFoundError(errno.ENOENT, "there is no such model directory", str(directory))

@@ -29,7 +29,7 @@ from tinygpt2._internal.files import Digest, read_json, write_file
 from tinygpt2.config import GPT2Config, TrainingConfig
 from tinygpt2.errors import CheckpointError
 from tinygpt2.formats.huggingface import CONFIG_FILE, WEIGHTS_FILE, Contents, read_pretrained
-from tinygpt2.formats.manifest import verify_manifest, write_manifest
+from tinygpt2.formats.manifest import verify_listed, verify_manifest, write_manifest
 from tinygpt2.formats.safetensors import safetensors_chunks
 from tinygpt2.run.directory import STATE_FILE, TRAINING_FILE, RunDirectory
 from tinygpt2.text.storage import TOKENIZER_FILE
@@ -176,7 +176,8 @@ def verify_checkpoint(path: Path, step: int) -> Path:
         CheckpointError: If they do not.
         PermissionError: If it may not be read.
     """
-    verify_manifest(path, (CONFIG_FILE, WEIGHTS_FILE, STATE_FILE, TRAINING_FILE), optional=[TOKENIZER_FILE])
+    verify_manifest(path, (CONFIG_FILE, WEIGHTS_FILE, STATE_FILE, TRAINING_FILE))
+    verify_listed(path, [TOKENIZER_FILE])
     with _damage(path):
         progress = Progress.from_dict(read_json(path / TRAINING_FILE, limit=_JSON_LIMIT).get("progress"))
         _check_step(step, progress)
@@ -191,7 +192,8 @@ def read_checkpoint(path: Path, step: int) -> Checkpoint:
         CheckpointError: If it is not intact, or is not a checkpoint of tinygpt2.
         PermissionError: If it may not be read.
     """
-    verify_manifest(path, (STATE_FILE, TRAINING_FILE), optional=[TOKENIZER_FILE])
+    verify_manifest(path, (STATE_FILE, TRAINING_FILE))
+    verify_listed(path, [TOKENIZER_FILE])
     with _damage(path):
         record = TrainingRecord.from_json(read_json(path / TRAINING_FILE, limit=_JSON_LIMIT))
         model_config, weights = read_pretrained(path, keep=record.tensors)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import count
+from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -59,7 +60,7 @@ class Resumed(NamedTuple):
 BUDGET = 0.01  # share of the time that saving may take, if checkpoint_every is not given
 
 
-def newest_checkpoint(directory: str | os.PathLike[str]) -> Path:
+def newest_checkpoint(directory: str | PathLike[str]) -> Path:
     """Returns the newest intact checkpoint in a directory; damaged ones that it skips are logged with the reason.
 
     A checkpoint is a directory ``checkpoint-STEP``, with the step in the digits 0 to 9 and without leading zeros, that
