@@ -66,7 +66,8 @@ def test_a_checkpoint_that_the_run_removes_meanwhile_is_chosen_anew(
     checkpoints = RunDirectory(run_directory).checkpoints()
     for path in checkpoints:
         shutil.copytree(path, directory / path.name)
-    real, removed = GPT2Model.from_pretrained, []
+    real = GPT2Model.from_pretrained
+    removed: list[str] = []
 
     def read(path: Path) -> GPT2Model:
         if not removed:

@@ -8,14 +8,23 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from tinygpt2 import GPT2Config, GPT2Model, TrainingConfig, make_dataloader, train
+from tinygpt2 import (
+    CharTokenizer,
+    GPT2Config,
+    GPT2Model,
+    TrainingConfig,
+    TrainingHistory,
+    load_tokenizer,
+    make_dataloader,
+    train,
+)
 from tinygpt2.run.directory import RunDirectory
 from tinygpt2.training.checkpoints.format import read_checkpoint
 
@@ -195,12 +204,44 @@ def check_newest(directory: Path, report: KillReport) -> None:
     try:
         newest = run.checkpoints()[0]
         read_checkpoint(newest, run.step_of(newest))
-        best = directory / "best"  # or where it is for the instant in which another takes its place
-        GPT2Model.from_pretrained(best if best.exists() else directory / ".best.old")
+        GPT2Model.from_pretrained(run.best)
     except (ValueError, OSError) as error:
         report.newest_not_loaded += 1
         report.failures.append(f"{directory.name}: {error}")
 
 
-def rows(report: KillReport) -> dict[str, object]:
-    return {name: value for name, value in asdict(report).items() if name != "failures"}
+def kill_writers(work: Path) -> tuple[int, list[str]]:
+    """Kills ``save_pretrained`` and ``TrainingHistory.save`` at each of their calls; returns how often, and failures.
+
+    Each file must be the old or the new one, and nothing else be left once the next process has written them.
+    """
+    shape = GPT2Config(vocab_size=3, context_length=8, n_layer=1, n_head=2, n_embd=16)
+    directory = work / "model"
+
+    def write(steps: int) -> None:
+        GPT2Model(shape).save_pretrained(directory, tokenizer=CharTokenizer("ab"))
+        TrainingHistory([steps], [0.0], [0], [0.0], [None], [0.0]).save(directory / "history.json")
+
+    def write_until(die_at: int | None) -> None:
+        hooks = Hooks(directory, die_at)
+        hooks.install()
+        write(1)
+        (work / "writers-calls").write_text(str(len(hooks.calls)), encoding="utf-8")
+
+    write(0)
+    in_child(partial(write_until, None))
+    expected, calls = sorted(path.name for path in directory.iterdir()), (work / "writers-calls").read_text("utf-8")
+    failures: list[str] = []
+    for i in range(int(calls) - 1):  # the last is the open of the file with their number
+        if in_child(partial(write_until, i)) != -signal.SIGKILL:
+            failures.append(f"writers: not killed at call {i}")
+        try:
+            GPT2Model.from_pretrained(directory)
+            load_tokenizer(directory)
+            TrainingHistory.load(directory / "history.json")
+            write(0)
+        except (ValueError, OSError) as error:
+            failures.append(f"writers: killed at call {i}: {error}")
+        if sorted(path.name for path in directory.iterdir()) != expected:
+            failures.append(f"writers: killed at call {i}: left {sorted(path.name for path in directory.iterdir())}")
+    return int(calls) - 1, failures

@@ -44,6 +44,10 @@ def main() -> int:
     print(f"| {killed.newest_not_loaded} | {killed.different_bits} |\n\n{seconds:.0f} s\n", flush=True)
 
     with directory() as work:
+        writers, failed = kills.kill_writers(work)
+    print(f"{writers} kills of processes that wrote a model and losses: {len(failed)} failures\n", flush=True)
+
+    with directory() as work:
         began = time.perf_counter()
         damaged = damage.damage_files(work, options.files, options.seed)
         seconds = time.perf_counter() - began
@@ -55,7 +59,7 @@ def main() -> int:
     print(f"| **all** | {' | '.join(f'{total:,}' for total in totals)} |\n")
     print(f"{seconds:.0f} s, {damaged.memory >> 20} MiB of memory at most, {damaged.slowest:.2f} s at most for one")
 
-    failures = killed.failures + damaged.failures
+    failures = killed.failures + failed + damaged.failures
     for failure in failures[:50]:
         print(failure, file=sys.stderr)
     if options.json:

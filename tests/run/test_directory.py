@@ -1,5 +1,6 @@
 """The directory of a run: its names, how it comes to be, and what is found in it."""
 
+import os
 import threading
 from pathlib import Path
 
@@ -137,6 +138,7 @@ def test_recovering_removes_what_was_half_written_and_nothing_else(tmp_path: Pat
         path = tmp_path / name
         if "." in name[1:] and "checkpoint" not in name and "best" not in name:
             path.touch()
+            os.utime(path, (0, 0))  # on Windows, the age tells what is in use
         else:
             path.mkdir()
             (path / "file").touch()

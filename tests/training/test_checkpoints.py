@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import shutil
 import signal
 import threading
 from collections.abc import Callable, Sequence
@@ -19,9 +20,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 import tinygpt2._internal.files
+import tinygpt2.formats.manifest
 import tinygpt2.training.checkpoints.format
 from tinygpt2 import (
     Callback,
+    CharTokenizer,
     CheckpointError,
     EarlyStopping,
     GPT2Config,
@@ -33,8 +36,10 @@ from tinygpt2 import (
     newest_checkpoint,
     train,
 )
+from tinygpt2._internal.directories import remove_directory, write_directory
 from tinygpt2.data.batches import Batch
 from tinygpt2.data.loader import Loader
+from tinygpt2.training.checkpoints.format import read_history
 
 TOKENS = torch.arange(500).mul(7).remainder(61)
 SHAPE = GPT2Config(vocab_size=61, context_length=8, n_layer=1, n_head=2, n_embd=16, dropout=0.3)
@@ -410,6 +415,205 @@ def test_what_a_killed_process_leaves_is_tidied_up(tmp_path: Path) -> None:
     run(tmp_path, replace(CONFIG, max_steps=4))
     assert names(tmp_path) == [".mine", "best", "checkpoint-0", "checkpoint-4"]
     assert content(tmp_path / "best") == best
+
+
+# Names
+
+
+def test_a_checkpoint_under_another_steps_name_is_no_checkpoint_of_that_step(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """``train`` refused it where ``newest_checkpoint`` did not."""
+    run(tmp_path, replace(CONFIG, max_steps=8), checkpoint_every=4)
+    (tmp_path / "checkpoint-8").rename(tmp_path / "checkpoint-9")
+    message = "checkpoint-9 is not an intact checkpoint: its step is 8, not 9"
+    assert newest_checkpoint(tmp_path).name == "checkpoint-4"
+    assert message in caplog.text
+    with pytest.raises(CheckpointError, match=message):
+        read_history(tmp_path / "checkpoint-9")
+    (tmp_path / "checkpoint-9").rename(tmp_path / "mine")
+    history = read_history(tmp_path / "mine")
+    assert history is not None
+    assert history.steps[-1] == 8
+    (tmp_path / "mine").rename(tmp_path / "checkpoint-9")
+    run(tmp_path, replace(CONFIG, max_steps=8), checkpoint_every=4)
+    assert names(tmp_path) == ["best", "checkpoint-4", "checkpoint-8", "checkpoint-9.damaged"]
+
+
+@pytest.mark.parametrize("name", ["checkpoint-0004", "checkpoint-０４", "checkpoint-٤"])
+def test_a_checkpoint_with_a_number_that_is_written_otherwise_is_ignored_aloud(
+    tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    run(tmp_path, replace(CONFIG, max_steps=4), checkpoint_every=4)
+    (tmp_path / "checkpoint-4").rename(tmp_path / name)
+    message = f"ignored {tmp_path / name}: it is not named like a checkpoint; expected checkpoint-4"
+    assert newest_checkpoint(tmp_path).name == "checkpoint-0"
+    assert caplog.text.count(message) == 1
+    run(tmp_path, replace(CONFIG, max_steps=4), checkpoint_every=4)
+    assert caplog.text.count(message) == 2
+    assert names(tmp_path) == sorted(["best", "checkpoint-0", "checkpoint-4", name])
+
+
+def test_the_tokenizer_is_verified_like_every_other_file(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    tokenizer = CharTokenizer("".join(map(chr, range(97, 97 + 61))))
+    run(tmp_path, replace(CONFIG, max_steps=8), checkpoint_every=4, tokenizer=tokenizer)
+    damage(tmp_path / "checkpoint-8" / "tinygpt2_tokenizer.json")
+    assert newest_checkpoint(tmp_path).name == "checkpoint-4"
+    assert "checkpoint-8 is not an intact checkpoint: tinygpt2_tokenizer.json does not have the SHA-256" in caplog.text
+    run(tmp_path, replace(CONFIG, max_steps=8), checkpoint_every=4, tokenizer=tokenizer)
+    assert names(tmp_path) == ["best", "checkpoint-4", "checkpoint-8", "checkpoint-8.damaged"]
+
+
+# What others do in the directory meanwhile
+
+
+@pytest.mark.parametrize("kind", ["link", "file", "directory"])
+def test_whatever_is_in_the_way_blocks_neither_a_save_nor_the_resumed_run(tmp_path: Path, kind: str) -> None:
+    """A ``best`` that was a link used to make the next save but one fail, and each run after it."""
+    if kind == "link" and os.name != "posix":
+        pytest.skip("links")
+    config = replace(CONFIG, eval_every=2)
+    expected, _ = run(tmp_path / "whole", config)
+    directory = tmp_path / "run"
+
+    def meddle(state: TrainState) -> None:
+        if state.event != "step" or state.step not in (5, 11):
+            return
+        for name in ("best", ".best.old", f"checkpoint-{state.step + 1}", f".checkpoint-{state.step + 1}.old"):
+            path = directory / name
+            if path.is_dir():
+                path.rename(tmp_path / f"{name}-{state.step}")
+            if kind == "link":
+                path.symlink_to(tmp_path)
+            elif kind == "file":
+                path.touch()
+            else:
+                path.mkdir()
+                (path / "file").touch()
+
+    for step in (9, 13):
+        with pytest.raises(CrashError):
+            run(directory, config, checkpoint_every=2, callbacks=[meddle, crash_after(step)])
+    model, _ = run(directory, config, checkpoint_every=2)
+    assert equal(model, expected)
+    assert names(directory) == ["best", "checkpoint-14", "checkpoint-16"]
+    for name in ("best", "checkpoint-16"):
+        assert content(directory / name) == content(tmp_path / "whole" / name)
+
+
+def test_what_another_program_holds_open_does_not_end_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As on Windows, where a directory with an open file in it has the name that it has."""
+    held = {"best", "checkpoint-4"}
+    rename = Path.rename
+
+    def refuse(path: Path, target: Path) -> Path:
+        if path.name in held:
+            raise PermissionError(13, "Access is denied", str(path), str(target))
+        return rename(path, target)
+
+    def release(state: TrainState) -> None:
+        if state.event == "step" and state.step == 13:
+            held.clear()
+
+    expected, _ = run(tmp_path / "whole", replace(CONFIG, eval_every=2))
+    monkeypatch.setattr(Path, "rename", refuse)
+    model, _ = run(tmp_path / "run", replace(CONFIG, eval_every=2), checkpoint_every=4, callbacks=[release])
+    assert equal(model, expected)
+    assert f"{tmp_path / 'run' / 'best'} cannot be replaced: Access is denied; it keeps what it has" in caplog.text
+    assert f"cannot remove {tmp_path / 'run' / 'checkpoint-4'}: Access is denied" in caplog.text
+    assert names(tmp_path / "run") == ["best", "checkpoint-12", "checkpoint-16"]
+    assert content(tmp_path / "run" / "best") == content(tmp_path / "whole" / "best")
+
+
+def test_a_damaged_checkpoint_that_cannot_be_renamed_does_not_block_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    expected, _ = run(tmp_path / "whole")
+    with pytest.raises(CrashError):
+        run(tmp_path / "run", checkpoint_every=4, callbacks=[crash_after(9)])
+    damage(tmp_path / "run" / "checkpoint-9" / "training.json")
+    rename = Path.rename
+
+    def refuse(path: Path, target: Path) -> Path:
+        if path.name == "checkpoint-9":
+            raise PermissionError(13, "Access is denied", str(path), str(target))
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    assert equal(run(tmp_path / "run")[0], expected)
+    assert "cannot rename the damaged" in caplog.text
+
+
+def test_a_checkpoint_that_is_removed_while_it_is_read_is_not_called_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """By the run that is training there, which has saved and removed more of them by then."""
+    run(tmp_path / "source", replace(CONFIG, max_steps=8), checkpoint_every=2, checkpoint_keep=9)
+    directory = tmp_path / "run"
+    for step in (2, 4):
+        shutil.copytree(tmp_path / "source" / f"checkpoint-{step}", directory / f"checkpoint-{step}")
+    real = tinygpt2._internal.files.digest_file
+    left = [6, 8]
+
+    def advance(path: Path) -> object:
+        if left and path.name == "training.json":
+            step = left.pop(0)
+            shutil.copytree(tmp_path / "source" / f"checkpoint-{step}", directory / f"checkpoint-{step}")
+            remove_directory(directory / f"checkpoint-{step - 2}")
+            remove_directory(directory / f"checkpoint-{step - 4}")
+        return real(path)
+
+    monkeypatch.setattr(tinygpt2.formats.manifest, "digest_file", advance)
+    assert newest_checkpoint(directory).name == "checkpoint-8"
+    assert not left
+    assert not caplog.text
+
+
+def test_a_model_that_is_replaced_while_it_is_read_is_not_called_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """1 of 147 reads of ``best`` beside a run found files of two models."""
+    best = tmp_path / "best"
+    for name, steps in (("one", 4), ("two", 8)):
+        run(tmp_path / name, replace(CONFIG, max_steps=steps))
+        shutil.copytree(tmp_path / name / f"checkpoint-{steps}", tmp_path / f"model-{name}")
+
+    def exchange(name: str) -> None:
+        write_directory(best, lambda draft: shutil.copytree(tmp_path / f"model-{name}", draft, dirs_exist_ok=True))
+
+    exchange("one")
+    real = tinygpt2._internal.files.digest_file
+    left = ["two", "one", "two"]
+
+    def exchanging(path: Path) -> object:
+        if left and path.name == "model.safetensors":
+            exchange(left.pop(0))
+        return real(path)
+
+    monkeypatch.setattr(tinygpt2.formats.manifest, "digest_file", exchanging)
+    assert equal(GPT2Model.from_pretrained(best), GPT2Model.from_pretrained(tmp_path / "model-two"))
+    assert not left
+    best.rename(tmp_path / ".best.old")  # a run that was killed just then
+    assert equal(GPT2Model.from_pretrained(best), GPT2Model.from_pretrained(tmp_path / "model-two"))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="directories are not synced elsewhere")
+def test_the_new_directory_of_a_run_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[tuple[int, int]] = []
+    fsync = os.fsync
+
+    def record(descriptor: int) -> None:
+        status = os.fstat(descriptor)
+        synced.append((status.st_dev, status.st_ino))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", record)
+    run(tmp_path / "a" / "b", replace(CONFIG, max_steps=1))
+    GPT2Model(SHAPE).save_pretrained(tmp_path / "c" / "d")
+    for parent in (tmp_path, tmp_path / "a", tmp_path / "c"):
+        assert (parent.stat().st_dev, parent.stat().st_ino) in synced
 
 
 # Stopping
