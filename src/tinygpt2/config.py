@@ -9,20 +9,35 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal, Self, get_args
 
-from tinygpt2._internal.checks import Bool, Check, Choice, Int, Number, Optional, Pair, Text, check_fields
+from tinygpt2._internal.checks import (
+    LARGEST_SEED,
+    Bool,
+    Check,
+    Choice,
+    Int,
+    Number,
+    Optional,
+    Pair,
+    Text,
+    check_fields,
+    shown,
+)
 
 Precision = Literal["auto", "fp32", "bf16"]
 Schedule = Literal["constant", "cosine"]
 
-_LARGEST_SEED = 2**64 - 1  # the largest that PyTorch's generators accept
+# Far more than any model has, and so few that no size computed from them overflows and no loop over them hangs.
+_MOST_IDS = 2**31  # so that every id and position fits into an int32
+_MOST_LAYERS = 10_000
+_LARGEST_WIDTH = 2**20
 
 MODEL_RANGES: Mapping[str, Check] = MappingProxyType(
     {
-        "vocab_size": Int(),
-        "context_length": Int(),
-        "n_layer": Int(),
-        "n_head": Int(),
-        "n_embd": Int(),
+        "vocab_size": Int(maximum=_MOST_IDS),
+        "context_length": Int(maximum=_MOST_IDS),
+        "n_layer": Int(maximum=_MOST_LAYERS),
+        "n_head": Int(maximum=_LARGEST_WIDTH),
+        "n_embd": Int(maximum=_LARGEST_WIDTH),
         "dropout": Number(maximum=1, below_maximum=True),
         "qkv_bias": Bool(),
         "tie_weights": Bool(),
@@ -49,7 +64,7 @@ TRAINING_RANGES: Mapping[str, Check] = MappingProxyType(
         "eval_batches": Optional(Int()),
         "sample_prompt": Optional(Text()),
         "sample_tokens": Int(),
-        "seed": Int(minimum=0, maximum=_LARGEST_SEED),
+        "seed": Int(minimum=0, maximum=LARGEST_SEED),
     }
 )
 """The range of each field of `TrainingConfig`."""
@@ -128,7 +143,7 @@ class GPT2Config:
         24
         """
         if name not in PRESETS:
-            raise ValueError(f"there is no preset {name!r}; choose one of {', '.join(PRESETS)}")
+            raise ValueError(f"there is no preset {shown(name)}; choose one of {', '.join(PRESETS)}")
         return cls(**(PRESETS[name] | overrides))
 
 

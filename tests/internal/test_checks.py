@@ -1,14 +1,32 @@
 """Ranges of values: what they accept, what they read from a text, and how they describe themselves."""
 
 import math
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 import tinygpt2._internal.checks
-from tinygpt2._internal.checks import Bool, Check, Choice, Int, Many, Number, Optional, Pair, Text, check_text
+from tinygpt2._internal.checks import (
+    Bool,
+    Check,
+    Choice,
+    Int,
+    Loss,
+    Many,
+    Number,
+    Optional,
+    Pair,
+    Text,
+    check_json,
+    check_text,
+    shown,
+)
 
 PROBABILITY = Number(maximum=1, above_minimum=True)
 DROPOUT = Number(maximum=1, below_maximum=True)
@@ -98,7 +116,7 @@ def test_a_number_is_accepted_exactly_if_it_is_in_the_range(value: float) -> Non
     if 0 < value <= 1:
         assert PROBABILITY.check("it", value) == PROBABILITY.parse(str(value)) == value
     else:
-        with pytest.raises(ValueError, match="it must be a finite number greater than 0 and at most 1, got"):
+        with pytest.raises(ValueError, match=r"it must be a finite number greater than 0 and at most 1, got"):
             PROBABILITY.check("it", value)
 
 
@@ -122,8 +140,129 @@ def test_none_is_optional_only_where_that_is_said() -> None:
         Int().check("it", None)
 
 
-def test_a_range_without_an_upper_end_has_numbers_of_any_size() -> None:
-    assert Int().check("it", 10**400) == 10**400
-    with pytest.raises(ValueError, match="finite"):
+def test_a_range_without_an_upper_end_ends_where_numpy_and_pytorch_do() -> None:
+    assert Int().check("it", 2**63 - 1) == Int().parse(str(2**63 - 1)) == np.int64(2**63 - 1)
+    for value, told in (
+        (2**63, "9223372036854775808"),
+        (10**30, "10{30}"),
+        (10**400, "about 10..400"),
+        (10**5000, "about 10..5000"),  # which Python itself refuses to print
+    ):
+        with pytest.raises(ValueError, match=f"it must be at most 9223372036854775807, got {told}$"):
+            Int().check("it", value)
+    with pytest.raises(ValueError, match=r"it must be at least 1, got about -10..400$"):
+        Int().check("it", -(10**400))
+    for text in (str(2**63), "9" * 400, "9" * 5000):
+        with pytest.raises(ValueError, match=r"^expected an integer of at most 9223372036854775807, got '9"):
+            Int().parse(text)
+    with pytest.raises(ValueError, match=r"it must be a finite number at least 0, got about 10..400$"):
         Number().check("it", 10**400)
     assert Number().check("it", math.nextafter(math.inf, 0)) > 1e308
+
+
+@pytest.mark.parametrize("text", ["1_000", "1e3", "٣", "１２", "¹", "0x10", "1,000", "1.0", "+-1", "", "9" * 5000])
+def test_an_integer_is_spelled_in_decimal_digits(text: str) -> None:
+    """``int`` reads underscores and the digits of every script, which no other program does."""
+    with pytest.raises(ValueError, match=r"^expected an integer of at"):
+        Int().parse(text)
+    assert [Int(minimum=-5).parse(text) for text in ("7", "+7", " 7", "-5", "007")] == [7, 7, 7, -5, 7]
+
+
+@pytest.mark.parametrize("text", ["1_0.5", "٠.٥", "０.５", "nan", "infinity", "1e400", "0x1p-1", "0,5", "9" * 5000])
+def test_a_number_is_spelled_in_decimal_digits(text: str) -> None:
+    with pytest.raises(ValueError, match=r"^expected a number of at least 0, got"):
+        Number().parse(text)
+    assert [Number().parse(text) for text in ("0.5", "5e-1", ".5", " 0.5")] == [0.5] * 4
+
+
+@pytest.mark.parametrize("make", [np.int64, np.uint8, np.array, torch.tensor])
+def test_whole_scalars_of_numpy_and_pytorch_are_integers_and_numbers(make: Any) -> None:  # noqa: ANN401
+    value = Int().check("it", make(3))
+    assert (value, type(value)) == (3, int)
+    number = Number().check("it", make(3))
+    assert (number, type(number)) == (3.0, float)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [np.float16(0.5), np.float32(0.5), np.longdouble(0.5), np.array(0.5), torch.tensor(0.5), torch.tensor(0.5).half(),
+     torch.tensor(0.5, requires_grad=True), Fraction(1, 2), Decimal("0.5")],
+)  # fmt: skip
+def test_whatever_float_reads_is_a_number_but_not_an_integer(value: Any) -> None:  # noqa: ANN401
+    number = PROBABILITY.check("it", value)
+    assert (number, type(number)) == (0.5, float)
+    with pytest.raises(TypeError, match="it must be an integer, got"):
+        Int().check("it", value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [np.True_, np.array([1]), np.array([0.5]), np.str_("1"), np.complex64(1), np.datetime64(1, "s"), torch.tensor([1]),
+     torch.tensor(True), torch.tensor(1j), torch.empty((), device="meta"), 1j, b"1", object()],
+)  # fmt: skip
+def test_anything_else_is_neither(value: object) -> None:
+    for check in (Int(), Number()):
+        with pytest.raises(TypeError, match=r"it must be an? (integer|number), got"):
+            check.check("it", value)
+
+
+@pytest.mark.parametrize(
+    "value", [Decimal("NaN"), Decimal("sNaN"), Decimal("1e999"), Fraction(10**400), np.nan, -np.inf]
+)
+def test_no_number_of_any_kind_is_infinite(value: object) -> None:
+    with pytest.raises(ValueError, match=r"it must be a finite number at least 0, got"):
+        Number().check("it", value)
+
+
+@pytest.mark.parametrize("zero", [-0.0, np.float32(-0.0), Decimal("-0"), torch.tensor(-0.0)])
+def test_zero_has_no_sign(zero: object) -> None:
+    assert math.copysign(1, Number().check("it", zero)) == 1
+    assert math.copysign(1, Number().parse("-0.0")) == 1
+
+
+@pytest.mark.parametrize("loss", [0.5, -1, math.nan, math.inf, np.float64("nan")])
+def test_a_loss_is_any_number(loss: float) -> None:
+    assert repr(float(Loss().check("it", loss))) == repr(float(loss))
+    for wrong in (None, "1", True, [1.0]):
+        with pytest.raises(TypeError, match="it must be a number"):
+            Loss().check("it", wrong)
+    with pytest.raises(ValueError, match=r"it must be a finite number of any size, got about 10..400"):
+        Loss().check("it", 10**400)
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["x" * 10**6, [0] * 10**6, {i: i for i in range(10**5)}, 10**10_000, [[[[[[1] * 99] * 99]]]], np.zeros(10**6),
+     b"x" * 10**6, torch.zeros(1000, 1000), "a\nb", np.arange(90).reshape(9, 10)],
+    ids=lambda value: type(value).__name__,
+)  # fmt: skip
+def test_a_value_in_a_message_is_short_and_on_one_line(value: object) -> None:
+    text = shown(value)
+    assert 0 < len(text) <= 100
+    assert len(text.splitlines()) == 1
+    for check in (Int(), Number(), Bool(), Pair(Int()), Many(Int()), Choice(("a", "b"))):
+        with pytest.raises((TypeError, ValueError)) as caught:
+            check.check("it", value)
+        assert len(str(caught.value)) < 250
+
+
+def test_a_short_value_is_shown_whole() -> None:
+    for value in ("no", None, -1, 0.1, [1, 2], {"a": True}, 2**127):
+        assert shown(value) == repr(value)
+
+
+def test_what_json_cannot_hold_or_read_back_is_a_type_error() -> None:
+    assert check_json("it", {"a": (1, [2])}) == {"a": [1, [2]]}
+    nested: list[Any] = []
+    for _ in range(40):
+        nested = [nested]
+    assert check_json("it", nested) == nested
+    for _ in range(50_000):
+        nested = [nested]
+    endless: list[Any] = []
+    endless.append(endless)
+    for wrong in (nested, endless, {1, 2}, object(), 10**5000):
+        with pytest.raises(TypeError, match="it is saved in checkpoints as JSON, which cannot hold it"):
+            check_json("it", wrong)
+    while nested:  # from the outside, since Python's own end of it could recurse
+        nested = nested[0]

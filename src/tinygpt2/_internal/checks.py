@@ -12,43 +12,86 @@ import reprlib
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from numbers import Real
 from pathlib import Path
-from typing import Any, Protocol, SupportsIndex, TypeVar
+from typing import Any, Protocol, SupportsFloat, SupportsIndex, TypeVar
 
 T = TypeVar("T")
 
 _PIECE = 1 << 20  # characters to check at a time
 
+LARGEST_INT = 2**63 - 1
+"""The largest integer that PyTorch and NumPy hold."""
 
-def check_int(name: str, value: object, *, minimum: int = 1, maximum: int | None = None) -> int:
+LARGEST_SEED = 2**64 - 1
+"""The largest seed that PyTorch's generators accept."""
+
+MOST_LEVELS = 100  # of lists and objects within each other in JSON; Python's own limit is that of the caller's stack
+
+_MOST_CHARACTERS = 100  # of a value in a message
+
+
+class _Shown(reprlib.Repr):
+    """``repr``, of bounded length and cost."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel, self.maxother, self.maxstring = 3, _MOST_CHARACTERS, _MOST_CHARACTERS
+
+    def repr_int(self, x: int, level: int) -> str:  # noqa: ARG002 - its signature
+        """Returns the digits if they are few; Python itself refuses to print more than 4,300."""
+        if x.bit_length() <= 128:
+            return repr(x)
+        return f"about {'-' if x < 0 else ''}10**{round(x.bit_length() * math.log10(2))}"
+
+
+_SHOWN = _Shown()
+
+
+def shown(value: object) -> str:
+    """Returns ``repr(value)`` for a message: on one line, and without the middle of a long one.
+
+    >>> shown("no"), shown(10**400), len(shown("x" * 1000))
+    ("'no'", 'about 10**400', 100)
+    """
+    text = " ".join(_SHOWN.repr(value).splitlines())
+    half = _MOST_CHARACTERS // 2 - 2
+    return text if len(text) <= _MOST_CHARACTERS else f"{text[:half]}...{text[-half:]}"
+
+
+def _of_type(value: object) -> str:
+    return f"{shown(value)} ({type(value).__name__})"
+
+
+def check_int(name: str, value: object, *, minimum: int = 1, maximum: int = LARGEST_INT) -> int:
     """Returns ``value`` as an ``int`` if it is an integer, including NumPy's, in the range; a bool is rejected."""
-    try:
-        number = _as_int(value)
-    except TypeError:
-        raise TypeError(f"{name} must be an integer, got {value!r} ({type(value).__name__})") from None
+    plain = _scalar(value)
+    if not isinstance(plain, SupportsIndex) or isinstance(plain, bool):
+        raise TypeError(f"{name} must be an integer, got {_of_type(value)}")
+    number = operator.index(plain)
     if number < minimum:
-        raise ValueError(f"{name} must be at least {minimum}, got {number}")
-    if maximum is not None and number > maximum:
-        raise ValueError(f"{name} must be at most {maximum}, got {number}")
+        raise ValueError(f"{name} must be at least {minimum}, got {shown(number)}")
+    if number > maximum:
+        raise ValueError(f"{name} must be at most {maximum}, got {shown(number)}")
     return number
 
 
-def _as_int(value: object) -> int:
-    if not isinstance(value, SupportsIndex) or _is_bool(value):
-        raise TypeError
-    return operator.index(value)
-
-
-def _is_bool(value: object) -> bool:
-    """Returns whether a value is a bool of Python, NumPy or PyTorch, which could pass as an integer."""
-    return isinstance(value, bool) or str(getattr(value, "dtype", "")).endswith("bool")
+def _scalar(value: object) -> object:
+    """Returns the Python number in a scalar of NumPy or PyTorch, the value itself, or ``None`` if it can be none."""
+    if isinstance(value, type):  # it has the methods of a number
+        return None
+    dimensions = getattr(value, "ndim", None)
+    if dimensions is None or not hasattr(value, "item"):
+        return value
+    try:
+        return None if dimensions else value.item()
+    except (RuntimeError, TypeError, ValueError):  # a tensor without values, for instance on the meta device
+        return None
 
 
 def check_bool(name: str, value: object) -> bool:
     """Returns ``value`` if it is a bool."""
     if not isinstance(value, bool):
-        raise TypeError(f"{name} must be True or False, got {value!r} ({type(value).__name__})")
+        raise TypeError(f"{name} must be True or False, got {_of_type(value)}")
     return value
 
 
@@ -62,21 +105,24 @@ def check_number(
     below_maximum: bool = False,
 ) -> float:
     """Returns ``value`` as a ``float`` if it is a finite number in the range; either end can be excluded."""
-    if not isinstance(value, Real) or _is_bool(value):
-        raise TypeError(f"{name} must be a number, got {value!r} ({type(value).__name__})")
+    plain = _scalar(value)
+    if not isinstance(plain, SupportsFloat | SupportsIndex) or isinstance(plain, bool):
+        raise TypeError(f"{name} must be a number, got {_of_type(value)}")
     try:
-        number = float(value)
-    except OverflowError:  # an integer with hundreds of digits
-        number = math.inf
+        number = float(plain) + 0.0  # not -0.0, whose sign a division would show
+    except (OverflowError, ValueError):  # an integer with hundreds of digits, or a Decimal that signals
+        number = math.nan
     low = number > minimum if above_minimum else number >= minimum
     high = number < maximum if below_maximum else number <= maximum
     if not (math.isfinite(number) and low and high):
         expected = _interval(minimum, maximum, above_minimum=above_minimum, below_maximum=below_maximum)
-        raise ValueError(f"{name} must be a finite number {expected}, got {value}")
+        raise ValueError(f"{name} must be a finite number {expected}, got {shown(value)}")
     return number
 
 
 def _interval(minimum: float, maximum: float, *, above_minimum: bool, below_maximum: bool) -> str:
+    if minimum == -math.inf:
+        return "of any size"
     lower = f"greater than {minimum:g}" if above_minimum else f"at least {minimum:g}"
     upper = "" if maximum == math.inf else f" and {'less than' if below_maximum else 'at most'} {maximum:g}"
     return f"{lower}{upper}"
@@ -85,7 +131,7 @@ def _interval(minimum: float, maximum: float, *, above_minimum: bool, below_maxi
 def check_choice(name: str, value: T, choices: tuple[T, ...]) -> T:
     """Returns ``value`` if it is one of ``choices``."""
     if value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {shown(value)}")
     return value
 
 
@@ -103,11 +149,6 @@ def check_path(name: str, value: object) -> Path:
     if not text or "\0" in text:
         raise ValueError(f"{name} must be the path of a file or a directory, got {text!r}")
     return Path(text)
-
-
-def _of_type(value: object) -> str:
-    """Returns the representation of a value on one line, of bounded length, and its type."""
-    return f"{' '.join(reprlib.repr(value).split())} ({type(value).__name__})"
 
 
 class Check(Protocol):
@@ -133,8 +174,15 @@ def check_fields(config: object, ranges: Mapping[str, Check]) -> None:
         object.__setattr__(config, name, expected.check(name, getattr(config, name)))
 
 
-def _refused(text: str, expected: Check) -> ValueError:
-    return ValueError(f"expected {expected.description}, got {text!r}")
+def _refused(text: str, expected: str) -> ValueError:
+    return ValueError(f"expected {expected}, got {shown(text)}")
+
+
+def _spelled(text: str) -> str:
+    """Returns the text of a number, which Python would read with underscores and other scripts' digits, too."""
+    if "_" in text or not text.isascii():
+        raise ValueError(text)
+    return text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,12 +190,12 @@ class Int:
     """The integers from ``minimum`` to ``maximum``."""
 
     minimum: int = 1
-    maximum: int | None = None
+    maximum: int = LARGEST_INT
 
     @property
     def description(self) -> str:
         """The expected value."""
-        upper = "" if self.maximum is None else f" and at most {self.maximum}"
+        upper = "" if self.maximum == LARGEST_INT else f" and at most {self.maximum}"
         return f"an integer of at least {self.minimum}{upper}"
 
     def check(self, name: str, value: object) -> int:
@@ -157,9 +205,11 @@ class Int:
     def parse(self, text: str) -> int:
         """Returns the number that a text denotes."""
         try:
-            return self.check("", int(text))
+            return self.check("", int(_spelled(text)))
         except ValueError:
-            raise _refused(text, self) from None
+            too_large = text.isdecimal() and len(text) >= len(str(LARGEST_INT))
+            expected = f"an integer of at most {self.maximum}" if too_large else self.description
+            raise _refused(text, expected) from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,9 +243,29 @@ class Number:
     def parse(self, text: str) -> float:
         """Returns the number that a text denotes."""
         try:
-            return self.check("", float(text))
+            return self.check("", float(_spelled(text)))
         except ValueError:
-            raise _refused(text, self) from None
+            raise _refused(text, self.description) from None
+
+
+@dataclass(frozen=True)
+class Loss:
+    """Any number, even NaN or infinity, which the loss of a run that diverged can be."""
+
+    description: str = "a number"
+
+    def check(self, name: str, value: object) -> float:
+        """Returns ``value`` as a ``float``."""
+        if isinstance(value, float) and not math.isfinite(value):
+            return value
+        return check_number(name, value, minimum=-math.inf)
+
+    def parse(self, text: str) -> float:
+        """Returns the number that a text denotes."""
+        try:
+            return self.check("", float(_spelled(text)))
+        except ValueError:
+            raise _refused(text, self.description) from None
 
 
 @dataclass(frozen=True)
@@ -216,7 +286,7 @@ class Choice:
     def parse(self, text: str) -> str:
         """Returns the text, one of the choices."""
         if text not in self.choices:
-            raise _refused(text, self)
+            raise _refused(text, self.description)
         return text
 
 
@@ -233,7 +303,7 @@ class Bool:
     def parse(self, text: str) -> bool:
         """Returns the bool that a text denotes."""
         if text not in ("true", "false"):
-            raise _refused(text, self)
+            raise _refused(text, self.description)
         return text == "true"
 
 
@@ -245,7 +315,7 @@ def check_text(name: str, value: object) -> str:
         ValueError: If it has a lone surrogate, with its position.
     """
     if not isinstance(value, str):
-        raise TypeError(f"{name} must be a str, got {_brief(value)} ({type(value).__name__}){text_from(value)}")
+        raise TypeError(f"{name} must be a str, got {_of_type(value)}{text_from(value)}")
     for begin in range(0, 0 if value.isascii() else len(value), _PIECE):
         try:
             value[begin : begin + _PIECE].encode("utf-8")
@@ -278,7 +348,7 @@ def check_texts(name: str, value: object) -> Iterable[object]:
     elif not _can_be_iterated(value):
         fix = "pass a list"
     if fix is not None or not isinstance(value, Iterable):
-        raise TypeError(f"{name} must be several str, got {_brief(value)} ({type(value).__name__}); {fix}")
+        raise TypeError(f"{name} must be several str, got {_of_type(value)}; {fix}")
     return value
 
 
@@ -310,11 +380,6 @@ def _can_be_iterated(value: object) -> bool:
     return True
 
 
-def _brief(value: object) -> str:
-    """Returns the representation of a value, on one line and not long."""
-    return " ".join(reprlib.repr(value).split())
-
-
 @dataclass(frozen=True)
 class Text:
     """Any string."""
@@ -324,7 +389,7 @@ class Text:
     def check(self, name: str, value: object) -> str:
         """Returns ``value``, a string."""
         if not isinstance(value, str):
-            raise TypeError(f"{name} must be a string, got {value!r} ({type(value).__name__})")
+            raise TypeError(f"{name} must be a string, got {_of_type(value)}")
         return value
 
     def parse(self, text: str) -> str:
@@ -366,10 +431,10 @@ class Pair:
     def check(self, name: str, value: object) -> tuple[Any, Any]:
         """Returns both as plain Python values."""
         if isinstance(value, str | bytes) or not isinstance(value, Iterable):
-            raise TypeError(f"{name} must be two values, got {value!r} ({type(value).__name__})")
+            raise TypeError(f"{name} must be two values, got {_of_type(value)}")
         values = tuple(value)
         if len(values) != 2:
-            raise ValueError(f"{name} must be two values, got {value!r}")
+            raise ValueError(f"{name} must be two values, got {shown(value)}")
         first, second = (self.inner.check(f"each of {name}", each) for each in values)
         return first, second
 
@@ -378,7 +443,7 @@ class Pair:
         try:
             return self.check("", [self.inner.parse(part) for part in text.split(",")])
         except ValueError:
-            raise _refused(text, self) from None
+            raise _refused(text, self.description) from None
 
 
 @dataclass(frozen=True)
@@ -395,7 +460,7 @@ class Many:
     def check(self, name: str, value: object) -> tuple[Any, ...]:
         """Returns all as plain Python values."""
         if not isinstance(value, list | tuple):
-            raise TypeError(f"{name} must be a list, got {value!r} ({type(value).__name__})")
+            raise TypeError(f"{name} must be a list, got {_of_type(value)}")
         return tuple(self.inner.check(f"each of {name}", each) for each in value)
 
     def parse(self, text: str) -> tuple[Any, ...]:
@@ -405,7 +470,22 @@ class Many:
 
 def check_json(name: str, value: object) -> Any:  # noqa: ANN401 - of any kind that JSON has
     """Returns ``value`` as it is read back from a checkpoint, a tuple as a list, or raises ``TypeError``."""
+    cannot = f"{name} is saved in checkpoints as JSON, which cannot hold it"
     try:
-        return json.loads(json.dumps(value))
-    except (TypeError, ValueError) as error:
-        raise TypeError(f"{name} is saved in checkpoints as JSON, which cannot hold it: {error}") from error
+        content = json.loads(json.dumps(value))
+    except (RecursionError, TypeError, ValueError) as error:
+        raise TypeError(f"{cannot}: {error}") from error
+    if has_more_levels(content, MOST_LEVELS // 2):  # the rest of a checkpoint has some, too
+        raise TypeError(f"{cannot}: it has more than {MOST_LEVELS // 2} levels of lists and dicts")
+    return content
+
+
+def has_more_levels(content: object, levels: int) -> bool:
+    """Returns whether JSON has more levels of lists and objects than that, without recursion."""
+    level = [content]
+    for _ in range(levels + 1):
+        containers = [each for each in level if isinstance(each, dict | list)]
+        if not containers:
+            return False
+        level = [child for each in containers for child in (each.values() if isinstance(each, dict) else each)]
+    return True

@@ -6,7 +6,7 @@ import torch
 from torch.utils.data import Sampler as IndexSampler
 from typing_extensions import override
 
-from tinygpt2._internal.checks import check_int
+from tinygpt2._internal.checks import LARGEST_SEED, check_int
 from tinygpt2._internal.random import seeded_generator
 
 
@@ -31,7 +31,7 @@ class EpochSampler(IndexSampler[int]):
     def __init__(self, size: int, *, shuffle: bool, seed: int) -> None:
         self.size = check_int("size", size)
         self.shuffle = shuffle
-        self.seed = check_int("seed", seed, minimum=0)
+        self.seed = check_int("seed", seed, minimum=0, maximum=LARGEST_SEED)
         self.epoch = 0
         self.start = 0
 
