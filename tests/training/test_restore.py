@@ -377,11 +377,7 @@ def test_a_callback_that_sets_all_initial_rates_to_zero_stops_all_learning() -> 
 def test_progress_of_a_wrong_type_is_refused(name: str, value: object) -> None:
     good = {"step": 1, "epoch": 0, "items": 4, "tokens_seen": 32, "loss": 1.0, "grad_norm": 0.1, "learning_rate": 0.1}
     counts = ("step", "epoch", "items", "tokens_seen")
-    if (
-        (value == 3 and name in counts)
-        or (value == 1.5 and name not in counts)
-        or (value == 10**400 and name in counts)
-    ):
+    if (value == 3 and name in counts) or (value == 1.5 and name not in counts):
         assert Progress.from_dict(good | {name: value}) == Progress(**(good | {name: value}))  # type: ignore[arg-type]
     else:
         with pytest.raises(ValueError, match=rf"^{name} is .*not a (count|number)"):

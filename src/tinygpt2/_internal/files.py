@@ -9,12 +9,15 @@ import secrets
 import stat
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, BinaryIO
+
+from tinygpt2._internal.checks import MOST_LEVELS, has_more_levels, shown
 
 PathLike = str | os.PathLike[str]
 
@@ -29,6 +32,7 @@ _DESCRIPTOR = re.compile(r"/(dev|proc/[^/]+)/fd/([0-9]{1,9})")
 
 TOKEN = "[0-9a-f]{8}"  # noqa: S105 - a regular expression
 """How the name of something temporary ends."""
+_MOST_DIGITS = 4300  # of an integer in JSON; Python's own limit, which a program may lift
 
 
 @dataclass(frozen=True)
@@ -66,21 +70,56 @@ def digest_file(path: Path) -> Digest:
     Raises:
         ValueError: If it is not a regular file: a link may lead anywhere, and a pipe never ends.
     """
-    check_regular(path)
     size, sha256 = 0, hashlib.sha256()
-    with path.open("rb", buffering=0) as file:
+    with open_regular(path) as file:
         while piece := file.read(_PIECE):
             size += len(piece)
             sha256.update(piece)
     return Digest(size, sha256.hexdigest())
 
 
-def check_regular(path: Path) -> int:
-    """Returns the size of a regular file; raises ``ValueError`` if it is anything else, for instance a link."""
-    found = path.lstat()
+def check_regular(path: Path, *, links: bool = False) -> int:
+    """Returns the size of a regular file; raises ``ValueError`` if it is anything else, for instance a link.
+
+    Args:
+        path: The file.
+        links: Whether it may be a link to one instead.
+    """
+    found = path.stat() if links else path.lstat()
     if not stat.S_ISREG(found.st_mode):
-        raise ValueError(f"{path.name} is not a regular file")
+        raise _irregular(path)
     return found.st_size
+
+
+def open_regular(path: Path, *, links: bool = False) -> BinaryIO:
+    """Opens a regular file for reading, unbuffered, without ever waiting; arguments and errors of `check_regular`."""
+    check_regular(path, links=links)  # opening a device can have effects
+    # In the meantime it may have become something else. Windows has none of the flags but the first.
+    flags = getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)
+    try:
+        descriptor = os.open(path, os.O_RDONLY | flags | (0 if links else getattr(os, "O_NOFOLLOW", 0)))
+    except OSError as error:
+        raise _irregular(path) if error.errno in (errno.ELOOP, errno.ENXIO) else error from None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise _irregular(path)
+    return os.fdopen(descriptor, "rb", buffering=0)
+
+
+def _irregular(path: Path) -> ValueError:
+    return ValueError(f"{path.name} is not a regular file")
+
+
+def read_bytes(path: Path, *, limit: int, links: bool = False) -> bytes:
+    """Reads a file of at most ``limit`` bytes; arguments and errors of `read_json`."""
+    content = bytearray()
+    if check_regular(path, links=links) <= limit:
+        with open_regular(path, links=links) as file:
+            while len(content) <= limit and (piece := file.read(min(_PIECE, limit + 1 - len(content)))):
+                content += piece
+        if len(content) <= limit:
+            return bytes(content)
+    raise ValueError(f"{path.name} is larger than {limit:,} bytes")
 
 
 def read_json(path: Path, *, limit: int, links: bool = False) -> dict[str, Any]:
@@ -94,27 +133,37 @@ def read_json(path: Path, *, limit: int, links: bool = False) -> dict[str, Any]:
     Raises:
         ValueError: If it is anything else.
     """
-    size = path.stat().st_size if links else check_regular(path)
-    if size > limit:
-        raise ValueError(f"{path.name} is larger than {limit:,} bytes")
-    with path.open("rb") as file:
-        content = file.read(limit)
+    return parse_json(read_bytes(path, limit=limit, links=links), path.name)
+
+
+def parse_json(content: bytes, name: str) -> dict[str, Any]:
+    """Returns a JSON object without duplicate keys; ``name`` is that of its file, for the error of `read_json`."""
     try:
-        parsed = json.loads(content.decode("utf-8"), object_pairs_hook=_object)
+        parsed = json.loads(content.decode("utf-8"), object_pairs_hook=_object, parse_int=_integer)
+        too_deep = has_more_levels(parsed, MOST_LEVELS)
     except RecursionError:
-        raise ValueError(f"{path.name} is nested too deeply") from None
+        too_deep = True
     except ValueError as error:
-        raise ValueError(f"{path.name} is not JSON: {error}") from None
+        raise ValueError(f"{name} is not JSON: {error}") from None
+    if too_deep:
+        raise ValueError(f"{name} is nested too deeply: it has more than {MOST_LEVELS} levels of lists and objects")
     if not isinstance(parsed, dict):
-        raise ValueError(f"{path.name} is not a JSON object")  # noqa: TRY004 - a wrong file, not a wrong argument
+        raise ValueError(f"{name} is not a JSON object")  # noqa: TRY004 - a wrong file, not a wrong argument
     return parsed
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     content = dict(pairs)
     if len(content) < len(pairs):
-        raise ValueError("a key occurs twice")
+        twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
+        raise ValueError(f"the key {shown(twice)} occurs twice")
     return content
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > _MOST_DIGITS:
+        raise ValueError(f"it has an integer of {len(digits):,} digits")
+    return int(digits)
 
 
 def write_text(path: PathLike, text: str) -> None:

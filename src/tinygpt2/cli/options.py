@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from tinygpt2._internal.checks import Bool, Check, Choice, Optional, Text
+from tinygpt2._internal.checks import Bool, Check, Choice, Optional, Text, shown
 from tinygpt2._internal.files import read_json, write_text
 
 Command = Callable[[argparse.Namespace], int]
@@ -129,5 +129,5 @@ def read_options(path: Path, ranges: Mapping[str, Check]) -> dict[str, Any]:
 
 def _checked(name: str, value: object, ranges: Mapping[str, Check]) -> Any:  # noqa: ANN401 - of the range's type
     if name not in ranges:
-        raise ValueError(f"there is no option {name!r}; expected {', '.join(ranges)}")
+        raise ValueError(f"there is no option {shown(name)}; expected {', '.join(ranges)}")
     return ranges[name].check(name, value)

@@ -15,14 +15,16 @@ import numpy as np
 import numpy.typing as npt
 import tiktoken
 
-from tinygpt2._internal.checks import check_int, check_text, check_texts
-from tinygpt2._internal.files import PathLike, atomic_write
+from tinygpt2._internal.checks import check_int, check_text, check_texts, shown
+from tinygpt2._internal.files import PathLike, atomic_write, open_regular, parse_json
 from tinygpt2.text.reading import open_text
-from tinygpt2.text.recognition import TOKENS_MAGIC, check_input, open_file
-from tinygpt2.text.tokenizers import CharTokenizer, Tokenizer, encoded, gpt2_tokenizer
+from tinygpt2.text.recognition import TOKENS_MAGIC, check_input
+from tinygpt2.text.tokenizers import CharTokenizer, Tokenizer, encoded, gpt2_tokenizer, panics_as_errors
 
 _MAGIC = TOKENS_MAGIC
 _HEADER = 512  # bytes: the magic, then JSON, then spaces
+_MOST_TOKENS = 1 << 48  # of two bytes or more each: all that a computer can address
+_MOST_THREADS = 1024  # each has pieces of a megabyte in memory
 _PIECE = 1 << 20  # characters that a thread encodes at a time
 
 # Where a text can be cut without changing its tokens: GPT-2's pattern never matches whitespace after anything else, nor
@@ -66,17 +68,16 @@ class TokenFile:
             raise ValueError(
                 f"{self.path} is a pipe or a device, but a file of tokens is memory-mapped: pass the path of the file"
             )
-        with open_file(self.path) as file:
-            header = file.read(_HEADER)
         try:
-            content = _parse(header)
-            dtype, count = np.dtype(content["dtype"]), content["tokens"]
-            self.n_vocab: int = content["n_vocab"]
-            self.sha256: str = content["sha256"]
+            with open_regular(self.path, links=True) as file:
+                content = _parse(file.read(_HEADER))
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
                 f"{self.path} is not a file of tokens ({error}); make one with tokenize_to_file or 'tinygpt2 tokenize'"
             ) from error
+        dtype, count = np.dtype(content["dtype"]), content["tokens"]
+        self.n_vocab: int = content["n_vocab"]
+        self.sha256: str = content["sha256"]
         self.begin = 0
         expected, size = _HEADER + count * dtype.itemsize, self.path.stat().st_size
         if size != expected:
@@ -156,8 +157,10 @@ def tokenize_to_file(
 
     Raises:
         FileNotFoundError: If a file does not exist; other ``OSError`` if one cannot be read or written.
-        TypeError: If ``source`` is a dict, a set, a table or an open file, or an item is neither text nor path.
-        ValueError: If a file is not UTF-8, there is no text, a text has a lone surrogate or is the name of a file.
+        TypeError: If ``source`` is a dict, a set, a table or an open file, an item is neither text nor path, or
+            ``threads`` is not an integer.
+        ValueError: If a file is not UTF-8, there is no text, a text has a lone surrogate or is the name of a file, or
+            ``threads`` is not from 1 to 1024.
 
     >>> import tempfile
     >>> from tinygpt2 import make_dataloader, sample_text
@@ -167,16 +170,16 @@ def tokenize_to_file(
     >>> tokens.n_vocab, str(tokens.tokens.dtype)
     (50257, 'uint16')
     """
+    threads = (os.cpu_count() or 1) if threads is None else check_int("threads", threads, maximum=_MOST_THREADS)
     tokenizer = gpt2_tokenizer() if tokenizer is None else tokenizer
-    threads = None if threads is None else check_int("threads", threads)
-    dtype = np.dtype(np.uint16 if tokenizer.n_vocab <= np.iinfo(np.uint16).max + 1 else np.uint32).newbyteorder("<")
+    dtype = _dtype(tokenizer.n_vocab)
     items = [source] if isinstance(source, str | os.PathLike) else check_texts("source", source)
     pieces = _pieces(_characters(items), tokenizer)
 
     def write(file: BinaryIO) -> None:
         digest, count = hashlib.sha256(), 0
         file.write(bytes(_HEADER))
-        for ids in _in_order(pieces, tokenizer, threads or os.cpu_count() or 1):
+        for ids in _in_order(pieces, tokenizer, threads):
             content = ids.astype(dtype).tobytes()
             file.write(content)
             digest.update(content)
@@ -194,10 +197,19 @@ def tokenize_to_file(
 def _parse(header: bytes) -> dict[str, Any]:
     if not header.startswith(_MAGIC):
         raise ValueError("it does not begin like one")
-    content = json.loads(header[len(_MAGIC) :])
-    if content["dtype"] not in ("<u2", "<u4") or not isinstance(content["tokens"], int) or content["tokens"] < 1:
-        raise ValueError("its header is invalid")
-    return dict(content)
+    content = parse_json(header[len(_MAGIC) :], "its header")
+    check_int("tokens", content["tokens"], maximum=_MOST_TOKENS)
+    check_int("n_vocab", content["n_vocab"], maximum=2**32)
+    if content["dtype"] != (expected := _dtype(content["n_vocab"]).str):
+        raise ValueError(f"dtype should be {expected!r}, by its n_vocab, but is {shown(content['dtype'])}")
+    if not (isinstance(content["sha256"], str) and re.fullmatch("[0-9a-f]{64}", content["sha256"])):
+        raise ValueError(f"sha256 should have 64 hexadecimal digits but is {shown(content['sha256'])}")
+    return content
+
+
+def _dtype(n_vocab: int) -> np.dtype[Any]:
+    """Returns the type of the ids of a vocabulary, little-endian."""
+    return np.dtype(np.uint16 if n_vocab <= np.iinfo(np.uint16).max + 1 else np.uint32).newbyteorder("<")
 
 
 def _characters(source: Iterable[object]) -> Iterator[str]:
@@ -265,9 +277,10 @@ def _in_order(pieces: Iterator[str], tokenizer: Tokenizer, threads: int) -> Iter
     """Yields the ids of each piece, encoded ahead on several threads: tiktoken releases the GIL."""
 
     def encode(piece: str) -> npt.NDArray[np.integer[Any]]:
-        if isinstance(tokenizer, tiktoken.Encoding):
+        if not isinstance(tokenizer, tiktoken.Encoding):
+            return np.asarray(encoded(tokenizer, piece), dtype=np.uint32)
+        with panics_as_errors(tokenizer):
             return tokenizer.encode_to_numpy(piece, disallowed_special=())
-        return np.asarray(encoded(tokenizer, piece), dtype=np.uint32)
 
     waiting: deque[Future[npt.NDArray[np.integer[Any]]]] = deque()
     with ThreadPoolExecutor(threads) as pool:

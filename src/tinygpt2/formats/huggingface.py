@@ -14,15 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
+from tinygpt2._internal.checks import shown
 from tinygpt2._internal.directories import rereading
 from tinygpt2._internal.files import atomic_write, make_directories, read_json, write_chunks
-from tinygpt2.config import GPT2Config
+from tinygpt2.config import MODEL_RANGES, GPT2Config
 from tinygpt2.formats.manifest import MANIFEST_FILE, check_replaceable, verify_manifest
-from tinygpt2.formats.safetensors import safetensors_chunks
+from tinygpt2.formats.safetensors import read_safetensors, safetensors_chunks
 
 logger = logging.getLogger(__name__)
 
@@ -91,16 +90,22 @@ def config_from_huggingface(content: Mapping[str, Any]) -> GPT2Config:
     """
     for key, accepted in FIXED.items():
         if content.get(key, accepted[0]) not in accepted:
-            raise ValueError(f"{key} is {content[key]!r}, but tinygpt2's GPT-2 has {' or '.join(map(repr, accepted))}")
-    fields = {ours: content[theirs] for ours, theirs in FIELDS.items() if theirs in content}
+            raise ValueError(
+                f"{key} is {shown(content[key])}, but tinygpt2's GPT-2 has {' or '.join(map(repr, accepted))}"
+            )
+    fields = {
+        ours: MODEL_RANGES[ours].check(theirs, content[theirs]) for ours, theirs in FIELDS.items() if theirs in content
+    }
     config = GPT2Config(**fields, qkv_bias=content.get("qkv_bias", True))
     inner = content.get("n_inner")
     if inner not in (None, 4 * config.n_embd):
-        raise ValueError(f"n_inner is {inner}, but tinygpt2's GPT-2 has an MLP of 4 * n_embd = {4 * config.n_embd}")
-    others = {
-        key: content[key] for key in ("embd_pdrop", "attn_pdrop") if content.get(key, config.dropout) != config.dropout
-    }
-    if others:
+        raise ValueError(
+            f"n_inner is {shown(inner)}, but tinygpt2's GPT-2 has an MLP of 4 * n_embd = {4 * config.n_embd}"
+        )
+    dropouts = {key: content[key] for key in ("embd_pdrop", "attn_pdrop") if key in content}
+    if others := {
+        key: value for key, value in dropouts.items() if MODEL_RANGES["dropout"].check(key, value) != config.dropout
+    }:
         logger.warning("%s differ from resid_pdrop=%s, which is used for all dropout", others, config.dropout)
     return config
 
@@ -188,7 +193,33 @@ def read_pretrained(
         FileNotFoundError: If the directory or one of its two files is missing.
         ValueError: If a file is damaged or describes a model that tinygpt2 does not support.
     """
-    directory = Path(directory)
+    config_file, weights_file = _files(Path(directory))
+    if (config_file.parent / MANIFEST_FILE).exists():
+        verify_manifest(config_file.parent, (CONFIG_FILE, WEIGHTS_FILE))
+    try:
+        config = config_from_huggingface(read_json(config_file, limit=_CONFIG_LIMIT, links=True))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"cannot read {config_file}: {error}") from error
+    try:
+        state = read_safetensors(weights_file, links=True)
+    except ValueError as error:
+        raise ValueError(f"cannot read {weights_file}: {error}") from error
+    if config.n_layer > len(state):  # before a damaged file can ask for a model of any size
+        raise ValueError(f"{config_file} has n_layer={config.n_layer}, but {WEIGHTS_FILE} has {len(state)} weights")
+    if not config.qkv_bias and any(weight.any() for name, weight in state.items() if name.endswith(_QKV_BIAS)):
+        config = replace(config, qkv_bias=True)  # transformers trained the zeros that we wrote for it
+    result = state_from_huggingface(state, config, keep=keep)
+    for name, weight in result.items():
+        if not (weight.is_floating_point() or name in keep):
+            raise ValueError(
+                f"cannot read {weights_file}: {name} is {weight.dtype}, not floating point; save the model before it "
+                "is quantised"
+            )
+    return config, result
+
+
+def _files(directory: Path) -> tuple[Path, Path]:
+    """Returns the paths of a model's two files; raises ``FileNotFoundError`` if one is missing."""
     if not directory.is_dir():
         what = "is a file" if directory.exists() else "does not exist"
         raise FileNotFoundError(
@@ -197,23 +228,9 @@ def read_pretrained(
         )
     config_file, weights_file = directory / CONFIG_FILE, directory / WEIGHTS_FILE
     for file in (config_file, weights_file):
-        if not file.is_file():
+        if not file.exists():
             raise FileNotFoundError(f"{directory} has no {file.name}{_hint(directory)}")
-    if (directory / MANIFEST_FILE).exists():
-        verify_manifest(directory, (CONFIG_FILE, WEIGHTS_FILE))
-    try:
-        config = config_from_huggingface(read_json(config_file, limit=_CONFIG_LIMIT, links=True))
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"cannot read {config_file}: {error}") from error
-    try:
-        state = load_file(weights_file)
-    except SafetensorError as error:
-        raise ValueError(f"cannot read {weights_file}: {error}") from error
-    if config.n_layer > len(state):  # before a damaged file can ask for a model of any size
-        raise ValueError(f"{config_file} has n_layer={config.n_layer}, but {WEIGHTS_FILE} has {len(state)} weights")
-    if not config.qkv_bias and any(weight.any() for name, weight in state.items() if name.endswith(_QKV_BIAS)):
-        config = replace(config, qkv_bias=True)  # transformers trained the zeros that we wrote for it
-    return config, state_from_huggingface(state, config, keep=keep)
+    return config_file, weights_file
 
 
 def _hint(directory: Path) -> str:

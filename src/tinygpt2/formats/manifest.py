@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from tinygpt2._internal.checks import shown
 from tinygpt2._internal.files import Digest, check_regular, digest_file, read_json, write_file
 from tinygpt2.errors import CheckpointError
 
@@ -57,7 +58,7 @@ def _verify(path: Path, expected: Any) -> None:  # noqa: ANN401 - whatever the m
         raise ValueError(f"{path.name} is not in {MANIFEST_FILE}")  # noqa: TRY004 - a wrong file
     size = check_regular(path)
     if size != expected.get("size"):
-        raise ValueError(f"{path.name} should have {expected.get('size')} bytes but has {size}")
+        raise ValueError(f"{path.name} should have {shown(expected.get('size'))} bytes but has {size}")
     if digest_file(path) != Digest(size, str(expected.get("sha256"))):
         raise ValueError(f"{path.name} does not have the SHA-256 in {MANIFEST_FILE}")
 

@@ -3,22 +3,25 @@
 import base64
 import errno
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import tiktoken
 
+from tinygpt2._internal.checks import shown
 from tinygpt2._internal.directories import rereading
 from tinygpt2._internal.files import PathLike, atomic_write, read_json
-from tinygpt2.config import GPT2Config
+from tinygpt2.config import MODEL_RANGES, GPT2Config
 from tinygpt2.formats.huggingface import CONFIG_FILE
-from tinygpt2.formats.manifest import check_replaceable
+from tinygpt2.formats.manifest import check_replaceable, verify_listed
 from tinygpt2.text.tokenizers import END_OF_TEXT, CharTokenizer, Tokenizer, byte_pair_encoding, gpt2_tokenizer, visible
 
 TOKENIZER_FILE = "tinygpt2_tokenizer.json"
 
-_LIMIT = 64 << 20  # bytes; the largest known vocabularies have 3 MB, and a hostile file can cost only so much
+_LIMIT = 16 << 20  # bytes; the largest known vocabularies have 4 MB, and a hostile file can cost only so much
+_THEIR_LIMIT = 64 << 20  # bytes; with its merges, a tokenizer.json has up to 33 MB
 _CONFIG_LIMIT = 1 << 20
 
 _THEIR_VOCABULARIES = ("tokenizer.json", "vocab.json")
@@ -72,6 +75,10 @@ def tokenizer_content(tokenizer: Tokenizer) -> bytes:
         differences = _differences(tokenizer, _built(json.loads(content)))
     except ValueError as error:
         raise ValueError(f"cannot save {_name(tokenizer)}: {error}") from error
+    if len(content) > _LIMIT:
+        raise ValueError(
+            f"cannot save {_name(tokenizer)}: its file would have {len(content):,} bytes; at most {_LIMIT:,} are read"
+        )
     if differences:
         raise ValueError(
             f"cannot save {_name(tokenizer)}, since it would read back as another: {'; '.join(differences)}. "
@@ -122,14 +129,15 @@ def load_tokenizer(directory: PathLike) -> "tiktoken.Encoding | CharTokenizer":
     """Returns the tokenizer of the model in a directory.
 
     It is the one that `save_tokenizer` wrote there. If there is none, as with OpenAI's own GPT-2, it is GPT-2's
-    tokenizer, provided that ``config.json`` and any vocabularies of other libraries in the directory match it.
+    tokenizer, provided that ``config.json`` and any vocabularies of other libraries in the directory match it. Files
+    that a ``manifest.json`` lists, as in a checkpoint, must match that, too.
 
     Args:
         directory: Directory of a model, a checkpoint or a run.
 
     Raises:
         FileNotFoundError: If there is no such directory.
-        ValueError: If the directory does not identify a tokenizer, or its files contradict each other.
+        ValueError: If the directory does not identify a tokenizer, its files contradict each other, or one is damaged.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as directory:
@@ -146,8 +154,9 @@ def _load(directory: PathLike) -> "tiktoken.Encoding | CharTokenizer":
     directory = Path(directory)
     if not directory.is_dir():
         raise FileNotFoundError(errno.ENOENT, "there is no such model directory", str(directory))
+    verify_listed(directory, (CONFIG_FILE, TOKENIZER_FILE))
     size = _vocabulary_size(directory)
-    if not (directory / TOKENIZER_FILE).exists():
+    if not os.path.lexists(directory / TOKENIZER_FILE):  # a link that leads nowhere is an error
         _check_gpt2(directory, size)
         return gpt2_tokenizer()
     tokenizer = _read(directory / TOKENIZER_FILE)
@@ -167,11 +176,9 @@ def _vocabulary_size(directory: Path) -> int | None:
         return None
     try:
         size = read_json(path, limit=_CONFIG_LIMIT, links=True).get("vocab_size", GPT2Config.vocab_size)
-    except ValueError as error:
+        return int(MODEL_RANGES["vocab_size"].check("vocab_size", size))
+    except (TypeError, ValueError) as error:
         raise ValueError(f"cannot read {path}: {error}") from error
-    if isinstance(size, bool) or not isinstance(size, int):
-        raise ValueError(f"cannot read {path}: vocab_size must be an integer, got {size!r:.60}")  # noqa: TRY004 - a file
-    return size
 
 
 def _check_gpt2(directory: Path, size: int | None) -> None:
@@ -204,7 +211,7 @@ def _foreign(directory: Path, name: str) -> ValueError:
 def _their_vocabulary(path: Path) -> object:
     """Returns ids by token, in Hugging Face's notation, without tokens that were added later."""
     try:
-        content = read_json(path, limit=_LIMIT, links=True)
+        content = read_json(path, limit=_THEIR_LIMIT, links=True)
     except ValueError as error:
         raise ValueError(f"cannot read {path}: {error}") from error
     model = content.get("model") if path.name == "tokenizer.json" else {"vocab": content}
@@ -236,19 +243,25 @@ def _built(content: Mapping[str, Any]) -> "tiktoken.Encoding | CharTokenizer":
         case "byte pairs":
             return byte_pair_encoding(_text(content, "name"), _text(content, "pattern"), _tokens(content["tokens"]))
         case other:
-            raise ValueError(f"its type should be 'characters', 'gpt2' or 'byte pairs' but is {other!r}")
+            raise ValueError(f"its type should be 'characters', 'gpt2' or 'byte pairs' but is {shown(other)}")
 
 
 def _text(content: Mapping[str, Any], name: str) -> str:
     value = content[name]
     if not isinstance(value, str):
-        raise TypeError(f"{name} should be a string but is {value!r:.60}")
+        raise TypeError(f"{name} should be a string but is {shown(value)}")
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:  # later it would be an error in a text, which cannot be written
+        raise ValueError(f"{name} has a lone surrogate, which is not a character: {shown(value)}") from None
     return value
 
 
 def _tokens(encoded: object) -> list[bytes]:
     if not isinstance(encoded, list):
-        raise TypeError(f"tokens should be a list but is {encoded!r:.60}")
+        raise TypeError(f"tokens should be a list but is {shown(encoded)}")
+    if wrong := [token for token in encoded if not isinstance(token, str)]:
+        raise TypeError(f"each of tokens should be a string in base64, but one is {shown(wrong[0])}")
     tokens = [base64.b64decode(token, validate=True) for token in encoded]
     if len(set(tokens)) != len(tokens):
         raise ValueError("a token occurs twice")

@@ -1,7 +1,8 @@
 """Tokenizers: GPT-2's, whose vocabulary is built in, or one token per character."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
@@ -11,7 +12,7 @@ import tiktoken
 import torch
 from torch import Tensor
 
-from tinygpt2._internal.checks import check_text
+from tinygpt2._internal.checks import check_text, shown
 
 END_OF_TEXT = "<|endoftext|>"
 
@@ -21,6 +22,17 @@ _MERGES_SHA256 = "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726ad
 # before it, then whitespace. It is equivalent to the pattern in OpenAI's encoder.py, but with possessive quantifiers,
 # which avoid backtracking on long runs: nothing that follows could make a shorter run match.
 _SPLIT_PATTERN = r"'(?:s|t|re|ve|m|ll|d)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"
+
+
+# A file may ask for more than any tokenizer needs. tiktoken takes a second to build half a million tokens, and its time
+# grows faster than their number; the largest known vocabularies have 262,144, the longest known tokens 256 bytes, and
+# the longest known patterns 500 characters.
+_MOST_TOKENS = 1 << 19
+_LONGEST_TOKEN = 1 << 10  # bytes
+_LONGEST_PATTERN = 1 << 12  # characters
+
+# Each kind of character, and runs on which a pattern that backtracks would do so; short, since it can for long.
+_PROBES = ("", "It's 10 o'clock;\r\n\n\tnaïve 你好。 🦊 ", *(sign * 48 + "!" for sign in "aZ0 \n好"))
 
 
 @runtime_checkable
@@ -106,14 +118,52 @@ def visible(token: bytes) -> str:
 
 
 def byte_pair_encoding(name: str, pattern: str, tokens: Sequence[bytes]) -> tiktoken.Encoding:
-    """Returns the encoding with these tokens, in the order of their ranks, followed by the end-of-text token."""
-    return tiktoken.Encoding(
+    """Returns the encoding with these tokens, in the order of their ranks, followed by the end-of-text token.
+
+    Raises:
+        ValueError: If there are too many tokens, one is too long, or the pattern is not one that splits texts.
+    """
+    if len(tokens) > _MOST_TOKENS:
+        raise ValueError(f"it has {len(tokens):,} tokens; at most {_MOST_TOKENS:,} are read")
+    if (longest := max(map(len, tokens), default=0)) > _LONGEST_TOKEN:
+        raise ValueError(f"it has a token of {longest:,} bytes; at most {_LONGEST_TOKEN:,} are read")
+    if len(pattern) > _LONGEST_PATTERN:
+        raise ValueError(f"its pattern has {len(pattern):,} characters; at most {_LONGEST_PATTERN:,} are read")
+    encoding = tiktoken.Encoding(
         name=name,
         pat_str=pattern,
         mergeable_ranks={token: rank for rank, token in enumerate(tokens)},
         special_tokens={END_OF_TEXT: len(tokens)},
         explicit_n_vocab=len(tokens) + 1,
     )
+    for text in _PROBES:
+        encoded(encoding, text)
+    return encoding
+
+
+def encoded(tokenizer: Tokenizer, text: str) -> list[int]:
+    """Returns the ids of a text, which tiktoken would change if it has lone surrogates.
+
+    Raises:
+        TypeError: If it is not a ``str``.
+        ValueError: If it has a lone surrogate, with its position, or the tokenizer cannot encode it.
+    """
+    with panics_as_errors(tokenizer):
+        return tokenizer.encode_ordinary(check_text("text", text))
+
+
+@contextmanager
+def panics_as_errors(tokenizer: object) -> Iterator[None]:
+    """Raises ``ValueError`` where tiktoken panics in the block, with an exception that ``except Exception`` misses."""
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # it cannot be imported
+            raise
+        raise ValueError(
+            f"{tokenizer!r} cannot encode a text: its split pattern matches without consuming a character, or "
+            f"backtracks too often, or it has no token for a byte (tiktoken panicked: {shown(str(error))})"
+        ) from None
 
 
 @dataclass(frozen=True)
@@ -144,7 +194,7 @@ class CharTokenizer:
             raise ValueError("a CharTokenizer needs at least one character, got none")
         ids = {char: i for i, char in enumerate(self.characters)}
         if len(ids) != len(self.characters):
-            twice = next(char for char in ids if self.characters.count(char) > 1)
+            twice = next(char for i, char in enumerate(self.characters) if ids[char] != i)
             raise ValueError(f"the characters of a CharTokenizer must differ, but {twice!r} occurs twice; "
                              "use CharTokenizer.from_text(text)")  # fmt: skip
         object.__setattr__(self, "_ids", ids)
@@ -198,16 +248,6 @@ class CharTokenizer:
         if ids and not (min(ids) >= 0 and max(ids) < len(pieces)):
             raise ValueError(f"token ids must be from 0 to {len(pieces) - 1}, got {min(ids)} to {max(ids)}")
         return "".join(pieces[i] for i in ids)
-
-
-def encoded(tokenizer: Tokenizer, text: str) -> list[int]:
-    """Returns the ids of a text, which tiktoken would change if it has lone surrogates.
-
-    Raises:
-        TypeError: If it is not a ``str``.
-        ValueError: If it has a lone surrogate, with its position, or cannot be encoded.
-    """
-    return tokenizer.encode_ordinary(check_text("text", text))
 
 
 def text_to_tensor(text: str, tokenizer: Tokenizer) -> Tensor:

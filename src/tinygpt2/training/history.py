@@ -2,15 +2,32 @@
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Self
 
-from tinygpt2._internal.files import write_text
+from tinygpt2._internal.checks import Check, Int, Loss, Many, Number, Optional, shown
+from tinygpt2._internal.files import read_json, write_text
 from tinygpt2.plotting import plot_losses
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+_LIMIT = 32 << 20  # bytes; holds hundreds of thousands of evaluations, and bounds the cost of a hostile file
+
+_RANGES: Mapping[str, Check] = MappingProxyType(
+    {
+        "steps": Many(Int(minimum=0)),
+        "epochs": Many(Number()),
+        "tokens_seen": Many(Int(minimum=0)),
+        "train_losses": Many(Loss()),
+        "val_losses": Many(Optional(Loss())),
+        "learning_rates": Many(Number()),
+    }
+)
 
 
 @dataclass
@@ -62,10 +79,13 @@ class TrainingHistory:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the lists as JSON, atomically; a loss that is not a number becomes ``NaN``, which Python can read.
 
+        NumPy's numbers become plain ones.
+
         Raises:
             OSError: If it cannot be written; an existing file stays intact.
+            ValueError: If ``load`` would refuse it, for instance because the steps do not increase.
         """
-        write_text(path, json.dumps(asdict(self), indent=1) + "\n")
+        write_text(path, json.dumps(asdict(self.from_dict(asdict(self))), indent=1) + "\n")
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
@@ -76,7 +96,7 @@ class TrainingHistory:
             ValueError: If the file holds anything else.
         """
         try:
-            return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
+            return cls.from_dict(read_json(Path(path), limit=_LIMIT, links=True))
         except ValueError as error:
             raise ValueError(f"{os.fspath(path)} is not a training history: {error}") from error
 
@@ -87,18 +107,19 @@ class TrainingHistory:
         Raises:
             ValueError: If it is anything else.
         """
-        expected = sorted(cls.__dataclass_fields__)
-        if not (isinstance(content, dict) and sorted(content) == expected):
-            raise ValueError(f"expected an object with {', '.join(expected)}")
-        for name, values in content.items():
-            kinds = (int,) if name in {"steps", "tokens_seen"} else (int, float)
-            optional = (type(None),) if name == "val_losses" else ()
-            if not (isinstance(values, list) and all(type(value) in (*kinds, *optional) for value in values)):
-                raise ValueError(f"{name} is not a list of numbers")
-        if len({len(values) for values in content.values()}) > 1:
-            lengths = ", ".join(f"{name} {len(values)}" for name, values in content.items())
+        if not (isinstance(content, dict) and content.keys() == _RANGES.keys()):
+            raise ValueError(f"expected an object with {', '.join(_RANGES)}, got {shown(content)}")
+        try:
+            values = {name: list(expected.check(name, content[name])) for name, expected in _RANGES.items()}
+        except TypeError as error:
+            raise ValueError(str(error)) from error
+        if len({len(each) for each in values.values()}) > 1:
+            lengths = ", ".join(f"{name} {len(each)}" for name, each in values.items())
             raise ValueError(f"its lists differ in length: {lengths}")
-        return cls(**content)
+        for earlier, later in pairwise(values["steps"]):
+            if later <= earlier:
+                raise ValueError(f"steps must increase, but {later} follows {earlier}")
+        return cls(**values)
 
     def plot(self) -> "Figure":
         """Returns the figure that `plot_losses` draws of this history, which a notebook shows; errors are its."""

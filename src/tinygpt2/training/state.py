@@ -7,6 +7,7 @@ from typing import Literal, Self
 
 import torch
 
+from tinygpt2._internal.checks import LARGEST_INT, shown
 from tinygpt2.config import TrainingConfig
 from tinygpt2.model.gpt2 import GPT2Model
 from tinygpt2.training.history import TrainingHistory
@@ -50,12 +51,14 @@ class Progress:
         """
         expected = {part.name: part.type for part in fields(cls)}
         if not isinstance(content, Mapping) or set(content) != set(expected):
-            raise ValueError(f"expected an object with {', '.join(expected)}, got {content!r:.200}")
+            raise ValueError(f"expected an object with {', '.join(expected)}, got {shown(content)}")
         for name, value in content.items():
-            is_count = type(value) is int and value >= 0
+            is_count = type(value) is int and 0 <= value <= LARGEST_INT
             if not (is_count if expected[name] is int else type(value) is float and not math.isinf(value)):
                 kind = "count" if expected[name] is int else "number"
-                raise ValueError(f"{name} is {value!r:.100}, which is not a {kind}")
+                raise ValueError(f"{name} is {shown(value)}, which is not a {kind}")
+        if not content["learning_rate"] >= 0:
+            raise ValueError(f"learning_rate is {content['learning_rate']}, which is not a rate")
         return cls(**content)
 
 

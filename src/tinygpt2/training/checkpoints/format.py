@@ -20,17 +20,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
+from tinygpt2._internal.checks import shown
 from tinygpt2._internal.directories import rereading, write_directory
 from tinygpt2._internal.files import Digest, read_json, write_file
 from tinygpt2.config import GPT2Config, TrainingConfig
 from tinygpt2.errors import CheckpointError
 from tinygpt2.formats.huggingface import CONFIG_FILE, WEIGHTS_FILE, Contents, read_pretrained
 from tinygpt2.formats.manifest import verify_listed, verify_manifest, write_manifest
-from tinygpt2.formats.safetensors import safetensors_chunks
+from tinygpt2.formats.safetensors import read_safetensors, safetensors_chunks
 from tinygpt2.run.directory import STATE_FILE, TRAINING_FILE, RunDirectory
 from tinygpt2.text.storage import TOKENIZER_FILE
 from tinygpt2.training.history import TrainingHistory
@@ -107,9 +106,9 @@ class TrainingRecord:
         """
         callbacks = _part(content, "callbacks", list)
         if not all(isinstance(saved, dict) and saved.keys() == {"type", "state"} for saved in callbacks):
-            raise ValueError(f"callbacks is {callbacks!r:.100} in {TRAINING_FILE}")
+            raise ValueError(f"callbacks is {shown(callbacks)} in {TRAINING_FILE}")
         if _part(content, "total_steps", int) < 0:
-            raise ValueError(f"total_steps is {content['total_steps']} in {TRAINING_FILE}")
+            raise ValueError(f"total_steps is {shown(content['total_steps'])} in {TRAINING_FILE}")
         return cls(
             progress=Progress.from_dict(content.get("progress")),
             total_steps=content["total_steps"],
@@ -145,7 +144,7 @@ def _optimizer(content: Mapping[str, Any]) -> OptimizerRecord:
 def _part(content: Mapping[str, Any], name: str, kind: type) -> Any:  # noqa: ANN401 - of that kind
     value = content.get(name)
     if type(value) is not kind:
-        raise ValueError(f"{name} is {value!r:.100} in {TRAINING_FILE}")
+        raise ValueError(f"{name} is {shown(value)} in {TRAINING_FILE}")
     return value
 
 
@@ -202,7 +201,7 @@ def read_checkpoint(path: Path, step: int) -> Checkpoint:
             record=record,
             model_config=model_config,
             weights=weights,
-            tensors=load_file(path / STATE_FILE),
+            tensors=read_safetensors(path / STATE_FILE),
         )
         _check_tensors(checkpoint)
         _check_step(step, record.progress)
@@ -216,7 +215,7 @@ def _damage(path: Path) -> Iterator[None]:
         yield
     except (CheckpointError, PermissionError):
         raise
-    except (OSError, ValueError, TypeError, SafetensorError) as error:
+    except (OSError, ValueError, TypeError) as error:
         raise CheckpointError(f"{path} is not an intact checkpoint: {error}") from error
 
 
