@@ -11,7 +11,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinygpt2 import GPT2Config, TrainingConfig
+from tinygpt2 import GPT2Config, GPT2Model, TrainingConfig
+from tinygpt2._internal.checks import Int
 from tinygpt2.config import MODEL_RANGES, PRESETS, TRAINING_RANGES
 
 NAN, INF = float("nan"), float("inf")
@@ -114,6 +115,36 @@ def test_other_values_are_still_no_integers(value: object) -> None:
 def test_other_values_are_still_no_numbers(value: Any) -> None:  # noqa: ANN401
     with pytest.raises((TypeError, ValueError), match="weight_decay must be a"):
         TrainingConfig(weight_decay=value)
+
+
+@pytest.mark.parametrize(("cls", "ranges"), [(GPT2Config, MODEL_RANGES), (TrainingConfig, TRAINING_RANGES)])
+@pytest.mark.parametrize("value", [2**64, 10**30, 10**400, 10**5000], ids=["2**64", "10**30", "10**400", "10**5000"])
+def test_every_integer_has_an_end_and_every_message_is_short(cls: type[Any], ranges: Any, value: int) -> None:  # noqa: ANN401
+    names = [name for name, expected in ranges.items() if isinstance(getattr(expected, "inner", expected), Int)]
+    assert len(names) == {GPT2Config: 5, TrainingConfig: 8}[cls]
+    for name in names:
+        with pytest.raises(ValueError, match=f"{name} must be at most [0-9]+, got") as caught:
+            cls(**{name: value})
+        assert len(str(caught.value)) < 150
+
+
+def test_the_largest_shape_has_sizes_that_do_not_overflow() -> None:
+    """So that whatever a file asks for, PyTorch can compute how large that is."""
+    shape = {name: MODEL_RANGES[name].maximum for name in ("vocab_size", "context_length", "n_head", "n_embd")}  # type: ignore[attr-defined]
+    config = GPT2Config(**shape, n_layer=1)
+    with torch.device("meta"):
+        assert GPT2Model(config).num_parameters() < 2**63
+    most = {"n_layer": MODEL_RANGES["n_layer"].maximum}  # type: ignore[attr-defined]
+    block = (12 * config.n_embd + 13) * config.n_embd
+    embeddings = (config.vocab_size + config.context_length) * config.n_embd
+    assert 8 * (embeddings + GPT2Config(**most).n_layer * block) < 2**63, "also in float64"
+
+
+@pytest.mark.parametrize("n_embd", [2**20 - 3, 10**15 + 37])
+def test_a_width_without_divisors_is_told_at_once(n_embd: int) -> None:
+    """The search for a number of heads that divides it used to take days."""
+    with pytest.raises(ValueError, match="n_embd"):
+        GPT2Config(n_embd=n_embd)
 
 
 def test_a_seed_is_one_that_pytorch_takes() -> None:

@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import pickle
+import sys
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -302,6 +303,36 @@ def test_dropouts_that_differ_are_told_and_the_residual_one_is_taken(
 
 
 # Files that are missing or damaged
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes, devices, and links without a privilege")
+@pytest.mark.parametrize("file", FILES)
+def test_what_is_no_file_is_told_and_links_are_followed(saved: Path, file: str) -> None:
+    """A cache of the Hub has links to its files."""
+    (saved / file).rename(saved / "blob")
+    (saved / file).symlink_to("blob")
+    assert GPT2Model.from_pretrained(saved).config == TINY
+    for make in (os.mkfifo, Path.mkdir, lambda path: path.symlink_to("/dev/zero")):
+        (saved / file).rmdir() if (saved / file).is_dir() else (saved / file).unlink()
+        make(saved / file)
+        with pytest.raises(ValueError, match=rf"cannot read .*{file}: {file} is not a regular file"):
+            GPT2Model.from_pretrained(saved)
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.int64, torch.bool])
+def test_a_quantised_weight_is_not_taken_for_numbers(saved: Path, dtype: torch.dtype) -> None:
+    """Its integers used to become the weights, without their scales."""
+    weight = load_file(saved / "model.safetensors")["transformer.h.0.mlp.c_fc.weight"]
+    edit_weights(saved, {"transformer.h.0.mlp.c_fc.weight": weight.to(dtype)})
+    with pytest.raises(ValueError, match=rf"cannot read .*h\.0\.mlp\.c_fc\.weight is {dtype}, not floating point"):
+        GPT2Model.from_pretrained(saved)
+
+
+@pytest.mark.parametrize("name", ["vocab_size", "n_positions", "n_embd", "n_layer"])
+def test_a_shape_beyond_its_weights_is_told_before_it_takes_memory(saved: Path, name: str) -> None:
+    edit_config(saved, **{name: 9000 if name == "n_layer" else 3 * 2**18})
+    with pytest.raises(ValueError, match="weights"):
+        GPT2Model.from_pretrained(saved)
 
 
 def test_a_directory_that_is_missing_is_told_and_nothing_is_downloaded(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 import base64
 import json
+import os
+import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -9,14 +11,22 @@ from typing import Any
 import pytest
 import tiktoken
 import tokenizers
+import torch
 
 from tinygpt2 import (
     CharTokenizer,
+    CheckpointError,
     GPT2Config,
     GPT2Model,
+    TrainingConfig,
+    generate_text,
     gpt2_tokenizer,
     load_tokenizer,
+    make_dataloader,
     save_tokenizer,
+    text_to_tensor,
+    tokenize_to_file,
+    train,
     trim_vocabulary,
 )
 from tinygpt2.text.storage import TOKENIZER_FILE, tokenizer_content
@@ -291,6 +301,11 @@ def test_a_tokenizer_with_more_tokens_than_its_model_is_refused(tmp_path: Path) 
         {"type": "byte pairs", "name": 5, "pattern": PATTERN, "tokens": BYTES},
         {"type": "byte pairs", "name": "x", "pattern": None, "tokens": BYTES},
         {"type": "byte pairs", "name": "x", "pattern": PATTERN, "tokens": BYTES[1:]},  # would panic in tiktoken later
+        {"type": "byte pairs", "name": "x", "pattern": "p" * 5000, "tokens": BYTES},
+        {"type": "byte pairs", "name": "\ud800", "pattern": PATTERN, "tokens": BYTES},
+        {"type": "characters", "characters": "a\ud800"},
+        {"type": "characters", "characters": "ab" * 500_000},
+        {"type": 10**400},
     ],
 )
 def test_a_file_that_is_no_tokenizer_is_refused_by_name(tmp_path: Path, content: object) -> None:
@@ -310,3 +325,146 @@ def test_a_file_of_any_size_is_refused_before_it_is_read(tmp_path: Path) -> None
         file.truncate(1 << 40)
     with pytest.raises(ValueError, match="larger than"):
         load_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"tokens": 10**400}, "tokens should be a list but is about 10**400"),
+        ({"tokens": {"a": 1}}, "tokens should be a list but is {'a': 1}"),
+        ({"tokens": [*BYTES, 5]}, "each of tokens should be a string in base64, but one is 5"),
+        ({"tokens": [*BYTES, None]}, "each of tokens should be a string in base64, but one is None"),
+        ({"pattern": ["x"] * 10**5}, "pattern should be a string but is ['x', 'x'"),
+        ({"pattern": "\ud800"}, "pattern has a lone surrogate"),
+        ({"name": True}, "name should be a string but is True"),
+        ({"pattern": "p" * 4097}, "its pattern has 4,097 characters; at most 4,096 are read"),
+        (
+            {"tokens": [*BYTES, base64.b64encode(bytes(1025)).decode()]},
+            "a token of 1,025 bytes; at most 1,024 are read",
+        ),
+        ({"tokens": "many"}, "it has 524,289 tokens; at most 524,288 are read"),
+    ],
+)
+def test_a_wrong_value_is_told_by_its_key_and_in_one_line(
+    tmp_path: Path, changes: dict[str, object], message: str
+) -> None:
+    if changes == {"tokens": "many"}:
+        more = [base64.b64encode(i.to_bytes(3)).decode() for i in range((1 << 19) + 1 - 256)]
+        changes = {"tokens": [*BYTES, *more]}
+    write(tmp_path, TOKENIZER_FILE, {"type": "byte pairs", "name": "x", "pattern": PATTERN, "tokens": BYTES} | changes)
+    with pytest.raises(ValueError, match=rf"{TOKENIZER_FILE} is not a tinygpt2 tokenizer") as caught:
+        load_tokenizer(tmp_path)
+    assert message in str(caught.value)
+    assert len(str(caught.value)) < len(str(tmp_path)) + 250
+
+
+def test_the_longest_tokens_and_patterns_are_read(tmp_path: Path) -> None:
+    tokens = [*BYTES, base64.b64encode(b"a" * 1024).decode()]
+    pattern = "|".join(["a"] * 2047) + "|."
+    assert len(pattern) == 4095
+    write(tmp_path, TOKENIZER_FILE, {"type": "byte pairs", "name": "x", "pattern": pattern, "tokens": tokens})
+    assert load_tokenizer(tmp_path).n_vocab == 258
+
+
+# --- patterns with which tiktoken panics ---
+
+PANICS = ["x*", "", "a|", r"\b", "^", "$", "(?=a)", "(?<=a)", "(?s).*", r"(?:a|aa)+(?=q)|(?s).", r"(a|a)*\1b|(?s)."]
+LATER = r"(?=字)|(?s)."  # which no text shows that does not have this character
+
+
+@pytest.mark.parametrize("pattern", PANICS)
+def test_a_pattern_that_matches_nothing_or_backtracks_is_found_when_it_is_loaded(tmp_path: Path, pattern: str) -> None:
+    """It used to be found when a text was encoded, by an exception that ``except Exception`` does not catch."""
+    write(tmp_path, TOKENIZER_FILE, {"type": "byte pairs", "name": "x", "pattern": pattern, "tokens": BYTES})
+    with pytest.raises(ValueError, match=rf"{TOKENIZER_FILE} is not a tinygpt2 tokenizer: .*its split pattern"):
+        load_tokenizer(tmp_path)
+    own = tiktoken.Encoding("own", pat_str=pattern, mergeable_ranks=BYTE_RANKS, special_tokens={END_OF_TEXT: 256})
+    with pytest.raises(ValueError, match=r"cannot save the encoding 'own': .*its split pattern"):
+        save_tokenizer(own, tmp_path)
+
+
+@pytest.mark.parametrize("pattern", [PATTERN, "(?s).", r"(?<=a)b|(?s).", r"(?s)(?=(.)).|\1", r"(?>a+)b|(?s).", LATER])
+def test_a_pattern_that_looks_around_and_matches_something_is_loaded(tmp_path: Path, pattern: str) -> None:
+    write(tmp_path, TOKENIZER_FILE, {"type": "byte pairs", "name": "x", "pattern": pattern, "tokens": BYTES})
+    tokenizer = load_tokenizer(tmp_path)
+    assert tokenizer.decode(tokenizer.encode_ordinary("ab, aab")) == "ab, aab"
+
+
+def test_a_panic_is_an_error_wherever_a_text_is_encoded(tmp_path: Path) -> None:
+    own = tiktoken.Encoding("own", pat_str=LATER, mergeable_ranks=BYTE_RANKS, special_tokens={END_OF_TEXT: 256})
+    torch.manual_seed(0)
+    model = GPT2Model(GPT2Config(vocab_size=257, context_length=4, n_layer=1, n_head=1, n_embd=4))
+    loader = make_dataloader("a" * 20, batch_size=2, context_length=4, tokenizer=own)
+    config = TrainingConfig(max_steps=1, eval_batches=1, sample_prompt="字")
+    text = "字文" * 3
+    for encode in (
+        lambda: text_to_tensor(text, own),
+        lambda: trim_vocabulary(own, text),
+        lambda: make_dataloader(text, batch_size=1, context_length=2, tokenizer=own),
+        lambda: tokenize_to_file([text], tmp_path / "tokens", tokenizer=own),
+        lambda: generate_text(model, own, "字", max_new_tokens=1),
+        lambda: generate_text(model, own, ["a", "字"], max_new_tokens=1),
+        lambda: train(model, loader, config=config, tokenizer=own, device="cpu", progress=False),
+    ):
+        with pytest.raises(ValueError, match="<Encoding 'own'> cannot encode a text: its split pattern matches"):
+            encode()
+    assert not (tmp_path / "tokens").exists()
+    assert generate_text(model, own, "a", max_new_tokens=1).startswith("a")
+
+
+# --- what else is at their place ---
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes, devices, and links without a privilege")
+@pytest.mark.parametrize("name", [TOKENIZER_FILE, "config.json", "tokenizer.json", "vocab.json"])
+def test_pipes_and_devices_are_not_waited_for(tmp_path: Path, name: str) -> None:
+    def check(what: str) -> None:
+        if name != "config.json":
+            write(tmp_path, "config.json", {"vocab_size": 50257})
+        with pytest.raises(ValueError, match=name.replace(".", r"\.")):
+            load_tokenizer(tmp_path)
+        (tmp_path / name).rmdir() if what == "directory" else (tmp_path / name).unlink()
+
+    os.mkfifo(tmp_path / name)
+    check("pipe")
+    (tmp_path / name).symlink_to("/dev/zero")
+    check("device")
+    (tmp_path / name).mkdir()
+    check("directory")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links without a privilege")
+def test_a_link_is_followed_and_one_that_leads_nowhere_is_no_reason_to_guess(tmp_path: Path) -> None:
+    write(tmp_path, "config.json", {"vocab_size": 50257})
+    (tmp_path / "elsewhere").mkdir()
+    save_tokenizer(CharTokenizer("abc"), tmp_path / "elsewhere")
+    (tmp_path / TOKENIZER_FILE).symlink_to(tmp_path / "elsewhere" / TOKENIZER_FILE)
+    assert load_tokenizer(tmp_path) == CharTokenizer("abc")
+    (tmp_path / "elsewhere" / TOKENIZER_FILE).unlink()
+    with pytest.raises(FileNotFoundError, match=TOKENIZER_FILE):
+        load_tokenizer(tmp_path)
+
+
+def test_the_tokenizer_of_a_checkpoint_is_compared_with_its_manifest(tmp_path: Path) -> None:
+    """A bit that flips in a character used to give another text without a word."""
+    tokenizer = CharTokenizer("abcdefgh")
+    model = GPT2Model(GPT2Config(vocab_size=9, context_length=4, n_layer=1, n_head=1, n_embd=4))
+    loader = make_dataloader("abcdefgh" * 4, batch_size=2, context_length=4, tokenizer=tokenizer)
+    config = TrainingConfig(max_steps=1, eval_batches=1)
+    train(
+        model, loader, config=config, tokenizer=tokenizer, device="cpu", progress=False, checkpoint_dir=tmp_path,
+        checkpoint_every=1,
+    )  # fmt: skip
+    checkpoint = tmp_path / "checkpoint-1"
+    assert load_tokenizer(checkpoint) == tokenizer
+    path = checkpoint / TOKENIZER_FILE
+    whole = path.read_bytes()
+    path.write_bytes(whole.replace(b"abc", b"abx"))
+    with pytest.raises(CheckpointError, match=rf"{TOKENIZER_FILE} does not have the SHA-256 in manifest\.json"):
+        load_tokenizer(checkpoint)
+    path.unlink()
+    with pytest.raises(CheckpointError, match=TOKENIZER_FILE):
+        load_tokenizer(checkpoint)
+    path.write_bytes(whole)
+    (checkpoint / "manifest.json").write_text("{}", encoding="utf-8")
+    assert load_tokenizer(checkpoint) == tokenizer, "of a model that was saved without one and was given it later"

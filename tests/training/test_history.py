@@ -1,10 +1,13 @@
 """A history keeps its lists aligned, and comes back from a file as it was or not at all."""
 
 import json
+import os
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -138,6 +141,101 @@ def test_only_a_validation_loss_may_be_missing(tmp_path: Path, history: Training
     (tmp_path / "history.json").write_text(json.dumps(content), encoding="utf-8")
     with pytest.raises(ValueError, match=r"history\.json is not a training history"):
         TrainingHistory.load(tmp_path / "history.json")
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "message"),
+    [
+        ("steps", [10, 0], "steps must increase, but 0 follows 10"),
+        ("steps", [7, 7], "steps must increase, but 7 follows 7"),
+        ("steps", [-1, 0], "each of steps must be at least 0, got -1"),
+        ("steps", [0, True], "each of steps must be an integer, got True"),
+        ("steps", [0, 1.0], "each of steps must be an integer, got 1.0"),
+        ("steps", [0, 2**63], "each of steps must be at most 9223372036854775807"),
+        ("steps", [0, 10**400], "each of steps must be at most 9223372036854775807, got about 10..400"),
+        ("tokens_seen", [0, -5], "each of tokens_seen must be at least 0, got -5"),
+        ("tokens_seen", ["0", "1"], "each of tokens_seen must be an integer, got '0'"),
+        ("epochs", [0.0, float("nan")], "each of epochs must be a finite number at least 0, got nan"),
+        ("epochs", [0.0, float("inf")], "each of epochs must be a finite number at least 0, got inf"),
+        ("epochs", [0.0, -1.0], "each of epochs must be a finite number at least 0, got -1.0"),
+        ("epochs", [0.0, 10**400], "each of epochs must be a finite number at least 0, got about"),
+        ("learning_rates", [0.0, float("inf")], "each of learning_rates must be a finite number"),
+        ("learning_rates", [False, 0.1], "each of learning_rates must be a number, got False"),
+        ("train_losses", [0.1, 10**400], "each of train_losses must be a finite number of any size, got about"),
+        ("train_losses", [0.1, True], "each of train_losses must be a number, got True"),
+        ("val_losses", [None, "0.1"], "each of val_losses must be a number, got '0.1'"),
+        ("val_losses", {"a": "x" * 10**5}, "val_losses must be a list, got .'a': 'xxx"),
+    ],
+)
+def test_a_wrong_value_is_told_by_the_names_of_file_and_list_and_never_saved(
+    tmp_path: Path,
+    history: TrainingHistory,
+    name: str,
+    values: Any,  # noqa: ANN401
+    message: str,
+) -> None:
+    path = tmp_path / "history.json"
+    path.write_text(json.dumps(asdict(history) | {name: values}), encoding="utf-8")
+    with pytest.raises(ValueError, match=rf"history\.json is not a training history: {message}") as caught:
+        TrainingHistory.load(path)
+    assert len(str(caught.value)) < len(str(path)) + 250
+    setattr(history, name, values)
+    path.unlink()
+    with pytest.raises(ValueError, match=message):
+        history.save(path)
+    assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["[" * 10**5, '{"steps":' * 10**5, '{"steps": [' + "9" * 5000 + "]}", '{"steps": [], "steps": []}', "\ufeff{}"],
+    ids=lambda content: content[:9],
+)
+def test_hostile_json_is_refused_by_name(tmp_path: Path, content: str) -> None:
+    """Deep nesting used to raise a RecursionError."""
+    path = tmp_path / "history.json"
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(ValueError, match=r"history\.json is not a training history: history\.json is n"):
+        TrainingHistory.load(path)
+
+
+def test_a_file_of_any_size_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "history.json"
+    with path.open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(ValueError, match=r"history\.json is larger than 33,554,432 bytes"):
+        TrainingHistory.load(path)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes, devices, and links without a privilege")
+def test_pipes_and_devices_are_not_waited_for_and_links_are_followed(tmp_path: Path, history: TrainingHistory) -> None:
+    path = tmp_path / "history.json"
+    os.mkfifo(path)
+    with pytest.raises(ValueError, match=r"history\.json is not a regular file"):
+        TrainingHistory.load(path)
+    path.unlink()
+    path.symlink_to("/dev/zero")
+    with pytest.raises(ValueError, match=r"history\.json is not a regular file"):
+        TrainingHistory.load(path)
+    path.unlink()
+    history.save(tmp_path / "whole.json")
+    path.symlink_to("whole.json")
+    assert TrainingHistory.load(path) == history
+
+
+def test_numbers_of_numpy_are_saved_as_plain_ones(tmp_path: Path, history: TrainingHistory) -> None:
+    """A loop of one's own, which appends what NumPy or PyTorch computed."""
+    loss: Any = np.float32(0.5)
+    history.append(
+        step=np.int64(20),  # type: ignore[arg-type]
+        epoch=np.float64(1),
+        tokens_seen=5120,
+        train_loss=loss,
+        val_loss=loss,
+        learning_rate=4e-4,
+    )
+    history.save(tmp_path / "history.json")
+    assert TrainingHistory.load(tmp_path / "history.json") == history
 
 
 def test_plot_is_the_plot_of_its_losses(history: TrainingHistory) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, SupportsFloat, SupportsIndex, TypeVar
+from typing import Any, Protocol, TypeVar
 
 T = TypeVar("T")
 
@@ -64,10 +64,10 @@ def _of_type(value: object) -> str:
 
 def check_int(name: str, value: object, *, minimum: int = 1, maximum: int = LARGEST_INT) -> int:
     """Returns ``value`` as an ``int`` if it is an integer, including NumPy's, in the range; a bool is rejected."""
-    plain = _scalar(value)
-    if not isinstance(plain, SupportsIndex) or isinstance(plain, bool):
-        raise TypeError(f"{name} must be an integer, got {_of_type(value)}")
-    number = operator.index(plain)
+    try:
+        number = operator.index(_scalar(value))
+    except TypeError:
+        raise TypeError(f"{name} must be an integer, got {_of_type(value)}") from None
     if number < minimum:
         raise ValueError(f"{name} must be at least {minimum}, got {shown(number)}")
     if number > maximum:
@@ -75,17 +75,14 @@ def check_int(name: str, value: object, *, minimum: int = 1, maximum: int = LARG
     return number
 
 
-def _scalar(value: object) -> object:
-    """Returns the Python number in a scalar of NumPy or PyTorch, the value itself, or ``None`` if it can be none."""
-    if isinstance(value, type):  # it has the methods of a number
-        return None
-    dimensions = getattr(value, "ndim", None)
-    if dimensions is None or not hasattr(value, "item"):
-        return value
-    try:
-        return None if dimensions else value.item()
-    except (RuntimeError, TypeError, ValueError):  # a tensor without values, for instance on the meta device
-        return None
+def _scalar(value: Any) -> Any:  # noqa: ANN401 - so that what is no number fails where it is used as one
+    """Returns the Python number in a scalar of NumPy or PyTorch, ``None`` for a bool or an array, else the value."""
+    if hasattr(value, "ndim") and hasattr(value, "item"):
+        try:
+            value = None if value.ndim else value.item()
+        except (RuntimeError, TypeError, ValueError):  # a tensor without values, for instance on the meta device
+            value = None
+    return None if isinstance(value, bool) else value
 
 
 def check_bool(name: str, value: object) -> bool:
@@ -106,7 +103,7 @@ def check_number(
 ) -> float:
     """Returns ``value`` as a ``float`` if it is a finite number in the range; either end can be excluded."""
     plain = _scalar(value)
-    if not isinstance(plain, SupportsFloat | SupportsIndex) or isinstance(plain, bool):
+    if not (hasattr(plain, "__float__") or hasattr(plain, "__index__")):  # float() reads strings, too
         raise TypeError(f"{name} must be a number, got {_of_type(value)}")
     try:
         number = float(plain) + 0.0  # not -0.0, whose sign a division would show

@@ -138,15 +138,15 @@ def read_json(path: Path, *, limit: int, links: bool = False) -> dict[str, Any]:
 
 def parse_json(content: bytes, name: str) -> dict[str, Any]:
     """Returns a JSON object without duplicate keys; ``name`` is that of its file, for the error of `read_json`."""
+    too_deep = f"{name} is nested too deeply: it has more than {MOST_LEVELS} levels of lists and objects"
     try:
         parsed = json.loads(content.decode("utf-8"), object_pairs_hook=_object, parse_int=_integer)
-        too_deep = has_more_levels(parsed, MOST_LEVELS)
     except RecursionError:
-        too_deep = True
+        raise ValueError(too_deep) from None
     except ValueError as error:
         raise ValueError(f"{name} is not JSON: {error}") from None
-    if too_deep:
-        raise ValueError(f"{name} is nested too deeply: it has more than {MOST_LEVELS} levels of lists and objects")
+    if has_more_levels(parsed, MOST_LEVELS):
+        raise ValueError(too_deep)
     if not isinstance(parsed, dict):
         raise ValueError(f"{name} is not a JSON object")  # noqa: TRY004 - a wrong file, not a wrong argument
     return parsed

@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType
@@ -85,7 +85,7 @@ class TrainingHistory:
             OSError: If it cannot be written; an existing file stays intact.
             ValueError: If ``load`` would refuse it, for instance because the steps do not increase.
         """
-        write_text(path, json.dumps(asdict(self.from_dict(asdict(self))), indent=1) + "\n")
+        write_text(path, json.dumps(vars(self.from_dict(vars(self))), indent=1) + "\n")
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
