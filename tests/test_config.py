@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from tinygpt2 import GPT2Config, GPT2Model, TrainingConfig
 from tinygpt2._internal.checks import Int
 from tinygpt2.config import MODEL_RANGES, PRESETS, TRAINING_RANGES
+from tinygpt2.model.checks import number_of_weights
 
 NAN, INF = float("nan"), float("inf")
 
@@ -135,9 +136,7 @@ def test_the_largest_shape_has_sizes_that_do_not_overflow() -> None:
     with torch.device("meta"):
         assert GPT2Model(config).num_parameters() < 2**63
     most = {"n_layer": MODEL_RANGES["n_layer"].maximum}  # type: ignore[attr-defined]
-    block = (12 * config.n_embd + 13) * config.n_embd
-    embeddings = (config.vocab_size + config.context_length) * config.n_embd
-    assert 8 * (embeddings + GPT2Config(**most).n_layer * block) < 2**63, "also in float64"
+    assert 8 * number_of_weights(GPT2Config(**shape, **most, tie_weights=False)) < 2**63, "also in float64"
 
 
 @pytest.mark.parametrize("n_embd", [2**20 - 3, 10**15 + 37])

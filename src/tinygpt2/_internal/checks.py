@@ -82,7 +82,7 @@ def _scalar(value: Any) -> Any:  # noqa: ANN401 - so that what is no number fail
             value = None if value.ndim else value.item()
         except (RuntimeError, TypeError, ValueError):  # a tensor without values, for instance on the meta device
             value = None
-    return None if isinstance(value, bool) else value
+    return None if isinstance(value, bool | type) else value  # a class has the methods of its numbers
 
 
 def check_bool(name: str, value: object) -> bool:
@@ -478,11 +478,11 @@ def check_json(name: str, value: object) -> Any:  # noqa: ANN401 - of any kind t
 
 
 def has_more_levels(content: object, levels: int) -> bool:
-    """Returns whether JSON has more levels of lists and objects than that, without recursion."""
+    """Returns whether what ``json.loads`` returned has more levels of lists and dicts than that, without recursion."""
     level = [content]
     for _ in range(levels + 1):
-        containers = [each for each in level if isinstance(each, dict | list)]
+        containers: list[Any] = [each for each in level if type(each) is list or type(each) is dict]
         if not containers:
             return False
-        level = [child for each in containers for child in (each.values() if isinstance(each, dict) else each)]
+        level = [child for each in containers if each for child in (each.values() if type(each) is dict else each)]
     return True

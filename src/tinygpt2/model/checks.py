@@ -1,5 +1,6 @@
 """Checks of a model's inputs and weights."""
 
+import os
 from collections.abc import Iterable
 
 import torch
@@ -32,6 +33,29 @@ def not_finite(model: nn.Module) -> str | None:
             verb = "is" if count == 1 else "are"
             return f"{count:,} of {values.numel():,} values of the weight {name} {verb} not finite"
     return None
+
+
+def check_memory(config: GPT2Config) -> None:
+    """Raises ``ValueError`` if the weights of such a model are larger than the memory in which they would be made."""
+    weight = torch.empty(0)
+    if type(weight) is not Tensor or weight.device.type != "cpu" or not hasattr(os, "sysconf"):
+        return  # other devices say so themselves, and fake tensors take no memory
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    count = number_of_weights(config)
+    if count * weight.element_size() > memory:
+        raise ValueError(
+            f"a model of this shape has {count:,} weights, {count * weight.element_size() / 2**30:,.0f} GiB, but this "
+            f"computer has a memory of {memory / 2**30:,.0f} GiB; choose a smaller shape, or make the model without "
+            'weights: with torch.device("meta")'
+        )
+
+
+def number_of_weights(config: GPT2Config) -> int:
+    """Returns the number of parameters of a model of this shape."""
+    width, rows = config.n_embd, config.vocab_size * (1 if config.tie_weights else 2) + config.context_length
+    attention = 4 * width * width + (4 if config.qkv_bias else 1) * width
+    mlp = 8 * width * width + 5 * width
+    return rows * width + config.n_layer * (attention + mlp + 4 * width) + 2 * width
 
 
 def check_inputs(tokens: Tensor, cache: KVCache | None, config: GPT2Config) -> None:

@@ -24,7 +24,7 @@ from tinygpt2.kernels.dropout import Dropout
 from tinygpt2.kernels.linear import linear, project
 from tinygpt2.kernels.switch import calls_only, is_plain_computation
 from tinygpt2.model.cache import KVCache
-from tinygpt2.model.checks import check_hidden, check_inputs, check_weight_names, not_finite
+from tinygpt2.model.checks import check_hidden, check_inputs, check_memory, check_weight_names, not_finite
 from tinygpt2.text.storage import TOKENIZER_FILE, tokenizer_content
 from tinygpt2.text.tokenizers import Tokenizer
 
@@ -109,6 +109,7 @@ class GPT2Model(nn.Module):
 
     Raises:
         TypeError: If it is not a `GPT2Config`.
+        ValueError: If its weights are larger than the memory of the computer.
 
     >>> import torch
     >>> shape = GPT2Config(
@@ -124,6 +125,7 @@ class GPT2Model(nn.Module):
     def __init__(self, config: GPT2Config) -> None:
         super().__init__()
         check_instance("config", config, GPT2Config, "a GPT2Config")
+        check_memory(config)
         self.config = config
         self.wte = nn.Embedding(config.vocab_size, config.n_embd)
         self.wpe = nn.Embedding(config.context_length, config.n_embd)
