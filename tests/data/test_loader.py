@@ -691,3 +691,29 @@ def test_the_sample_text_is_as_long_as_promised_and_clean() -> None:
     assert "\r" not in text
     assert "\ufffd" not in text
     assert gpt2_tokenizer().decode(gpt2_tokenizer().encode_ordinary(text)) == text
+
+
+@pytest.mark.parametrize("integer", [np.int64, np.uint8, np.array, torch.tensor])
+def test_numbers_of_numpy_and_pytorch_are_plain_ones(integer: Any) -> None:  # noqa: ANN401
+    """A sweep over ``np.arange`` was told that its batch size is not an integer, by the same digits."""
+    expected = list(make_dataloader(range(300), batch_size=2, context_length=100, stride=50, shuffle=True, seed=7))
+    found = list(
+        make_dataloader(
+            range(300), batch_size=integer(2), context_length=integer(100), stride=integer(50), shuffle=True,
+            seed=integer(7),
+        )
+    )  # fmt: skip
+    assert all(inputs.equal(same) for (inputs, _), (same, _) in zip(found, expected, strict=True))
+
+
+def test_the_longest_window_of_a_small_type_does_not_overflow() -> None:
+    """255 + 1 is 0 in a byte."""
+    ((inputs, targets),) = make_dataloader(range(256), batch_size=1, context_length=np.uint8(255))  # type: ignore[arg-type]
+    assert (inputs.shape, targets[0, -1]) == ((1, 255), 255)
+
+
+@pytest.mark.parametrize("seed", [2**63, 2**64 - 1])
+def test_a_seed_is_any_that_pytorch_takes(seed: int) -> None:
+    assert len(list(make_dataloader(range(9), batch_size=2, context_length=2, shuffle=True, seed=seed))) == 2
+    with pytest.raises(ValueError, match="seed must be at most 18446744073709551615, got about"):
+        make_dataloader(range(9), batch_size=2, context_length=2, seed=10**400)

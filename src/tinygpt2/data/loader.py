@@ -7,7 +7,7 @@ import torch
 from torch.utils.data import DataLoader
 from typing_extensions import override
 
-from tinygpt2._internal.checks import check_int
+from tinygpt2._internal.checks import LARGEST_SEED, check_int
 from tinygpt2._internal.random import seeded_generator
 from tinygpt2.data.batches import Batch
 from tinygpt2.data.order import EpochSampler
@@ -80,7 +80,8 @@ def make_dataloader(
     tensor([[1, 2, 3, 4],
             [5, 6, 7, 8]])
     """
-    check_int("batch_size", batch_size)
+    batch_size = check_int("batch_size", batch_size)
+    seed = check_int("seed", seed, minimum=0, maximum=LARGEST_SEED)
     if isinstance(source, str):
         tokenizer = tokenizer or gpt2_tokenizer()
         source = encoded(tokenizer, source)

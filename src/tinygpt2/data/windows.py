@@ -52,7 +52,7 @@ class TokenDataset(Dataset[Batch]):
         stride: int | None = None,
         n_vocab: int | None = None,
     ) -> None:
-        self.context_length = check_int("context_length", context_length)
+        self.context_length = context_length = check_int("context_length", context_length)
         self.stride = context_length if stride is None else check_int("stride", stride)
         self.identity: dict[str, object] | None = None  # if it is known without reading all tokens
         self.file: TokenFile | None = None
