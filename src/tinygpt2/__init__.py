@@ -1,108 +1,110 @@
 """Train a GPT-2 from scratch on your own text, and generate with it."""
 
-from tinygpt2.config import GPT2Config, TrainingConfig
-from tinygpt2.data.loader import make_dataloader
-from tinygpt2.data.token_file import TokenFile, tokenize_to_file
-from tinygpt2.data.windows import TokenDataset
-from tinygpt2.errors import CheckpointError, IncompatibleRunError, NonFiniteLossError
-from tinygpt2.evaluation import Evaluation, evaluate
-from tinygpt2.generation.decoding import generate, stream
-from tinygpt2.generation.samplers import (
-    GreedySampler,
-    MinPSampler,
-    MultinomialSampler,
-    Sampler,
-    TemperatureSampler,
-    TopKSampler,
-    TopPSampler,
-)
-from tinygpt2.generation.text import generate_text, stream_text
-from tinygpt2.losses import cross_entropy_loss, perplexity
-from tinygpt2.model.cache import KVCache
-from tinygpt2.model.gpt2 import GPT2Model
-from tinygpt2.model.objective import NextTokenLoss
-from tinygpt2.plotting import plot_losses, plot_temperatures, plot_token_frequencies
-from tinygpt2.text.reading import clean_text, read_text, sample_text, split_text
-from tinygpt2.text.storage import load_tokenizer, save_tokenizer
-from tinygpt2.text.tokenizers import CharTokenizer, Tokenizer, gpt2_tokenizer, tensor_to_text, text_to_tensor
-from tinygpt2.text.vocabulary import trim_vocabulary
-from tinygpt2.training.callbacks.base import Callback, on_epoch, on_evaluation, on_step
-from tinygpt2.training.callbacks.loggers import TensorBoardLogger
-from tinygpt2.training.callbacks.progress import ProgressBar
-from tinygpt2.training.callbacks.samples import TextSamples
-from tinygpt2.training.callbacks.stopping import EarlyStopping
-from tinygpt2.training.checkpoints.saver import newest_checkpoint
-from tinygpt2.training.history import TrainingHistory
-from tinygpt2.training.optimizers import make_optimizer
-from tinygpt2.training.schedules import learning_rate_at
-from tinygpt2.training.state import Progress, TrainState
-from tinygpt2.training.step import StepResult, training_step
-from tinygpt2.training.train import train
+from typing import TYPE_CHECKING
+
+from tinygpt2._internal.lazy import load_on_demand
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "Callback",
-    "CharTokenizer",
-    "CheckpointError",
-    "EarlyStopping",
-    "Evaluation",
-    "GPT2Config",
-    "GPT2Model",
-    "GreedySampler",
-    "IncompatibleRunError",
-    "KVCache",
-    "MinPSampler",
-    "MultinomialSampler",
-    "NextTokenLoss",
-    "NonFiniteLossError",
-    "Progress",
-    "ProgressBar",
-    "Sampler",
-    "StepResult",
-    "TemperatureSampler",
-    "TensorBoardLogger",
-    "TextSamples",
-    "TokenDataset",
-    "TokenFile",
-    "Tokenizer",
-    "TopKSampler",
-    "TopPSampler",
-    "TrainState",
-    "TrainingConfig",
-    "TrainingHistory",
-    "clean_text",
-    "cross_entropy_loss",
-    "evaluate",
-    "generate",
-    "generate_text",
-    "gpt2_tokenizer",
-    "learning_rate_at",
-    "load_tokenizer",
-    "make_dataloader",
-    "make_optimizer",
-    "newest_checkpoint",
-    "on_epoch",
-    "on_evaluation",
-    "on_step",
-    "perplexity",
-    "plot_losses",
-    "plot_temperatures",
-    "plot_token_frequencies",
-    "read_text",
-    "sample_text",
-    "save_tokenizer",
-    "split_text",
-    "stream",
-    "stream_text",
-    "tensor_to_text",
-    "text_to_tensor",
-    "tokenize_to_file",
-    "train",
-    "training_step",
-    "trim_vocabulary",
-]
-
-# Errors, pickles and the documentation then name public objects by their public import path.
-for _name in __all__:
-    globals()[_name].__module__ = __name__
+if TYPE_CHECKING:  # the same names again, for type checkers, editors and the documentation
+    from tinygpt2.config import GPT2Config as GPT2Config
+    from tinygpt2.config import TrainingConfig as TrainingConfig
+    from tinygpt2.data.loader import make_dataloader as make_dataloader
+    from tinygpt2.data.token_file import TokenFile as TokenFile
+    from tinygpt2.data.token_file import tokenize_to_file as tokenize_to_file
+    from tinygpt2.data.windows import TokenDataset as TokenDataset
+    from tinygpt2.errors import CheckpointError as CheckpointError
+    from tinygpt2.errors import IncompatibleRunError as IncompatibleRunError
+    from tinygpt2.errors import NonFiniteLossError as NonFiniteLossError
+    from tinygpt2.evaluation import Evaluation as Evaluation
+    from tinygpt2.evaluation import evaluate as evaluate
+    from tinygpt2.generation.decoding import generate as generate
+    from tinygpt2.generation.decoding import stream as stream
+    from tinygpt2.generation.samplers import GreedySampler as GreedySampler
+    from tinygpt2.generation.samplers import MinPSampler as MinPSampler
+    from tinygpt2.generation.samplers import MultinomialSampler as MultinomialSampler
+    from tinygpt2.generation.samplers import Sampler as Sampler
+    from tinygpt2.generation.samplers import TemperatureSampler as TemperatureSampler
+    from tinygpt2.generation.samplers import TopKSampler as TopKSampler
+    from tinygpt2.generation.samplers import TopPSampler as TopPSampler
+    from tinygpt2.generation.text import generate_text as generate_text
+    from tinygpt2.generation.text import stream_text as stream_text
+    from tinygpt2.losses import cross_entropy_loss as cross_entropy_loss
+    from tinygpt2.losses import perplexity as perplexity
+    from tinygpt2.model.cache import KVCache as KVCache
+    from tinygpt2.model.gpt2 import GPT2Model as GPT2Model
+    from tinygpt2.model.objective import NextTokenLoss as NextTokenLoss
+    from tinygpt2.plotting import plot_losses as plot_losses
+    from tinygpt2.plotting import plot_temperatures as plot_temperatures
+    from tinygpt2.plotting import plot_token_frequencies as plot_token_frequencies
+    from tinygpt2.text.reading import clean_text as clean_text
+    from tinygpt2.text.reading import read_text as read_text
+    from tinygpt2.text.reading import sample_text as sample_text
+    from tinygpt2.text.reading import split_text as split_text
+    from tinygpt2.text.storage import load_tokenizer as load_tokenizer
+    from tinygpt2.text.storage import save_tokenizer as save_tokenizer
+    from tinygpt2.text.tokenizers import CharTokenizer as CharTokenizer
+    from tinygpt2.text.tokenizers import Tokenizer as Tokenizer
+    from tinygpt2.text.tokenizers import gpt2_tokenizer as gpt2_tokenizer
+    from tinygpt2.text.tokenizers import tensor_to_text as tensor_to_text
+    from tinygpt2.text.tokenizers import text_to_tensor as text_to_tensor
+    from tinygpt2.text.vocabulary import trim_vocabulary as trim_vocabulary
+    from tinygpt2.training.callbacks.base import Callback as Callback
+    from tinygpt2.training.callbacks.base import on_epoch as on_epoch
+    from tinygpt2.training.callbacks.base import on_evaluation as on_evaluation
+    from tinygpt2.training.callbacks.base import on_step as on_step
+    from tinygpt2.training.callbacks.loggers import TensorBoardLogger as TensorBoardLogger
+    from tinygpt2.training.callbacks.progress import ProgressBar as ProgressBar
+    from tinygpt2.training.callbacks.samples import TextSamples as TextSamples
+    from tinygpt2.training.callbacks.stopping import EarlyStopping as EarlyStopping
+    from tinygpt2.training.checkpoints.saver import newest_checkpoint as newest_checkpoint
+    from tinygpt2.training.history import TrainingHistory as TrainingHistory
+    from tinygpt2.training.optimizers import make_optimizer as make_optimizer
+    from tinygpt2.training.schedules import learning_rate_at as learning_rate_at
+    from tinygpt2.training.state import Progress as Progress
+    from tinygpt2.training.state import TrainState as TrainState
+    from tinygpt2.training.step import StepResult as StepResult
+    from tinygpt2.training.step import training_step as training_step
+    from tinygpt2.training.train import train as train
+else:
+    _NAMES = {
+        "config": ["GPT2Config", "TrainingConfig"],
+        "data.loader": ["make_dataloader"],
+        "data.token_file": ["TokenFile", "tokenize_to_file"],
+        "data.windows": ["TokenDataset"],
+        "errors": ["CheckpointError", "IncompatibleRunError", "NonFiniteLossError"],
+        "evaluation": ["Evaluation", "evaluate"],
+        "generation.decoding": ["generate", "stream"],
+        "generation.samplers": [
+            "GreedySampler",
+            "MinPSampler",
+            "MultinomialSampler",
+            "Sampler",
+            "TemperatureSampler",
+            "TopKSampler",
+            "TopPSampler",
+        ],
+        "generation.text": ["generate_text", "stream_text"],
+        "losses": ["cross_entropy_loss", "perplexity"],
+        "model.cache": ["KVCache"],
+        "model.gpt2": ["GPT2Model"],
+        "model.objective": ["NextTokenLoss"],
+        "plotting": ["plot_losses", "plot_temperatures", "plot_token_frequencies"],
+        "text.reading": ["clean_text", "read_text", "sample_text", "split_text"],
+        "text.storage": ["load_tokenizer", "save_tokenizer"],
+        "text.tokenizers": ["CharTokenizer", "Tokenizer", "gpt2_tokenizer", "tensor_to_text", "text_to_tensor"],
+        "text.vocabulary": ["trim_vocabulary"],
+        "training.callbacks.base": ["Callback", "on_epoch", "on_evaluation", "on_step"],
+        "training.callbacks.loggers": ["TensorBoardLogger"],
+        "training.callbacks.progress": ["ProgressBar"],
+        "training.callbacks.samples": ["TextSamples"],
+        "training.callbacks.stopping": ["EarlyStopping"],
+        "training.checkpoints.saver": ["newest_checkpoint"],
+        "training.history": ["TrainingHistory"],
+        "training.optimizers": ["make_optimizer"],
+        "training.schedules": ["learning_rate_at"],
+        "training.state": ["Progress", "TrainState"],
+        "training.step": ["StepResult", "training_step"],
+        "training.train": ["train"],
+    }
+    __all__, __getattr__, __dir__ = load_on_demand(__name__, _NAMES)

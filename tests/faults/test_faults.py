@@ -25,7 +25,13 @@ def test_nothing_is_lost_or_wrong(tmp_path: Path) -> None:
     result = subprocess.run(command, capture_output=True, encoding="utf-8", check=False)
     assert result.returncode == 0, result.stderr
     content = json.loads(report.read_text(encoding="utf-8"))
-    assert content == {"kills": content["kills"], "writers": content["writers"], "files": 2000, "inputs": 2000, "failures": []}
+    assert content == {
+        "kills": content["kills"],
+        "writers": content["writers"],
+        "files": 2000,
+        "inputs": 2000,
+        "failures": [],
+    }
     assert content["kills"] >= 20
     assert content["writers"] >= 20
 
