@@ -56,6 +56,9 @@ FILES = {
     "training.callbacks": ["base", "progress", "samples", "stopping", "loggers"],
     "training.checkpoints": ["format", "restore", "saver"],
     "cli": [
+        "signals",
+        "wording",
+        "hints",
         "options",
         "common",
         "inputs",
@@ -67,6 +70,7 @@ FILES = {
         "train_options",
         "corpus",
         "train",
+        "commands",
         "main",
     ],
 }

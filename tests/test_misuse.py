@@ -363,7 +363,7 @@ CALLS = (
 
 def public() -> Iterator[tuple[str, Callable[..., Any]]]:
     """Yields the public functions, the classes that users make objects of, and the methods that they call."""
-    for name in tinygpt2.__all__:
+    for name in vars(tinygpt2)["__all__"]:
         found = getattr(tinygpt2, name)
         if not isinstance(found, type):
             yield name, found

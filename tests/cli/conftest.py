@@ -25,8 +25,11 @@ import itertools, sys
 from tinygpt2.config import PRESETS
 PRESETS["gpt2-nano"] = {TINY}
 from tinygpt2.cli.main import main
+def run(words):
+    sys.argv[1:] = words  # the process's own words, not those of a program around it
+    return main()
 commands = [list(words) for end, words in itertools.groupby(sys.argv[1:], "++".__eq__) if not end]
-sys.exit(next((code for code in map(main, commands) if code), 0))
+sys.exit(next((code for code in map(run, commands) if code), 0))
 """
 
 Fails = Callable[..., None]

@@ -53,3 +53,47 @@ def test_a_model_without_its_tokenizer_is_one_line_with_the_fix(
     for name in ("config.json", "model.safetensors"):
         (tmp_path / name).write_bytes((run_directory / name).read_bytes())
     fails(["generate", "--model", tmp_path, "x"], "has no tinygpt2_tokenizer.json", "save_tokenizer(tokenizer")
+
+
+@pytest.mark.parametrize(
+    "option",
+    [["--temperature", "0.8"], ["--temperature", "0"], ["--top-k", "0"], ["--top-p", "1"], ["--min-p", "0.5"],
+     ["--seed", "1"]],
+)  # fmt: skip
+def test_greedy_refuses_what_has_no_effect_on_it(
+    run_directory: Path, fails: Callable[..., None], option: list[str]
+) -> None:
+    """Even with the default as its value: it was given."""
+    fails(["generate", "--model", run_directory, "The", "--greedy", *option], f"so {option[0]} has no effect; omit one")
+
+
+def test_a_temperature_of_zero_goes_with_all_that_holds_then(
+    run_directory: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """So that one command line serves for several temperatures."""
+    arguments = ["generate", "--model", str(run_directory), "The", "--max-new-tokens", "9", "--device", "cpu"]
+    filters = ["--top-k", "3", "--top-p", "0.5", "--min-p", "0.1", "--seed", "7"]
+    for extra in (["--greedy"], ["--temperature", "0", *filters]):
+        assert main([*arguments, *extra]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(set(lines)) == 1
+
+
+def test_no_new_tokens_is_the_prompt(run_directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["generate", "--model", str(run_directory), "The", "--max-new-tokens", "0"]) == 0
+    assert capsys.readouterr().out == "The\n"
+
+
+def test_a_prompt_that_begins_with_a_dash_goes_after_two(
+    run_directory: Path, capsys: pytest.CaptureFixture[str], fails: Callable[..., None]
+) -> None:
+    fails(["generate", "--model", run_directory, "--", "-x"], "'-'")  # which this model does not know
+    assert main(["generate", "--model", str(run_directory), "-x"]) == 2
+    assert "-- goes before an argument that begins with a dash" in capsys.readouterr().err
+
+
+def test_a_closed_standard_input_is_one_line(
+    run_directory: Path, monkeypatch: pytest.MonkeyPatch, fails: Callable[..., None]
+) -> None:
+    monkeypatch.setattr("sys.stdin", None)
+    fails(["generate", "--model", run_directory, "-"], "standard input, but that is closed")

@@ -110,8 +110,9 @@ def test_a_run_from_a_pipe_says_at_once_and_when_it_stops_that_it_needs_its_text
     text_file: Path, tmp_path: Path, standard_input: Provide, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    def stop(plan: object, *_: object) -> None:
+    def stop(plan: train_module._Plan, *_: object) -> None:
         train_module._NotedRun(plan).on_start(None)  # type: ignore[arg-type]
+        plan.run.checkpoint(0).mkdir()
         raise KeyboardInterrupt
 
     monkeypatch.setattr(train_module, "_train", stop)
@@ -121,7 +122,7 @@ def test_a_run_from_a_pipe_says_at_once_and_when_it_stops_that_it_needs_its_text
         run = tmp_path / Path(file).stem
         assert main(["train", file, "--out", str(run), *FAST]) == 128 + signal.SIGINT
         lines = capsys.readouterr().err.splitlines()
-        stopped = f"stopped by SIGINT; to resume:  tinygpt2 train --out {run} --resume"
+        stopped = f"stopped by SIGINT; to resume:  tinygpt2 train --out {run} --resume --device cpu"
         if file == "-":
             assert lines[1:] == [f"note: {note}", f"{stopped} FILE  ({note})"]
         else:

@@ -1,22 +1,22 @@
 """The command line as a whole: usage, exit codes, failures in one line, streams that break."""
 
+import importlib.metadata
+import io
 import os
 import signal
+import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from tinygpt2 import __version__
-from tinygpt2.cli import main as module
 from tinygpt2.cli.main import _describe, main
-
-if TYPE_CHECKING:
-    import subprocess
 
 if sys.platform != "win32":
     import resource
@@ -45,9 +45,7 @@ POSIX = pytest.mark.skipif(sys.platform == "win32", reason="signals, pipes and l
     ],
 )
 def test_wrong_usage_exits_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as info:
-        main(arguments)
-    assert info.value.code == 2
+    assert main(arguments) == 2
     assert "usage: tinygpt2" in capsys.readouterr().err
 
 
@@ -64,28 +62,23 @@ def test_wrong_usage_exits_with_2(arguments: list[str], capsys: pytest.CaptureFi
 def test_wrong_usage_says_what_was_expected(
     flag: str, value: str, expected: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(SystemExit):
-        main(["train", flag, value])
+    assert main(["train", flag, value]) == 2
     assert f"argument {flag}: {expected}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", [[], ["train"], ["generate"], ["evaluate"], ["tokenize"], ["plot"], ["info"]])
 def test_help_exits_with_0(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as info:
-        main([*command, "--help"])
-    assert info.value.code == 0
+    assert main([*command, "--help"]) == 0
     assert "usage: tinygpt2" in capsys.readouterr().out
 
 
 def test_the_version_is_that_of_the_package(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(SystemExit):
-        main(["--version"])
+    assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"tinygpt2 {version('tinygpt2')}\n" == f"tinygpt2 {__version__}\n"
-    monkeypatch.setattr(module, "version", lambda _: version("there is no such package"))
-    with pytest.raises(SystemExit):
-        main(["--version"])
+    monkeypatch.setattr(importlib.metadata, "version", lambda _: version("there is no such package"))
+    assert main(["--version"]) == 0
     assert capsys.readouterr().out == "tinygpt2 (not installed)\n"
 
 
@@ -107,6 +100,159 @@ def test_traceback_shows_where(tmp_path: Path) -> None:
         main(["--traceback", "info", str(tmp_path)])
 
 
+def test_traceback_may_come_after_the_command(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        main(["info", "--traceback", str(tmp_path)])
+    with pytest.raises(FileNotFoundError):
+        main(["info", str(tmp_path), "--traceback"])
+
+
+# --- what is mistyped ---
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["trian"], "tinygpt2: error: there is no command 'trian'; did you mean train?"),
+        (["TRAIN"], "tinygpt2: error: there is no command 'TRAIN'; did you mean train?"),
+        (["--traceback", "gen", "x"], "there is no command 'gen'; did you mean generate?"),
+        (["fly"], "there is no command 'fly'; expected one of train, generate, evaluate, tokenize, plot, info"),
+        (["--verison"], "tinygpt2: error: there is no option --verison; did you mean --version?"),
+        (["train", "--epoks", "3"], "tinygpt2 train: error: there is no option --epoks; did you mean --epochs?"),
+        (["train", "--context_length=9"], "there is no option --context_length; did you mean --context-length?"),
+        (["train", "--from", "x"], "there is no option --from; did you mean --from-pretrained?"),
+        (["train", "-epochs", "3"], "there is no option -epochs; did you mean --epochs?"),
+        (["train", "--lr", "3"], "there is no option --lr; 'tinygpt2 train --help' lists the options"),
+        (["generate", "--top", "3"], "there is no option --top; did you mean --top-k or --top-p?"),
+        (["generate", "--modle", "x", "y"], "there is no option --modle; did you mean --model?"),  # not: is required
+        (["train", "--preset", "gpt2-nan"], "got 'gpt2-nan'; did you mean gpt2-nano?"),
+        (["train", "--schedule", "linear"], "expected one of constant, cosine, got 'linear'\n"),
+    ],
+)
+def test_what_is_mistyped_is_suggested(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_an_abbreviation_is_refused_though_it_has_one_meaning_today(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--epoch", "3"]) == 2
+    assert "there is no option --epoch; did you mean --epochs?" in capsys.readouterr().err
+
+
+def test_words_that_only_look_like_options_are_none(run_directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["generate", "--model", str(run_directory), "--max-new-tokens", "0"]
+    for words, prompt in ((["-1"], "-1"), (["- x"], "- x"), (["--", "--epoks"], "--epoks")):
+        assert main([*arguments, *words]) == 1  # no such letters in this model
+        assert repr(prompt[0]) in capsys.readouterr().err
+
+
+@POSIX
+@pytest.mark.parametrize(
+    ("number", "code", "line"), [("SIGINT", 130, "tinygpt2: interrupted\n"), ("SIGTERM", 143, "tinygpt2: terminated\n")]
+)
+@pytest.mark.parametrize("swallow", ["Exception", "BaseException"])
+def test_a_signal_while_pytorch_is_imported_is_one_line(
+    tmp_path: Path, number: str, code: int, line: str, swallow: str
+) -> None:
+    """Even if the import swallows what the signal raises, or turns it into an error of its own."""
+    (tmp_path / "torch.py").write_text(
+        f"import os, signal\nos.kill(os.getpid(), signal.{number})\n"
+        f"try:\n    import there_is_none\nexcept {swallow}:\n    pass\n",
+        encoding="utf-8",
+    )
+    paths = os.pathsep.join([str(tmp_path), *(path for path in sys.path if path)])
+    command = [sys.executable, "-m", "tinygpt2", "info", "x"]
+    result = subprocess.run(
+        command, env=os.environ | {"PYTHONPATH": paths}, capture_output=True, text=True, check=False
+    )
+    assert (result.returncode, result.stderr) == (code, line)
+
+
+# --- streams and signals of the process, and of a program around this one ---
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("words", [["--help"], ["train", "--help"], ["--version"]])
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_help_on_a_full_disk_is_one_line(words: list[str], unbuffered: str) -> None:
+    environment = os.environ | {"PYTHONUNBUFFERED": unbuffered}
+    with Path("/dev/full").open("w", encoding="utf-8") as full:
+        command = [sys.executable, "-m", "tinygpt2", *words]
+        result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, env=environment, text=True, check=False)
+    assert (result.returncode, result.stderr) == (1, "tinygpt2: error: No space left on device\n")
+
+
+@POSIX
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&- <&-"])
+def test_closed_streams_are_no_failure(closed: str) -> None:
+    command = ["sh", "-c", f'"$@" {closed}', "sh", sys.executable, "-m", "tinygpt2", "--version"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_no_streams_at_all_are_no_failure(run_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a program without a console on Windows."""
+    monkeypatch.setattr(sys, "stdout", None)
+    assert main(["info", str(run_directory)]) == 0
+    monkeypatch.setattr(sys, "stderr", None)
+    assert main(["info", str(run_directory)]) == 0
+    assert main(["info", str(run_directory / "none")]) == 1
+    assert main(["trian"]) == 2
+    assert main(["--help"]) == 0
+    assert main(["--version"]) == 0
+
+
+def test_a_closed_stream_of_a_program_is_one_line(
+    run_directory: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    closed = io.StringIO()
+    closed.close()
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", closed)
+        assert main(["info", str(run_directory)]) == 1
+    assert capsys.readouterr().err == "tinygpt2: error: I/O operation on closed file\n"
+
+
+def test_a_program_around_it_keeps_its_streams_and_signal_handlers(
+    run_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="latin-1")
+    monkeypatch.setattr(sys, "stdout", stream)
+    seen: list[object] = []
+
+    def note(directory: str) -> Path:
+        seen.append(signal.getsignal(signal.SIGTERM))
+        return Path(directory)
+
+    monkeypatch.setattr("tinygpt2.cli.common.directory_with_model", note)
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    assert main(["info", str(run_directory)]) == 0
+    assert seen[-1] != before[0]  # nobody else took the signal
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
+    assert (stream.encoding, stream.errors) == ("latin-1", "strict")
+
+    def mine(*_: object) -> None:
+        """A handler of the program's own."""
+
+    signal.signal(signal.SIGTERM, mine)
+    try:
+        assert main(["info", str(run_directory)]) == 0
+        assert seen[-1] is mine is signal.getsignal(signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before[0])
+
+
+def test_it_runs_in_a_thread(run_directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    codes: list[int] = []
+    lines = (["info", str(run_directory)], ["info", "nowhere"], ["trian"], ["--help"])
+    threads = [threading.Thread(target=lambda words=words: codes.append(main(words))) for words in lines]
+    for thread in threads:
+        thread.start()
+        thread.join()
+    assert codes == [0, 1, 2, 0]
+    assert "parameters" in capsys.readouterr().out
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_a_full_disk_is_one_line_also_when_python_exits(run_directory: Path, begin: Begin) -> None:
     with Path("/dev/full").open("w", encoding="utf-8") as full:
@@ -122,7 +268,8 @@ def test_a_full_disk_without_a_buffer_is_one_line(
     with Path("/dev/full").open("wb", buffering=0) as full:
         monkeypatch.setattr(sys, "stdout", os.fdopen(os.dup(full.fileno()), "w", encoding="utf-8"))
         sys.stdout.reconfigure(write_through=True)  # type: ignore[union-attr]
-        assert main(["info", str(run_directory)]) == 1
+        monkeypatch.setattr(sys, "argv", ["tinygpt2", "info", str(run_directory)])  # the stream is the process's own
+        assert main() == 1
         sys.stdout.close()
     assert capsys.readouterr().err == "tinygpt2: error: No space left on device\n"
 

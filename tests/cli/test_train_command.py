@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +31,16 @@ from tinygpt2 import (
 from tinygpt2 import train as real_train
 from tinygpt2.cli import train as module
 from tinygpt2.cli.corpus import first_words, read_corpus
+from tinygpt2.cli.hints import to_paste
 from tinygpt2.cli.main import main
+from tinygpt2.cli.signals import TerminatedError
 from tinygpt2.run.directory import RunDirectory
 
 Fails = Callable[..., None]
 Begin = Callable[..., "subprocess.Popen[str]"]
 
 CHINESE = "天地玄黃，宇宙洪荒。日月盈昃，辰宿列張。" * 40
+TINY = {"n_layer": 1, "n_head": 2, "n_embd": 32}
 PNG = b"\x89PNG\r\n\x1a\n"
 FAST = ("--tokenizer", "char", "--context-length", "16", "--device", "cpu")
 STEPS = ("--max-steps", "2", "--quiet")
@@ -90,7 +94,7 @@ def test_training_leaves_a_run_directory(text_file: Path, tmp_path: Path, capsys
     assert len(history.steps) == 21
     assert captured.err.count("sample: The") == 3
     assert "train loss" in captured.err
-    assert f"tinygpt2 generate --model {directory} The" in captured.out
+    assert f"try:  tinygpt2 generate --model {directory} --device cpu The\n" in captured.out
     text = text_file.read_text(encoding="utf-8")
     assert GPT2Model.from_pretrained(directory).config.vocab_size == CharTokenizer.from_text(text).n_vocab
 
@@ -141,6 +145,7 @@ def test_chinese_goes_through_any_locale(tmp_path: Path, begin: Begin) -> None:
 def test_a_plot_without_matplotlib_does_not_fail_the_run(
     text_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.delitem(sys.modules, "tinygpt2._internal.figures", raising=False)  # another test may have imported it
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     directory = tmp_path / "out"
     assert train(text_file, directory, "--max-steps", 1, *FAST) == 0
@@ -199,7 +204,7 @@ def test_files_that_cannot_be_read_are_one_line_and_leave_nothing(
         fails(["train", tmp_path, *out], str(tmp_path), "Is a directory")
         fails(["train", latin, *out], "latin.txt", "0xe9 at offset 3")
         fails(["train", empty, *out], "empty")
-        fails(["train", short, *out], "training part", "context_length is 128")
+        fails(["train", short, *out], "training part", "--context-length is 128", "pass --context-length 3 or less")
         fails(["train", short, *out, "--device", "abacus"], "abacus", "available: ")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty.txt", "latin.txt", "short.txt"]
 
@@ -293,7 +298,7 @@ def test_a_signal_stops_after_the_step_and_saves(
     assert step >= 15
     *_, stopped, last = rest.splitlines()
     assert stopped == f"stopped after step {step} of 1000000; saved in {directory}, ready to resume"
-    assert last == f"stopped by {number.name}; to resume:  tinygpt2 train --out {directory} --resume"
+    assert last == f"stopped by {number.name}; to resume:  tinygpt2 train --out {directory} --resume --device cpu"
     assert torch.isfinite(GPT2Model.from_pretrained(directory / f"checkpoint-{step}").wte.weight).all()
 
     assert resume(directory, "--max-steps", step + 3, "--quiet") == 0
@@ -302,18 +307,112 @@ def test_a_signal_stops_after_the_step_and_saves(
     assert steps[-1] == step + 3
 
 
-def test_a_run_that_is_stopped_before_it_began_leaves_nothing(
-    text_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def stop(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
+@contextmanager
+def stopped_while(name: str, error: BaseException, *, after: bool) -> Iterator[None]:
+    """Raises an error in place of a function of the command, or after it."""
+    real = getattr(module, name)
 
-    monkeypatch.setattr(module, "train", stop)
-    assert train(text_file, tmp_path / "run", *STEPS, *FAST) == 130
-    assert capsys.readouterr().err == "stopped by SIGINT before the run began\n"
-    monkeypatch.setattr(module, "read_corpus", stop)
-    assert train(text_file, tmp_path / "run", *STEPS, *FAST) == 130
-    assert list(tmp_path.iterdir()) == []
+    def stop(*args: Any, **options: Any) -> None:  # noqa: ANN401 - the function's
+        if after:
+            real(*args, **options)
+        raise error
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, name, stop)
+        yield
+
+
+STOPPED = {KeyboardInterrupt(): (130, "stopped by SIGINT before the run began\n"),
+           TerminatedError(): (143, "stopped by SIGTERM before the run began\n")}  # fmt: skip
+FAILED = {ValueError("no"): (1, "tinygpt2: error: no\n")}
+
+
+@pytest.mark.parametrize(
+    ("error", "name"),
+    [
+        *product(STOPPED | FAILED, ("read_corpus", "make_loaders", "prompt_from")),
+        *product(STOPPED, ("save_options", "save_tokenizer")),  # after an error there is a checkpoint
+    ],
+)
+@pytest.mark.parametrize("after", [False, True])
+def test_a_run_that_is_stopped_before_it_began_leaves_nothing(
+    text_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], *, name: str, after: bool, error: BaseException
+) -> None:
+    """The line to resume it was printed as soon as there were options, and did not work."""
+    (tmp_path / "mine").mkdir()
+    for out in ("mine", "a/new"):
+        with stopped_while(name, error, after=after):
+            code = train(text_file, tmp_path / out, *STEPS, *FAST)
+        assert (code, capsys.readouterr().err) == (STOPPED | FAILED)[error]
+    assert list(tmp_path.rglob("*")) == [tmp_path / "mine"]
+
+
+def test_a_run_that_ended_can_be_finished_again(
+    text_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A signal after the last step, while the results are written."""
+    with stopped_while("plot_history", KeyboardInterrupt(), after=False):
+        assert train(text_file, tmp_path / "run", *STEPS, *FAST) == 130
+    line = f"stopped by SIGINT; to resume:  tinygpt2 train --out {tmp_path / 'run'} --resume --device cpu\n"
+    assert capsys.readouterr().err == line
+    assert resume(tmp_path / "run", "--device", "cpu") == 0
+    assert (tmp_path / "run" / "losses.png").exists()
+
+
+def test_the_line_to_resume_a_resumed_run_repeats_what_was_given(
+    run_directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """More epochs, say, which are saved only when the run has begun."""
+    shutil.copytree(run_directory, tmp_path / "my run")
+    with stopped_while("read_corpus", KeyboardInterrupt(), after=False):
+        assert resume(tmp_path / "my run", "--epochs", 9) == 130
+    line = f"tinygpt2 train --out '{tmp_path / 'my run'}' --resume --epochs 9\n"
+    assert capsys.readouterr().err == f"stopped by SIGINT; to resume:  {line}"
+    assert (tmp_path / "my run" / "history.json").exists()
+
+
+# The program under another name in a directory with a space, with a small model, which stops itself if asked to.
+PROGRAM = f"""#!{sys.executable}
+import os, signal, sys
+from tinygpt2.config import PRESETS
+PRESETS["gpt2-nano"] = {TINY}
+from tinygpt2.cli import train as module
+real = module.train
+def press(state):
+    if state.event == "step" and state.step == 2:
+        signal.raise_signal(signal.SIGINT)
+if "STOP" in os.environ:
+    module.train = lambda *args, callbacks, **options: real(*args, callbacks=[*callbacks, press], **options)
+from tinygpt2.cli.hints import to_paste
+from tinygpt2.cli.main import main
+sys.exit(main())
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX shell and a script that is executable")
+def test_the_lines_to_paste_work_when_pasted(tmp_path: Path) -> None:
+    """Spaces, Chinese, dashes, quotes, dollars and exclamation marks in every place where they can be."""
+    program = tmp_path / "my bin" / "gpt 2"
+    program.parent.mkdir()
+    program.write_text(PROGRAM, encoding="utf-8")
+    program.chmod(0o755)
+    beginning = '-It\'s "a" $HOME, wow! 天地 `x`'
+    (tmp_path / "a text.txt").write_text(f"\n{beginning}\n" * 40, encoding="utf-8")
+
+    def paste(line: str, **variables: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(line, shell=True, cwd=tmp_path, env=os.environ | variables,  # noqa: S602 - as pasted
+                              capture_output=True, encoding="utf-8", check=False)  # fmt: skip
+
+    fast = ["--tokenizer", "char", "--context-length", "8", "--max-steps", "3", "--eval-batches", "1"]
+    words = ["my bin/gpt 2", "train", "a text.txt", "--out=-x 運行", f"--sample-prompt={beginning}", *fast]
+    stopped = paste(to_paste(words), STOP="1")
+    assert stopped.returncode == 130, stopped.stderr
+    resumed = paste(stopped.stderr.rpartition("to resume:  ")[2])
+    assert resumed.returncode == 0, resumed.stderr
+    assert "resumed after step 2" in resumed.stderr
+    tried = paste(resumed.stdout.rpartition("try:  ")[2])
+    assert tried.returncode == 0, tried.stderr
+    assert tried.stdout.startswith(beginning)
 
 
 def test_a_resumed_run_is_the_run_that_was_not_stopped(
@@ -357,8 +456,8 @@ def test_a_run_that_cannot_be_resumed_is_one_line(
     before = (run_directory / "options.json").read_bytes()
     fails(
         ["train", "--out", run_directory, "--resume", "--batch-size", "2", "--epochs", "9", "--quiet"],
-        "the training data's batch_size was 4 and is 2",
-        "--allow-changes",
+        "the training data's --batch-size was 4 and is 2",
+        "or resume with the changes: --allow-changes\n",
     )
     assert (run_directory / "options.json").read_bytes() == before
     shutil.copytree(run_directory, tmp_path / "run")
@@ -460,7 +559,7 @@ def test_a_text_shorter_than_the_context_is_tuned_on_shorter_windows(
 ) -> None:
     """The error advised a shorter context length, and the option for it was ignored."""
     arguments = ["train", text_file, "--from-pretrained", base, "--out", tmp_path / "run"]
-    fails(arguments, "training part", "pass context_length=1619 or less")
+    fails(arguments, "training part", "pass --context-length 1619 or less")
     fails([*arguments, "--context-length", 5000], "--context-length is 5000", "has a context length of 4096")
     assert tune(text_file, base, tmp_path / "run", "--context-length", 32, "--max-steps", 1) == 0
     assert GPT2Model.from_pretrained(tmp_path / "run").config.context_length == 4096

@@ -2,10 +2,10 @@
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from importlib import import_module
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from types import ModuleType
+from typing import NamedTuple
 
 
 def load_on_demand(
@@ -40,8 +40,7 @@ def load_on_demand(
     return sorted(module_of), load, known
 
 
-@dataclass(frozen=True)
-class _Finder:
+class _Finder(NamedTuple):
     """Finds the modules that define public names."""
 
     package: str

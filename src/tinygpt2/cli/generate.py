@@ -2,27 +2,23 @@
 
 import argparse
 import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
-import torch
-
-from tinygpt2._internal.checks import Bool, Int, Number, Text
-from tinygpt2._internal.devices import choose_device
-from tinygpt2.cli.common import load
-from tinygpt2.cli.options import Commands, add_command, add_device, add_model, add_option, argument_type
+from tinygpt2._internal.checks import Bool, Check, Int, Number, Text
+from tinygpt2.cli.options import Commands, Group, add_command, add_device, add_model, add_option, argument_type
 from tinygpt2.config import TRAINING_RANGES
-from tinygpt2.generation.samplers import (
-    GreedySampler,
-    MinPSampler,
-    MultinomialSampler,
-    Sampler,
-    TemperatureSampler,
-    TopKSampler,
-    TopPSampler,
-)
-from tinygpt2.generation.text import stream_text
+
+if TYPE_CHECKING:
+    import torch
+
+    from tinygpt2.generation.samplers import Sampler
 
 _COUNT = Int(minimum=0)
 _PROBABILITY = Number(above_minimum=True, maximum=1)
+
+# The options of drawing tokens, with their defaults; at a temperature of 0 they hold, though nothing is drawn.
+_DRAWING: Mapping[str, Any] = {"temperature": 0.8, "top_k": 50, "top_p": None, "min_p": None, "seed": None}
 
 
 def add(commands: Commands) -> None:
@@ -40,39 +36,54 @@ def add(commands: Commands) -> None:
     parser.add_argument("prompt", metavar="PROMPT", type=argument_type(Text()), help=prompt_help)
     add_option(parser, "--max-new-tokens", "maximum number of tokens to add", _COUNT, metavar="N", default=100)
     heat = "below 1 favours likely tokens, above 1 unlikely ones; 0 is greedy"
-    add_option(parser, "--temperature", heat, Number(), metavar="T", default=0.8)
-    add_option(parser, "--top-k", "keep only the K likeliest tokens; 0 for all", _COUNT, metavar="K", default=50)
-    add_option(
-        parser, "--top-p", "keep only the likeliest tokens whose total probability reaches P", _PROBABILITY, metavar="P"
-    )
-    add_option(
-        parser, "--min-p", "keep only tokens at least P times as likely as the top one", _PROBABILITY, metavar="P"
-    )
+    _add(parser, "temperature", heat, Number(), "T")
+    _add(parser, "top_k", "keep only the K likeliest tokens; 0 for all", _COUNT, "K")
+    _add(parser, "top_p", "keep only the likeliest tokens whose total probability reaches P", _PROBABILITY, "P")
+    _add(parser, "min_p", "keep only tokens at least P times as likely as the top one", _PROBABILITY, "P")
     add_option(parser, "--greedy", "always choose the likeliest token", Bool())
-    add_option(parser, "--seed", "random seed; the same seed gives the same text", TRAINING_RANGES["seed"], metavar="N")
+    _add(parser, "seed", "random seed; the same seed gives the same text", TRAINING_RANGES["seed"], "N")
     add_device(parser)
+
+
+def _add(parser: Group, name: str, help_text: str, check: Check, metavar: str) -> None:
+    """Adds an option of drawing tokens."""
+    flag = f"--{name.replace('_', '-')}"
+    add_option(parser, flag, help_text, check, metavar=metavar, default=_DRAWING[name], only_if_given=True)
 
 
 def generate_command(options: argparse.Namespace) -> int:
     """Prints a prompt, and its continuation as it is generated."""
+    from tinygpt2._internal.devices import choose_device
+    from tinygpt2.cli.common import load
+    from tinygpt2.generation.text import stream_text
+
+    sampler, seed = _sampler(options), getattr(options, "seed", None)
     device = choose_device(options.device)
     model, tokenizer = load(options.model, device)
-    prompt = sys.stdin.buffer.read().decode("utf-8") if options.prompt == "-" else options.prompt
+    prompt = _standard_input() if options.prompt == "-" else options.prompt
     print(prompt, end="", flush=True)
     for piece in stream_text(
         model,
         tokenizer,
         prompt,
         max_new_tokens=options.max_new_tokens,
-        sampler=_sampler(options),
-        generator=_generator(options.seed, device),
+        sampler=sampler,
+        generator=_generator(seed, device),
     ):
         print(piece, end="", flush=True)
     print()
     return 0
 
 
-def _generator(seed: int | None, device: torch.device) -> torch.Generator:
+def _standard_input() -> str:
+    if sys.stdin is None:
+        raise ValueError("the prompt is -, standard input, but that is closed")
+    return sys.stdin.buffer.read().decode("utf-8")
+
+
+def _generator(seed: int | None, device: "torch.device") -> "torch.Generator":
+    import torch
+
     generator = torch.Generator(device)
     if seed is None:
         generator.seed()
@@ -81,13 +92,26 @@ def _generator(seed: int | None, device: torch.device) -> torch.Generator:
     return generator
 
 
-def _sampler(options: argparse.Namespace) -> Sampler:
-    """Returns the sampler that the options describe: filters first, then the temperature, then the draw."""
-    if options.greedy or options.temperature == 0:
-        return GreedySampler()
-    sampler: Sampler = MultinomialSampler() if options.temperature == 1 else TemperatureSampler(options.temperature)
-    if options.min_p is not None:
-        sampler = MinPSampler(options.min_p, then=sampler)
-    if options.top_p is not None:
-        sampler = TopPSampler(options.top_p, then=sampler)
-    return TopKSampler(options.top_k, then=sampler) if options.top_k else sampler
+def _sampler(options: argparse.Namespace) -> "Sampler":
+    """Returns the sampler that the options describe: filters first, then the temperature, then the draw.
+
+    Raises:
+        ValueError: If an option of drawing was given together with ``--greedy``.
+    """
+    from tinygpt2.generation import samplers
+
+    given = {name: value for name, value in vars(options).items() if name in _DRAWING}
+    if options.greedy and given:
+        flag = f"--{next(iter(given)).replace('_', '-')}"
+        raise ValueError(f"--greedy always chooses the likeliest token, so {flag} has no effect; omit one of the two")
+    drawing = {**_DRAWING, **given}
+    if options.greedy or drawing["temperature"] == 0:
+        return samplers.GreedySampler()
+    sampler: Sampler = samplers.MultinomialSampler()
+    if drawing["temperature"] != 1:
+        sampler = samplers.TemperatureSampler(drawing["temperature"])
+    if drawing["min_p"] is not None:
+        sampler = samplers.MinPSampler(drawing["min_p"], then=sampler)
+    if drawing["top_p"] is not None:
+        sampler = samplers.TopPSampler(drawing["top_p"], then=sampler)
+    return samplers.TopKSampler(drawing["top_k"], then=sampler) if drawing["top_k"] else sampler

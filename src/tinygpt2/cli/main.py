@@ -1,20 +1,12 @@
 """The entry point ``tinygpt2``: its commands, exit codes and error messages."""
 
-import argparse
 import io
 import os
-import signal
 import sys
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
+from contextlib import suppress
 
-from tinygpt2.cli.evaluate import add as add_evaluate
-from tinygpt2.cli.generate import add as add_generate
-from tinygpt2.cli.info import add as add_info
-from tinygpt2.cli.plot import add as add_plot
-from tinygpt2.cli.tokenize import add as add_tokenize
-from tinygpt2.cli.train import EXIT_SIGNAL
-from tinygpt2.cli.train import add as add_train
+from tinygpt2.cli.signals import STOPS, Received, exit_code, signal_of, signals_raise
 from tinygpt2.errors import NonFiniteLossError
 
 EXIT_FAILURE = 1
@@ -25,60 +17,75 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     0 is success, 1 a failure (explained in one line on stderr), 2 incorrect usage, 130 an interruption by Ctrl-C and
     143 one by SIGTERM.
+
+    Args:
+        arguments: The words after the program's name; by default those that the process was started with. A program
+            that passes its own keeps its streams and its signal handlers, and may call this in any thread.
     """
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # not if a test or a notebook has replaced it
-            stream.reconfigure(encoding="utf-8", errors="replace")
-    options = _parser().parse_args(arguments)
+    ours = arguments is None
+    words = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        code: int = options.run(options)
-        sys.stdout.flush()
-    except KeyboardInterrupt:
-        return _fail("interrupted", EXIT_SIGNAL + signal.SIGINT)
+        with signals_raise() as received:
+            try:
+                return _run(words, received, ours=ours)
+            except Exception:
+                received.check()  # an import that a signal interrupts may fail with any error
+                raise
+    except STOPS as stop:
+        number = signal_of(stop)
+        return _fail("interrupted" if number == number.SIGINT else "terminated", exit_code(number))
     except BrokenPipeError:
-        _drop_unwritable_output()
+        _drop_unwritable_output(ours=ours)
         return _fail("nothing reads the output any more (broken pipe)")
     except Exception as error:
-        _drop_unwritable_output()
-        if options.traceback:
+        _drop_unwritable_output(ours=ours)
+        if "--traceback" in words:
             raise
         return _fail(_describe(error))
+
+
+def _run(words: Sequence[str], received: Received, *, ours: bool) -> int:
+    """Runs the command that words name and returns its exit code, or that of incorrect usage or of help."""
+    from tinygpt2.cli.commands import parsed  # not above, where Ctrl-C would show a traceback
+    from tinygpt2.cli.hints import program
+
+    if ours:
+        _write_utf8()
+    try:
+        options = parsed(words, program() if ours else ["tinygpt2"])
+    except SystemExit as end:
+        code = int(end.code or 0)
     else:
-        return code
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="tinygpt2",
-        description="Train a GPT-2 from scratch on your own text, and generate with it.",
-        epilog="'tinygpt2 train' alone trains a small model on the built-in sample text. "
-        "'tinygpt2 COMMAND --help' explains a command.",
-    )
-    parser.add_argument("--version", action="version", version=f"tinygpt2 {_version()}")
-    parser.add_argument("--traceback", action="store_true", help="show where in the code a failure occurred")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for add in (add_train, add_generate, add_evaluate, add_tokenize, add_plot, add_info):
-        add(commands)
-    return parser
-
-
-def _version() -> str:
-    try:
-        return version("tinygpt2")
-    except PackageNotFoundError:
-        return "(not installed)"
-
-
-def _drop_unwritable_output() -> None:
-    """Discards the output buffered for stdout if it cannot be written: Python would try again at exit."""
-    try:
+        with received.between_imports():
+            import tinygpt2.cli.common  # noqa: F401 - all that takes seconds
+        code = options.run(options)
+    if sys.stdout is not None:
         sys.stdout.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return code
+
+
+def _write_utf8() -> None:
+    """Makes the process's own streams write UTF-8, whatever the locale."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # there may be none, or another program's
+            stream.reconfigure(encoding="utf-8", errors="replace")
+
+
+def _drop_unwritable_output(*, ours: bool) -> None:
+    """Discards the output buffered for our stdout if it cannot be written: Python would try again at exit."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except (OSError, ValueError):  # the latter if it was closed
+        if ours:
+            with suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(message: str, code: int = EXIT_FAILURE) -> int:
-    print(f"tinygpt2: {message}", file=sys.stderr)
+    if sys.stderr is not None:
+        with suppress(OSError, ValueError):  # the exit code still tells
+            print(f"tinygpt2: {message}", file=sys.stderr)
     return code
 
 

@@ -3,23 +3,78 @@
 import argparse
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from tinygpt2._internal.checks import Bool, Check, Choice, Optional, Text, shown
 from tinygpt2._internal.files import read_json, write_text
 
+if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
+
 Command = Callable[[argparse.Namespace], int]
 """Runs a command with its options and returns the exit code."""
 
-Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # noqa: SLF001 - its only name
+Commands: TypeAlias = "argparse._SubParsersAction[Parser]"  # noqa: SLF001 - its only name
 Group: TypeAlias = "argparse._ActionsContainer"  # noqa: SLF001 - a parser or one of its groups
 
 FILES_HELP = "UTF-8 text files; - is standard input"
 
 _SAVED_LIMIT = 1 << 20  # bytes
 _MESSAGE_LIMIT = 300  # characters
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that takes no abbreviations, which a later option could make ambiguous, and suggests names instead."""
+
+    def __init__(self, **settings: Any) -> None:  # noqa: ANN401 - argparse's own
+        super().__init__(allow_abbrev=False, **settings)
+
+    def print_help(self, file: "SupportsWrite[str] | None" = None) -> None:
+        """Prints the help; argparse itself ignores an error of the stream."""
+        print(self.format_help(), end="", file=file)
+
+    def check_options(self, words: Sequence[str]) -> None:
+        """Exits with the code of incorrect usage if a word is an option that there is not.
+
+        Argparse itself would first miss what a mistyped option should have given, and its versions differ.
+        """
+        known = self._option_string_actions
+        for word in words:
+            if word == "--":
+                return
+            flag = word.partition("=")[0]
+            if _is_option(word) and flag not in known:
+                advice = suggested(flag, known) or (
+                    f"; '{self.prog} --help' lists the options, and -- goes before an argument that begins with a dash"
+                )
+                self.error(f"there is no option {flag}{advice}")
+
+
+def _is_option(word: str) -> bool:
+    """Returns whether argparse takes a word for an option, not for a value."""
+    if not word.startswith("-") or word == "-" or (" " in word and "=" not in word.partition(" ")[0]):
+        return False
+    try:
+        float(word)
+    except ValueError:
+        return True
+    return False
+
+
+def suggested(word: str, known: Iterable[str]) -> str:
+    """Returns a question whether one of the known names was meant; empty if none is alike.
+
+    >>> suggested("--epoch", ["--epochs", "--eval-every"])
+    '; did you mean --epochs?'
+    """
+    import difflib
+
+    spelled = word.lower().replace("_", "-").lstrip("-")
+    names = {name.lstrip("-"): name for name in known}
+    alike = [name for name in names if name.startswith(spelled)] or difflib.get_close_matches(spelled, names, n=1)
+    return f"; did you mean {' or '.join(names[name] for name in alike)}?" if alike else ""
 
 
 def add_command(
@@ -32,6 +87,8 @@ def add_command(
         description=f"{summary[0].upper()}{summary[1:]}. {details}",
     )
     parser.set_defaults(run=run)
+    # Listed once, in the help of the program, but accepted after the command, too.
+    parser.add_argument("--traceback", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     return parser
 
 
@@ -52,23 +109,22 @@ def add_option(
         group: A parser, or a group of one.
         flag: Its name, such as ``--seed``.
         help: Its help text.
-        check: The range of its values; ``None`` for any text, for instance a path.
+        check: The range of its values; ``None`` for any text that is not empty, for instance a path.
         metavar: Placeholder for the value in the help text.
         default: The value if the option is not given.
         required: Whether it must be given.
-        only_if_given: Whether the parsed options contain it only if it was given.
+        only_if_given: Whether the parsed options contain it only if it was given. A switch is then given as on or, for
+            instance with ``--no-compile``, as off.
     """
     check = check.inner if isinstance(check, Optional) else check
     settings: dict[str, Any] = {"default": argparse.SUPPRESS if only_if_given else default}
     if isinstance(check, Bool):
-        settings["action"] = "store_true"
+        settings["action"] = argparse.BooleanOptionalAction if only_if_given else "store_true"
         settings["default"] = argparse.SUPPRESS if only_if_given else False
     else:
-        settings |= {"metavar": metavar, "required": required}
+        settings |= {"metavar": metavar, "required": required, "type": argument_type(check)}
         if isinstance(check, Choice):
             settings["choices"] = check.choices
-        elif check is not None:
-            settings["type"] = argument_type(check)
         if default is not None:
             help = f"{help} (default: {default})"  # noqa: A001
     group.add_argument(flag, help=help, **settings)
@@ -85,14 +141,22 @@ def add_device(parser: Group) -> None:
     add_option(parser, "--device", "cpu, cuda, cuda:1 or mps (default: the best available)", metavar="NAME")
 
 
-def argument_type(check: Check) -> Callable[[str], Any]:
-    """Returns a range as an argparse type, which parses a value and explains what is wrong with it."""
+def argument_type(check: Check | None) -> Callable[[str], Any]:
+    """Returns a range as an argparse type, which parses a value and explains what is wrong with it.
+
+    Without a range, any text will do but an empty one, which is what an unset variable of a shell leaves.
+    """
 
     def parse(text: str) -> Any:  # noqa: ANN401 - of the range's type
+        if check is None:
+            if not text:
+                raise argparse.ArgumentTypeError("expected a value, got an empty one")
+            return text
         try:
             return check.parse(_decoded(text) if isinstance(check, Text) else text)
         except ValueError as error:
-            raise argparse.ArgumentTypeError(str(error)) from None
+            advice = suggested(text, check.choices) if isinstance(check, Choice) else ""
+            raise argparse.ArgumentTypeError(f"{error}{advice}") from None
 
     return parse
 

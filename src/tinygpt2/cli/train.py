@@ -2,15 +2,10 @@
 
 import argparse
 import math
-import shlex
-import signal
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import FrameType
-from typing import Never
 
 import tiktoken
 import torch
@@ -19,7 +14,7 @@ from typing_extensions import override
 
 from tinygpt2._internal.console import write_line
 from tinygpt2._internal.devices import choose_device
-from tinygpt2.cli.common import lowest_validation_loss, plot_history
+from tinygpt2.cli.common import lowest_validation_loss, naming, plot_history
 from tinygpt2.cli.corpus import (
     check_saved_files,
     make_loaders,
@@ -29,19 +24,22 @@ from tinygpt2.cli.corpus import (
     run_name,
     to_read_again,
 )
-from tinygpt2.cli.options import Commands, save_options
+from tinygpt2.cli.hints import option, positional, short_prompt, to_paste
+from tinygpt2.cli.options import save_options
+from tinygpt2.cli.signals import STOPS, exit_code, signal_of
 from tinygpt2.cli.train_options import (
     CONTEXT_LENGTH,
     EVALUATIONS,
+    FLAGS,
     PRESET,
     RATE_TIMES_WIDTH,
     TOKENIZERS,
     WARMUP_STEPS,
     TrainOptions,
-    add_parser,
     options_of,
     to_save,
 )
+from tinygpt2.cli.wording import speaking_in_flags
 from tinygpt2.config import GPT2Config, TrainingConfig
 from tinygpt2.data.batches import Batch
 from tinygpt2.data.token_file import TokenFile
@@ -57,17 +55,11 @@ from tinygpt2.training.history import TrainingHistory
 from tinygpt2.training.state import TrainState
 from tinygpt2.training.train import train
 
-EXIT_SIGNAL = 128  # plus the signal's number, as in shells
-
 _MAKERS: dict[str, Callable[[str], tiktoken.Encoding | CharTokenizer]] = {
     "trimmed": lambda text: trim_vocabulary(gpt2_tokenizer(), text),
     "gpt2": lambda _: gpt2_tokenizer(),
     "char": CharTokenizer.from_text,
 }
-
-
-class _TerminatedError(BaseException):
-    """SIGTERM, as an exception."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +70,7 @@ class _Plan:
         run: Its directory.
         options: Its options, with the values chosen for those not given.
         config: Its training configuration.
-        prompt: The prompt of its samples.
+        prompt: A prompt to try its model with.
         model: Its model, initialised or pretrained.
         tokenizer: Its tokenizer.
         train_loader: Its training data.
@@ -95,52 +87,64 @@ class _Plan:
     val_loader: DataLoader[Batch]
 
 
-def add(commands: Commands) -> None:
-    """Adds the command."""
-    add_parser(commands, train_command)
-
-
 def train_command(arguments: argparse.Namespace) -> int:
     """Trains a model and fills a run directory."""
     device = choose_device(arguments.device)
-    with _run_directory(arguments) as run:
-        options = options_of(arguments, run)
-        if not hasattr(arguments, "files"):
-            check_saved_files(options.files, run.path)
-        corpus = read_corpus(options.files)
+    run: RunDirectory | None = None
+    try:
+        with _run_directory(arguments) as run:
+            _train_in(run, arguments, device)
+    except STOPS as stop:
+        number = signal_of(stop)
+        write_line(f"stopped by {number.name}{_how_to_resume(run, arguments)}")
+        return exit_code(number)
+    return 0
+
+
+def _train_in(run: RunDirectory, arguments: argparse.Namespace, device: torch.device) -> None:
+    options = options_of(arguments, run)
+    if not hasattr(arguments, "files"):
+        check_saved_files(options.files, run.path)
+    corpus = read_corpus(options.files)
+    with speaking_in_flags(FLAGS):
         plan = _plan(run, options, corpus, resume=arguments.resume, quiet=arguments.quiet)
         if not arguments.quiet:
             write_line(_summary(plan, corpus, device))
             if note := once_only(options.files):
                 write_line(f"note: {note}")
-        try:
-            with _sigterm_raises():
-                history = _train(plan, arguments, device)
-        except (KeyboardInterrupt, _TerminatedError) as error:
-            number = signal.SIGTERM if isinstance(error, _TerminatedError) else signal.SIGINT
-            return _stopped(run, number, once_only(options.files))
-        _finish(plan, history, quiet=arguments.quiet)
-    return 0
+        history = _train(plan, arguments, device)
+    _finish(plan, history, arguments)
 
 
 @contextmanager
 def _run_directory(arguments: argparse.Namespace) -> Iterator[RunDirectory]:
-    """Yields the directory of a new run, or of the run to resume, locked within the block."""
+    """Yields the directory of a new run, or of the run to resume, locked within the block.
+
+    If a new run ends before its first checkpoint, nothing is left of it.
+    """
     if arguments.resume:
         if arguments.out is None:
             raise ValueError("--resume needs --out DIR, the directory of the run to resume")
         run = RunDirectory(Path(arguments.out))
         if not run.path.is_dir():
             raise ValueError(f"--resume: there is no directory {run.path}; omit --resume to start a run there")
-    elif arguments.out is not None:
+        with run.locked():
+            yield run
+        return
+    if arguments.out is not None:
         run = RunDirectory.claim(Path(arguments.out))
     else:
         files = getattr(arguments, "files", ())
         run = RunDirectory.create(Path("runs"), run_name(files))
     with run.locked(), run.discarded_on_failure():
-        if not arguments.resume:
-            run.check_empty()  # again: another process may have had the lock and left something
-        yield run
+        run.check_empty()  # again: another process may have had the lock and left something
+        try:
+            yield run
+        except BaseException:
+            if not run.checkpoints():
+                for path in (run.options, run.tokenizer):
+                    path.unlink(missing_ok=True)
+            raise
 
 
 def _plan(run: RunDirectory, options: TrainOptions, corpus: str | TokenFile, *, resume: bool, quiet: bool) -> _Plan:
@@ -156,13 +160,17 @@ def _plan(run: RunDirectory, options: TrainOptions, corpus: str | TokenFile, *, 
         model = _pretrained(source, options)
     context_length = options.context_length or model.config.context_length
     train_loader, val_loader = make_loaders(corpus, options, tokenizer, context_length)
-    prompt = options.sample_prompt or prompt_from(corpus, tokenizer)
-    config = _training_config(options, None if quiet else prompt, len(train_loader), model.config.n_embd)
+    beginning = prompt_from(corpus, tokenizer)
+    prompt = beginning if options.sample_prompt is None else options.sample_prompt
+    with naming("--sample-prompt"):
+        tokenizer.encode_ordinary(prompt)
+    config = _training_config(options, None if quiet or not prompt else prompt, len(train_loader), model.config.n_embd)
     chosen = replace(
         options,
         files=to_read_again(options.files),
-        from_pretrained=options.from_pretrained and str(Path(options.from_pretrained).resolve()),
-        preset=options.preset or (None if options.from_pretrained else PRESET),
+        from_pretrained=None if options.from_pretrained is None else str(Path(options.from_pretrained).resolve()),
+        preset=(options.preset or PRESET) if options.from_pretrained is None else None,
+        tokenizer=_tokenizer_name(options, corpus),
         context_length=context_length,
         dropout=model.config.dropout,
         learning_rate=config.learning_rate,
@@ -170,15 +178,23 @@ def _plan(run: RunDirectory, options: TrainOptions, corpus: str | TokenFile, *, 
         eval_every=config.eval_every,
         sample_prompt=prompt,
     )
-    return _Plan(run, chosen, config, prompt, model, tokenizer, train_loader, val_loader)
+    return _Plan(run, chosen, config, prompt or beginning, model, tokenizer, train_loader, val_loader)
+
+
+def _tokenizer_name(options: TrainOptions, corpus: str | TokenFile) -> str | None:
+    """Returns the tokenizer of a new model, one of `TOKENIZERS`; ``None`` with a pretrained one, which has its own."""
+    if options.from_pretrained is not None:
+        return None
+    if isinstance(corpus, str):
+        return options.tokenizer or TOKENIZERS[0]
+    if options.tokenizer not in (None, "gpt2"):
+        raise ValueError(f"--tokenizer {options.tokenizer} is for text, but {corpus.path} is a file of tokens; omit it")
+    return "gpt2"
 
 
 def _new_tokenizer(options: TrainOptions, corpus: str | TokenFile) -> tiktoken.Encoding | CharTokenizer:
-    if isinstance(corpus, str):
-        return _MAKERS[options.tokenizer or TOKENIZERS[0]](corpus)
-    if options.tokenizer not in (None, "gpt2"):
-        raise ValueError(f"--tokenizer {options.tokenizer} is for text, but {corpus.path} is a file of tokens; omit it")
-    return gpt2_tokenizer()
+    name = _tokenizer_name(options, corpus)
+    return _MAKERS[name](corpus) if name is not None and isinstance(corpus, str) else gpt2_tokenizer()
 
 
 def _new_shape(options: TrainOptions, vocab_size: int) -> GPT2Config:
@@ -250,7 +266,7 @@ def _train(plan: _Plan, arguments: argparse.Namespace, device: torch.device) -> 
         plan.train_loader,
         plan.val_loader,
         plan.config,
-        callbacks=[_NotedRun(plan), *([EarlyStopping(patience)] if patience else [])],
+        callbacks=[_NotedRun(plan), *([EarlyStopping(patience)] if patience else [])],  # 0 is never
         tokenizer=plan.tokenizer,
         device=device,
         checkpoint_dir=plan.run.path,
@@ -262,54 +278,45 @@ def _train(plan: _Plan, arguments: argparse.Namespace, device: torch.device) -> 
     )
 
 
-def _stopped(run: RunDirectory, number: signal.Signals, note: str | None) -> int:
-    """Prints how to resume, and returns the exit code."""
-    if run.options.exists():
-        file = "" if note is None else f" FILE  ({note})"
-        resume = f"; to resume:  tinygpt2 train --out {shlex.quote(str(run.path))} --resume{file}"
+def _how_to_resume(run: RunDirectory | None, arguments: argparse.Namespace) -> str:
+    """Returns the command that resumes a run that was stopped, if there is anything to resume."""
+    if run is None or not (run.options.exists() and run.checkpoints()):
+        return " before the run began"
+    note = once_only(getattr(arguments, "files", ()))
+    if arguments.resume:  # and with what else was given, which may not have been saved yet
+        words = list(arguments.words)
     else:
-        run.discard_if_empty()
-        resume = " before the run began"
-    write_line(f"stopped by {number.name}{resume}")
-    return EXIT_SIGNAL + number
+        words = ["train", *option("--out", run.path), "--resume", *_device(arguments), *(["FILE"] if note else [])]
+    line = f"; to resume:  {to_paste([*arguments.program, *words])}"
+    return f"{line}  ({note})" if note else line
 
 
-@contextmanager
-def _sigterm_raises() -> Iterator[None]:
-    """Makes SIGTERM raise an exception, as Ctrl-C does; has no effect outside the main thread, which gets signals."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def handle(_: int, __: FrameType | None) -> Never:
-        raise _TerminatedError
-
-    before = signal.signal(signal.SIGTERM, handle)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+def _device(arguments: argparse.Namespace) -> list[str]:
+    """Returns the words that choose the device again, if it was chosen by hand."""
+    return [] if arguments.device is None else option("--device", arguments.device)
 
 
-def _finish(plan: _Plan, history: TrainingHistory, *, quiet: bool) -> None:
+def _finish(plan: _Plan, history: TrainingHistory, arguments: argparse.Namespace) -> None:
     """Writes the results of a run, and prints how to use them."""
     run = plan.run
     plan.model.save_pretrained(run.path, tokenizer=plan.tokenizer)
     history.save(run.history)
-    plotted = _plot_if_possible(run, history)
-    if quiet:
+    plotted = _plot_if_possible(run, history, arguments)
+    if arguments.quiet:
         return
     print(f"saved in {run.path}: the model, {run.history.name}{f', {run.plot.name}' if plotted else ''}")
     best = lowest_validation_loss(history)
     if best is not None and best[1] < history.steps[-1]:
         print(f"in {run.best}: the model with the lowest validation loss, after step {best[1]}")
-    print(f"try:  tinygpt2 generate --model {shlex.quote(str(run.path))} {shlex.quote(plan.prompt)}")
+    if prompt := short_prompt(plan.prompt):
+        words = ["generate", *option("--model", run.path), *_device(arguments), *positional(prompt)]
+        print(f"try:  {to_paste([*arguments.program, *words])}")
 
 
-def _plot_if_possible(run: RunDirectory, history: TrainingHistory) -> bool:
+def _plot_if_possible(run: RunDirectory, history: TrainingHistory, arguments: argparse.Namespace) -> bool:
     try:
         plot_history(history, run.plot)
     except ImportError as error:
-        write_line(f"no plot: {error}; then: tinygpt2 plot {shlex.quote(str(run.path))}")
+        write_line(f"no plot: {error}; then:  {to_paste([*arguments.program, 'plot', *positional(run.path)])}")
         return False
     return True

@@ -3,13 +3,25 @@
 import argparse
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tinygpt2._internal.checks import Bool, Check, Choice, Int, Many, Number, Optional, Text, check_fields
-from tinygpt2.cli.options import FILES_HELP, Command, Commands, add_command, add_device, add_option, read_options
+from tinygpt2.cli.options import (
+    FILES_HELP,
+    Command,
+    Commands,
+    add_command,
+    add_device,
+    add_option,
+    argument_type,
+    read_options,
+)
 from tinygpt2.config import MODEL_RANGES, PRESETS, TRAINING_RANGES, GPT2Config, Precision, Schedule, TrainingConfig
-from tinygpt2.run.directory import RunDirectory
+
+if TYPE_CHECKING:
+    from tinygpt2.run.directory import RunDirectory
 
 PRESET = "gpt2-nano"  # of a new model, unless --preset is given
 CONTEXT_LENGTH = 128  # of a new model, unless --context-length is given
@@ -45,10 +57,24 @@ RANGES: Mapping[str, Check] = MappingProxyType(
         "sample_prompt": TRAINING_RANGES["sample_prompt"],
         "checkpoint_every": Optional(Int()),
         "keep": Int(minimum=2),
-        "early_stopping": Optional(Int()),
+        "early_stopping": Optional(Int(minimum=0)),
     }
 )
 """The range of each field of `TrainOptions`."""
+
+FLAGS: Mapping[str, str] = MappingProxyType(
+    {name: f"--{name.replace('_', '-')}" for name in RANGES if name != "files"}
+    | {
+        "gradient_accumulation_steps": "--accumulate",
+        "checkpoint_keep": "--keep",
+        "checkpoint_dir": "--out",
+        "resume": "--resume",
+        "allow_changes": "--allow-changes",
+    }
+)
+"""The flag of each field of `TrainOptions`, and of what has another name in the library."""
+
+_NEVER_CHANGE = ("preset", "tokenizer", "from_pretrained")  # whatever --allow-changes says
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,17 +128,50 @@ _DEFAULTS: Mapping[str, object] = {
 }
 
 
-def options_of(arguments: argparse.Namespace, run: RunDirectory) -> TrainOptions:
+def options_of(arguments: argparse.Namespace, run: "RunDirectory") -> TrainOptions:
     """Returns the given options; in a run to resume, its saved options replace the defaults.
 
     Raises:
-        ValueError: If there is no run to resume, or its saved options are invalid.
+        ValueError: If there is no run to resume, its saved options are invalid, or an option that was given would have
+            no effect.
     """
     given = {name: value for name, value in vars(arguments).items() if name in RANGES}
-    return TrainOptions(**(_saved(run) if arguments.resume else {}) | given)
+    _check_effects(given, arguments)
+    if not arguments.resume:
+        return TrainOptions(**given)
+    saved = _saved(run)
+    _check_unchanged(saved, given, run)
+    if "epochs" in given:
+        saved["max_steps"] = None  # either of the two defines the length
+    return TrainOptions(**saved | given)
 
 
-def _saved(run: RunDirectory) -> dict[str, Any]:
+def _check_effects(given: Mapping[str, object], arguments: argparse.Namespace) -> None:
+    """Raises ``ValueError`` if an option has no effect because of another."""
+    if "epochs" in given and "max_steps" in given:
+        raise ValueError("--epochs and --max-steps both define the length of the run; omit one of the two")
+    if given.get("sample_prompt") and arguments.quiet:
+        raise ValueError("--sample-prompt has no effect with --quiet, which writes no samples; omit one of the two")
+    if arguments.allow_changes and not arguments.resume:
+        raise ValueError("--allow-changes has no effect without --resume; omit it")
+
+
+def _check_unchanged(saved: Mapping[str, Any], given: Mapping[str, Any], run: "RunDirectory") -> None:
+    """Raises ``ValueError`` if an option that must not change when a run is resumed was given another value."""
+    for name in _NEVER_CHANGE:
+        if name not in given:
+            continue
+        before, now = saved.get(name), given[name]
+        now = str(Path(now).resolve()) if name == "from_pretrained" else now
+        if now != before:
+            began = f"without {FLAGS[name]}" if before is None else f"with {FLAGS[name]} {before}"
+            raise ValueError(
+                f"the run in {run.path} began {began}, which cannot change; omit {FLAGS[name]} to resume it, or start "
+                "a new run in another directory"
+            )
+
+
+def _saved(run: "RunDirectory") -> dict[str, Any]:
     if not run.options.exists():
         raise ValueError(f"{run.path} has no {run.options.name}: no run of 'tinygpt2 train' was started there")
     return read_options(run.options, RANGES)
@@ -138,7 +197,9 @@ def add_parser(commands: Commands, run: Command) -> None:
         "dropout or fewer epochs.",
     )
     files_help = f"{FILES_HELP}; several are joined. Or one file of tokens"
-    parser.add_argument("files", metavar="FILE", nargs="*", default=argparse.SUPPRESS, help=files_help)
+    parser.add_argument(
+        "files", metavar="FILE", nargs="*", type=argument_type(None), default=argparse.SUPPRESS, help=files_help
+    )
     add_option(parser, "--out", "run directory, new or empty (default: a new one in runs/)", metavar="DIR")
     _add_model_options(parser)
     _add_data_options(parser)
@@ -150,9 +211,8 @@ def add_parser(commands: Commands, run: Command) -> None:
 
 def _add(group: "argparse._ArgumentGroup", name: str, help_text: str, metavar: str | None = "N") -> None:
     """Adds an option of a run, by its range and its default."""
-    flag = f"--{name.replace('_', '-')}"
     check, default = RANGES[name], _DEFAULTS[name]
-    add_option(group, flag, help_text, check, metavar=metavar, default=default, only_if_given=True)
+    add_option(group, FLAGS[name], help_text, check, metavar=metavar, default=default, only_if_given=True)
 
 
 def _add_model_options(parser: argparse.ArgumentParser) -> None:
@@ -211,7 +271,12 @@ def _add_report_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("report")
     _add(group, "eval_every", f"steps between evaluations (default: {EVALUATIONS} evaluations in the run)")
     _add(group, "eval_batches", "batches that an evaluation reads from each part of the text")
-    _add(group, "sample_prompt", "text to continue after each epoch (default: the beginning of the text)", "TEXT")
+    _add(
+        group,
+        "sample_prompt",
+        "text to continue after each epoch; '' for no samples (default: the beginning of the text)",
+        "TEXT",
+    )
     add_option(group, "--quiet", "no progress and no samples", Bool())
 
 
@@ -220,8 +285,8 @@ def _add_resuming_options(parser: argparse.ArgumentParser) -> None:
     add_option(
         group,
         "--resume",
-        "resume the run in --out from its newest checkpoint, with its original options; --epochs and "
-        "--max-steps may be increased",
+        "resume the run in --out from its newest checkpoint, with its original options; --epochs or "
+        "--max-steps, either of which replaces the other, extends it",
         Bool(),
     )
     add_option(group, "--allow-changes", "resume even if the text or other options have changed", Bool())
@@ -231,4 +296,4 @@ def _add_resuming_options(parser: argparse.ArgumentParser) -> None:
         "steps between checkpoints (default: as often as a hundredth of the running time allows)",
     )
     _add(group, "keep", "checkpoints to keep")
-    _add(group, "early_stopping", "stop after N evaluations without a lower validation loss")
+    _add(group, "early_stopping", "stop after N evaluations without a lower validation loss; 0 for never")

@@ -140,7 +140,7 @@ def compare(
     if fixed or (changes and not allow_changes):
         fix = "Pass what the run began with, or start a new run in another directory"
         if not fixed:
-            fix += ", or resume with the changes: allow_changes=True (--allow-changes on the command line)"
+            fix += ", or resume with the changes: allow_changes=True"
         raise IncompatibleRunError(checkpoint.path, [*fixed, *changes], fix=fix)
     for text in changes:
         logger.warning("resuming with a change: %s", text)

@@ -1,0 +1,84 @@
+"""Ctrl-C and SIGTERM on the command line: what they raise, and the exit codes."""
+
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+
+class TerminatedError(BaseException):
+    """SIGTERM, as an exception."""
+
+
+STOPS = (KeyboardInterrupt, TerminatedError)
+"""What the two signals raise."""
+
+_USUAL: dict[signal.Signals, Any] = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+
+
+def signal_of(stop: BaseException) -> signal.Signals:
+    """Returns the signal that raised one of `STOPS`."""
+    return signal.SIGTERM if isinstance(stop, TerminatedError) else signal.SIGINT
+
+
+def exit_code(number: signal.Signals) -> int:
+    """Returns the exit code of a program that a signal stopped, as shells have it."""
+    return 128 + number
+
+
+class Received:
+    """The signal that was received last, if any."""
+
+    def __init__(self) -> None:
+        self.number: int | None = None
+        self.waiting = False
+
+    def handle(self, number: int, _: FrameType | None) -> None:
+        """Raises the exception of a signal, or remembers to."""
+        self.number = number
+        if not self.waiting:
+            self.check()
+
+    def check(self) -> None:
+        """Raises the exception of a signal that was received, also if something has swallowed it."""
+        if self.number is not None:
+            raise TerminatedError if self.number == signal.SIGTERM else KeyboardInterrupt
+
+    @contextmanager
+    def between_imports(self) -> Iterator[None]:
+        """Lets a signal take effect only between the imports in the block: within one, C code may swallow it."""
+        self.waiting = True
+        sys.meta_path.insert(0, self)
+        try:
+            yield
+        finally:
+            sys.meta_path.remove(self)
+            self.waiting = False
+        self.check()
+
+    def find_spec(self, *_: object) -> None:
+        """Finds no module, but is asked for each."""
+        self.check()
+
+
+@contextmanager
+def signals_raise() -> Iterator[Received]:
+    """Makes SIGTERM raise an exception within the block, as Ctrl-C does, and remembers either.
+
+    A signal that a program around this one handles or ignores stays as it is; and so do both outside the main thread,
+    where Python allows no handler.
+    """
+    received = Received()
+    ours = [number for number, handler in _USUAL.items() if signal.getsignal(number) == handler]
+    if threading.current_thread() is not threading.main_thread():
+        ours = []
+    for number in ours:
+        signal.signal(number, received.handle)
+    try:
+        yield received
+    finally:
+        for number in ours:
+            signal.signal(number, _USUAL[number])
