@@ -204,7 +204,7 @@ def test_files_that_cannot_be_read_are_one_line_and_leave_nothing(
         fails(["train", tmp_path, *out], str(tmp_path), "Is a directory")
         fails(["train", latin, *out], "latin.txt", "0xe9 at offset 3")
         fails(["train", empty, *out], "empty")
-        fails(["train", short, *out], "training part", "--context-length is 128", "pass --context-length 3 or less")
+        fails(["train", short, *out], "validation part", "--context-length is 128", "pass a longer text")
         fails(["train", short, *out, "--device", "abacus"], "abacus", "available: ")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty.txt", "latin.txt", "short.txt"]
 
@@ -557,9 +557,11 @@ def test_fine_tuning_starts_from_a_saved_model(run_directory: Path, text_file: P
 def test_a_text_shorter_than_the_context_is_tuned_on_shorter_windows(
     base: Path, text_file: Path, tmp_path: Path, fails: Fails
 ) -> None:
-    """The error advised a shorter context length, and the option for it was ignored."""
+    """The error advised a context length that the other part was too short for, and the option was ignored."""
     arguments = ["train", text_file, "--from-pretrained", base, "--out", tmp_path / "run"]
-    fails(arguments, "training part", "pass --context-length 1619 or less")
+    fails(arguments, "validation part", "pass --context-length 179 or less")
+    fails([*arguments, "--train-ratio", "0.1"], "training part", "pass --context-length 179 or less")
+    assert tune(text_file, base, tmp_path / "longest", "--context-length", 179, "--max-steps", 1) == 0
     fails([*arguments, "--context-length", 5000], "--context-length is 5000", "has a context length of 4096")
     assert tune(text_file, base, tmp_path / "run", "--context-length", 32, "--max-steps", 1) == 0
     assert GPT2Model.from_pretrained(tmp_path / "run").config.context_length == 4096

@@ -100,19 +100,18 @@ def make_loaders(
 ) -> tuple[DataLoader[Batch], DataLoader[Batch]]:
     """Returns the batches to train on and those to validate on."""
     train_part, val_part, encoder = _parts(corpus, options.train_ratio, tokenizer)
-    with naming("the training part of the text"):
-        train_loader = make_dataloader(
-            train_part,
-            batch_size=options.batch_size,
-            context_length=context_length,
-            shuffle=True,
-            tokenizer=encoder,
-            seed=options.seed,
-        )
-    with naming(f"the validation part of the text (the last {1 - options.train_ratio:.0%}, see --train-ratio)"):
-        val_loader = make_dataloader(
-            val_part, batch_size=options.batch_size, context_length=context_length, tokenizer=encoder
-        )
+    order: dict[str, Any] = {"shuffle": True, "seed": options.seed}
+    parts: list[tuple[str, Any, dict[str, Any]]] = [
+        ("the training part of the text", train_part, order),
+        (f"the validation part of the text (the last {1 - options.train_ratio:.0%}, see --train-ratio)", val_part, {}),
+    ]
+    loaders = {}
+    for name, part, settings in sorted(parts, key=lambda part: len(part[1])):  # what the first error advises then helps
+        with naming(name):
+            loaders[name] = make_dataloader(
+                part, batch_size=options.batch_size, context_length=context_length, tokenizer=encoder, **settings
+            )
+    train_loader, val_loader = (loaders[name] for name, _, _ in parts)
     return train_loader, val_loader
 
 
