@@ -146,6 +146,25 @@ def test_words_that_only_look_like_options_are_none(run_directory: Path, capsys:
         assert repr(prompt[0]) in capsys.readouterr().err
 
 
+# --- quick to start ---
+
+
+def test_nothing_large_is_imported_for_help_or_a_mistake() -> None:
+    """PyTorch alone takes seconds."""
+    code = """
+import contextlib, io, sys
+from tinygpt2.cli.main import main
+commands = ["train", "generate", "evaluate", "tokenize", "plot", "info"]
+lines = [["--help"], ["--version"], [], ["trian"], ["train", "--epoks"], ["train", "--epochs", "x"]]
+for words in [*lines, *([command, "--help"] for command in commands)]:
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        main(words)
+    large = {"torch", "numpy", "tiktoken", "safetensors", "matplotlib", "tqdm"} & set(sys.modules)
+    assert not large, (words, large)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 @POSIX
 @pytest.mark.parametrize(
     ("number", "code", "line"), [("SIGINT", 130, "tinygpt2: interrupted\n"), ("SIGTERM", 143, "tinygpt2: terminated\n")]

@@ -1,20 +1,18 @@
 """The command ``tinygpt2 evaluate``."""
 
 import argparse
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from tinygpt2._internal.checks import Int
-from tinygpt2._internal.devices import choose_device
-from tinygpt2.cli.common import load, naming
-from tinygpt2.cli.inputs import check_inputs, check_not_blank, is_blank, open_input, token_file
 from tinygpt2.cli.options import FILES_HELP, Commands, add_command, add_device, add_model, add_option
-from tinygpt2.config import GPT2Config
-from tinygpt2.data.batches import Batch
-from tinygpt2.data.loader import make_dataloader
-from tinygpt2.data.token_file import TokenFile
-from tinygpt2.data.windows import TokenDataset
-from tinygpt2.evaluation import evaluate
-from tinygpt2.text.tokenizers import Tokenizer, encoded
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tinygpt2.config import GPT2Config
+    from tinygpt2.data.batches import Batch
+    from tinygpt2.data.token_file import TokenFile
+    from tinygpt2.text.tokenizers import Tokenizer
 
 
 def add(commands: Commands) -> None:
@@ -35,6 +33,11 @@ def add(commands: Commands) -> None:
 
 def evaluate_command(options: argparse.Namespace) -> int:
     """Prints the loss and perplexity on each file."""
+    from tinygpt2._internal.devices import choose_device
+    from tinygpt2.cli.common import load, naming
+    from tinygpt2.cli.inputs import check_inputs
+    from tinygpt2.evaluation import evaluate
+
     check_inputs(options.files)
     device = choose_device(options.device)
     model, tokenizer = load(options.model, device)
@@ -47,8 +50,12 @@ def evaluate_command(options: argparse.Namespace) -> int:
     return 0
 
 
-def _tokens_of(file: str, tokenizer: Tokenizer) -> tuple[str, list[int] | TokenFile]:
+def _tokens_of(file: str, tokenizer: "Tokenizer") -> "tuple[str, list[int] | TokenFile]":
     """Returns the name of a file in messages, and its tokens."""
+    from tinygpt2.cli.common import naming
+    from tinygpt2.cli.inputs import check_not_blank, is_blank, open_input, token_file
+    from tinygpt2.text.tokenizers import encoded
+
     with open_input(file) as reader:
         if not reader.holds_tokens:
             text = "".join(reader)
@@ -65,9 +72,12 @@ def _tokens_of(file: str, tokenizer: Tokenizer) -> tuple[str, list[int] | TokenF
 
 
 def _all_tokens(
-    tokens: list[int] | TokenFile, tokenizer: Tokenizer, config: GPT2Config, batch_size: int
-) -> Iterator[Batch]:
+    tokens: "list[int] | TokenFile", tokenizer: "Tokenizer", config: "GPT2Config", batch_size: int
+) -> "Iterator[Batch]":
     """Yields batches in which each token except the first is a target once: full windows, then a shorter one."""
+    from tinygpt2.data.loader import make_dataloader
+    from tinygpt2.data.windows import TokenDataset
+
     whole = (len(tokens) - 1) // config.context_length * config.context_length
     if whole > 0:
         yield from make_dataloader(

@@ -1,14 +1,15 @@
 """The command ``tinygpt2 info``."""
 
 import argparse
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-from tinygpt2.cli.common import history_in, lowest_validation_loss, read_model
 from tinygpt2.cli.options import Commands, add_command
-from tinygpt2.model.gpt2 import GPT2Model
-from tinygpt2.text.storage import load_tokenizer
-from tinygpt2.text.tokenizers import CharTokenizer
-from tinygpt2.training.history import TrainingHistory
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tinygpt2.model.gpt2 import GPT2Model
+    from tinygpt2.training.history import TrainingHistory
 
 
 def add(commands: Commands) -> None:
@@ -19,6 +20,8 @@ def add(commands: Commands) -> None:
 
 def info_command(options: argparse.Namespace) -> int:
     """Prints a description of a run directory."""
+    from tinygpt2.cli.common import read_model
+
     rows = read_model(options.directory, _rows)
     width = max(map(len, rows))
     for name, value in rows.items():
@@ -26,7 +29,12 @@ def info_command(options: argparse.Namespace) -> int:
     return 0
 
 
-def _rows(directory: Path) -> dict[str, str]:
+def _rows(directory: "Path") -> dict[str, str]:
+    from tinygpt2.cli.common import history_in
+    from tinygpt2.model.gpt2 import GPT2Model
+    from tinygpt2.text.storage import load_tokenizer
+    from tinygpt2.text.tokenizers import CharTokenizer
+
     model = GPT2Model.from_pretrained(directory)
     try:
         tokenizer = load_tokenizer(directory)
@@ -36,7 +44,7 @@ def _rows(directory: Path) -> dict[str, str]:
     return _shape(model, kind) | _losses(history_in(directory))
 
 
-def _shape(model: GPT2Model, tokenizer: str) -> dict[str, str]:
+def _shape(model: "GPT2Model", tokenizer: str) -> dict[str, str]:
     config = model.config
     return {
         "parameters": f"{model.num_parameters():,}",
@@ -47,7 +55,9 @@ def _shape(model: GPT2Model, tokenizer: str) -> dict[str, str]:
     }
 
 
-def _losses(history: TrainingHistory | None) -> dict[str, str]:
+def _losses(history: "TrainingHistory | None") -> dict[str, str]:
+    from tinygpt2.cli.common import lowest_validation_loss
+
     if history is None or not history.steps:
         return {}
     first, last = history.train_losses[0], history.train_losses[-1]

@@ -3,10 +3,7 @@
 import argparse
 from pathlib import Path
 
-from tinygpt2._internal.files import is_stream
-from tinygpt2.cli.common import history_in, plot_history, read_model
 from tinygpt2.cli.options import Commands, add_command, add_option
-from tinygpt2.run.directory import RunDirectory
 
 
 def add(commands: Commands) -> None:
@@ -18,6 +15,10 @@ def add(commands: Commands) -> None:
 
 def plot_command(options: argparse.Namespace) -> int:
     """Plots a run's losses."""
+    from tinygpt2._internal.files import is_stream
+    from tinygpt2.cli.common import history_in, plot_history, read_model
+    from tinygpt2.run.directory import RunDirectory
+
     run = RunDirectory(Path(options.directory))
     history = read_model(options.directory, history_in)
     if history is None:

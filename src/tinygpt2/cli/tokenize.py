@@ -3,15 +3,12 @@
 import argparse
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Never
+from typing import TYPE_CHECKING, Never
 
-from tqdm import tqdm
-
-from tinygpt2.cli.inputs import check_inputs, check_not_blank, is_blank, open_input
 from tinygpt2.cli.options import FILES_HELP, Commands, add_command, add_option
-from tinygpt2.data.token_file import tokenize_to_file
-from tinygpt2.text.storage import load_tokenizer
-from tinygpt2.text.tokenizers import gpt2_tokenizer
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 
 def add(commands: Commands) -> None:
@@ -31,6 +28,13 @@ def add(commands: Commands) -> None:
 
 def tokenize_command(options: argparse.Namespace) -> int:
     """Writes the tokens of text files into one file."""
+    from tqdm import tqdm
+
+    from tinygpt2.cli.inputs import check_inputs
+    from tinygpt2.data.token_file import tokenize_to_file
+    from tinygpt2.text.storage import load_tokenizer
+    from tinygpt2.text.tokenizers import gpt2_tokenizer
+
     model = options.model
     tokenizer = gpt2_tokenizer() if model is None else load_tokenizer(Path(model))
     sizes = check_inputs(options.files)
@@ -54,6 +58,8 @@ class _Text:
         self.bytes_read = 0
 
     def __iter__(self) -> Iterator[str]:
+        from tinygpt2.cli.inputs import check_not_blank, is_blank, open_input
+
         names, blank = [], True
         for i, file in enumerate(self.files):
             if i:
