@@ -95,6 +95,12 @@ def test_an_error_is_described_in_one_line(error: Exception, line: str) -> None:
     assert _describe(error) == line
 
 
+def test_the_notes_of_an_error_are_in_the_line() -> None:
+    error = ValueError("no")
+    error.add_note("a checkpoint\nwas saved")
+    assert _describe(error) == "error: no; a checkpoint was saved"
+
+
 def test_traceback_shows_where(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         main(["--traceback", "info", str(tmp_path)])

@@ -159,7 +159,8 @@ def test_a_diverging_run_is_one_line_and_keeps_what_was_learned(
 ) -> None:
     directory = tmp_path / "out"
     rate = ["--learning-rate", "1e30", "--warmup-steps", "0", "--quiet"]
-    fails(["train", text_file, "--out", directory, *rate, *FAST], "learning rate is too high")
+    advice = ("the learning rate is too high (try", "or --warmup-steps)", "was saved; pass --resume to resume from it")
+    fails(["train", text_file, "--out", directory, *rate, *FAST], *advice)
     assert all(p.isfinite().all() for p in GPT2Model.from_pretrained(newest_checkpoint(directory)).parameters())
     assert main(["info", str(directory)]) == 0
     assert "did not finish" in capsys.readouterr().err

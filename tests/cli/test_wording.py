@@ -54,3 +54,11 @@ def test_what_has_no_message_passes() -> None:
         raise OSError
     with pytest.raises(KeyError), speaking_in_flags(FLAGS):
         raise KeyError("batch_size")
+
+
+def test_notes_are_reworded_whatever_the_error() -> None:
+    error = RuntimeError("batch_size")
+    error.add_note("a checkpoint of step 3 was saved; pass resume=True to resume from it")
+    with pytest.raises(RuntimeError, match=r"^batch_size\n"), speaking_in_flags(FLAGS):
+        raise error
+    assert error.__notes__ == ["a checkpoint of step 3 was saved; pass --resume to resume from it"]

@@ -73,13 +73,14 @@ def _write_utf8() -> None:
 
 def _drop_unwritable_output(*, ours: bool) -> None:
     """Discards the output buffered for our stdout if it cannot be written: Python would try again at exit."""
+    if (stdout := sys.stdout) is None:
+        return
     try:
-        if sys.stdout is not None:
-            sys.stdout.flush()
+        stdout.flush()
     except (OSError, ValueError):  # the latter if it was closed
         if ours:
             with suppress(OSError, ValueError):
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stdout.fileno())
 
 
 def _fail(message: str, code: int = EXIT_FAILURE) -> int:
@@ -90,10 +91,12 @@ def _fail(message: str, code: int = EXIT_FAILURE) -> int:
 
 
 def _describe(error: Exception) -> str:
-    """Returns an error as one line."""
+    """Returns an error as one line, with the notes that were added to it."""
     if isinstance(error, OSError) and error.strerror:
-        place = f"{error.filename}: " if error.filename else ""
-        return f"error: {place}{error.strerror}"
+        text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    else:
+        text = str(error)
     known = isinstance(error, ValueError | OSError | NonFiniteLossError | ImportError)
-    text = " ".join(str(error).split())
+    text = "; ".join([text, *getattr(error, "__notes__", [])])
+    text = " ".join(text.split())
     return f"error: {text}" if known else f"error: {type(error).__name__}: {text} (--traceback shows where)"

@@ -30,9 +30,11 @@ def speaking_in_flags(flags: Mapping[str, str]) -> Iterator[None]:
     """Rewords an error of the library from the block, which speaks in arguments, for the command line."""
     try:
         yield
-    except OSError as error:
-        error.strerror = in_flags(error.strerror or "", flags) or None
-        raise
-    except (ValueError, ArithmeticError) as error:
-        error.args = tuple(in_flags(part, flags) if isinstance(part, str) else part for part in error.args)
+    except Exception as error:
+        if isinstance(error, OSError):
+            error.strerror = in_flags(error.strerror or "", flags) or None
+        elif isinstance(error, ValueError | ArithmeticError):
+            error.args = tuple(in_flags(part, flags) if isinstance(part, str) else part for part in error.args)
+        notes: list[str] = getattr(error, "__notes__", [])
+        notes[:] = [in_flags(note, flags) for note in notes]
         raise
