@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -173,6 +173,37 @@ def test_it_trains_in_a_thread_of_another_program(text_file: Path, tmp_path: Pat
     thread.start()
     thread.join()
     assert codes == [0]
+
+
+def test_a_program_around_it_keeps_its_random_numbers(text_file: Path, tmp_path: Path) -> None:
+    before = torch.get_rng_state()
+    assert train(text_file, tmp_path / "run", *STEPS, *FAST) == 0
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_runs_in_two_threads_begin_with_their_own_weights(
+    text_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both draw the same global random numbers: one seeded, then the other, and then the first drew."""
+    assert train(text_file, tmp_path / "alone", *STEPS, *FAST) == 0
+    real, barrier = GPT2Model, threading.Barrier(2)
+
+    def slowly(shape: GPT2Config) -> GPT2Model:
+        with suppress(threading.BrokenBarrierError):
+            barrier.wait(timeout=0.2)  # for the other thread to seed, if it can
+        return real(shape)
+
+    monkeypatch.setattr(module, "GPT2Model", slowly)
+    runs = [(tmp_path / "a", "0"), (tmp_path / "b", "1")]
+    threads = [
+        threading.Thread(target=train, args=(text_file, run, "--seed", seed, *STEPS, *FAST)) for run, seed in runs
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    alone, together = ((tmp_path / run / "model.safetensors").read_bytes() for run in ("alone", "a"))
+    assert alone == together
 
 
 @pytest.mark.parametrize(

@@ -241,6 +241,16 @@ def test_the_same_option_again_is_no_change(
     assert planned(text_file, "--out", run_directory, "--resume", *words).options.tokenizer == "char"
 
 
+def test_a_run_on_text_goes_on_with_its_tokens_in_a_file(
+    inputs: SimpleNamespace, planned: Callable[..., SimpleNamespace]
+) -> None:
+    """The tokenizer is that of the run, whatever the corpus is."""
+    tokens = inputs.old.parent / "fox.tokens"
+    assert main(["tokenize", str(inputs.text), "--out", str(tokens), "--model", str(inputs.old)]) == 0
+    run = planned(tokens, "--out", inputs.old, "--resume", "--allow-changes")
+    assert (run.options.tokenizer, type(run.tokenizer)) == ("char", CharTokenizer)
+
+
 def test_a_share_of_the_built_in_text_can_be_chosen(tmp_path: Path, planned: Callable[..., SimpleNamespace]) -> None:
     run = planned("--out", tmp_path / "run", "--train-ratio", "0.25", "--tokenizer", "char")
     assert 2.9 < len(run.val_data.tokens) / len(run.train_data.tokens) < 3.1

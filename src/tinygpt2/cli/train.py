@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -14,6 +15,7 @@ from typing_extensions import override
 
 from tinygpt2._internal.console import write_line
 from tinygpt2._internal.devices import choose_device
+from tinygpt2._internal.random import random_states_kept, seed_everywhere
 from tinygpt2.cli.common import lowest_validation_loss, naming, plot_history
 from tinygpt2.cli.corpus import (
     check_saved_files,
@@ -54,6 +56,8 @@ from tinygpt2.training.checkpoints.saver import newest_checkpoint
 from tinygpt2.training.history import TrainingHistory
 from tinygpt2.training.state import TrainState
 from tinygpt2.training.train import train
+
+_SEEDING = threading.Lock()  # all threads initialise weights with the same global random numbers
 
 _MAKERS: dict[str, Callable[[str], tiktoken.Encoding | CharTokenizer]] = {
     "trimmed": lambda text: trim_vocabulary(gpt2_tokenizer(), text),
@@ -149,11 +153,11 @@ def _run_directory(arguments: argparse.Namespace) -> Iterator[RunDirectory]:
 
 def _plan(run: RunDirectory, options: TrainOptions, corpus: str | TokenFile, *, resume: bool, quiet: bool) -> _Plan:
     """Returns the run that options and a corpus describe."""
-    torch.manual_seed(options.seed)
     begun = resume and run.tokenizer.exists()
+    name = options.tokenizer if begun else _tokenizer_name(options, corpus)
     if options.from_pretrained is None:
-        tokenizer = load_tokenizer(run.path) if begun else _new_tokenizer(options, corpus)
-        model = GPT2Model(_new_shape(options, tokenizer.n_vocab))
+        tokenizer = load_tokenizer(run.path) if begun else _new_tokenizer(name, corpus)
+        model = _new_model(_new_shape(options, tokenizer.n_vocab), options.seed)
     else:
         source = newest_checkpoint(run.path) if begun and run.checkpoints() else Path(options.from_pretrained)
         tokenizer = load_tokenizer(run.path if begun else source)
@@ -170,7 +174,7 @@ def _plan(run: RunDirectory, options: TrainOptions, corpus: str | TokenFile, *, 
         files=to_read_again(options.files),
         from_pretrained=None if options.from_pretrained is None else str(Path(options.from_pretrained).resolve()),
         preset=(options.preset or PRESET) if options.from_pretrained is None else None,
-        tokenizer=_tokenizer_name(options, corpus),
+        tokenizer=name,
         context_length=context_length,
         dropout=model.config.dropout,
         learning_rate=config.learning_rate,
@@ -192,9 +196,16 @@ def _tokenizer_name(options: TrainOptions, corpus: str | TokenFile) -> str | Non
     return "gpt2"
 
 
-def _new_tokenizer(options: TrainOptions, corpus: str | TokenFile) -> tiktoken.Encoding | CharTokenizer:
-    name = _tokenizer_name(options, corpus)
+def _new_tokenizer(name: str | None, corpus: str | TokenFile) -> tiktoken.Encoding | CharTokenizer:
     return _MAKERS[name](corpus) if name is not None and isinstance(corpus, str) else gpt2_tokenizer()
+
+
+def _new_model(shape: GPT2Config, seed: int) -> GPT2Model:
+    """Returns an initialised model, and leaves PyTorch's global random numbers as they were for a program around it."""
+    device = torch.get_default_device()
+    with _SEEDING, random_states_kept(device):
+        seed_everywhere(device, seed)
+        return GPT2Model(shape)
 
 
 def _new_shape(options: TrainOptions, vocab_size: int) -> GPT2Config:
