@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinygpt2 import GPT2Config, GPT2Model, TrainingConfig
-from tinygpt2._internal.checks import Int
+from tinygpt2._internal.ranges import Int
 from tinygpt2.config import MODEL_RANGES, PRESETS, TRAINING_RANGES
 from tinygpt2.model.checks import number_of_weights
 

@@ -36,6 +36,8 @@ FILES = {
     "_internal": [
         "lazy",
         "checks",
+        "texts",
+        "ranges",
         "files",
         "directories",
         "signals",

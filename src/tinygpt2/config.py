@@ -9,19 +9,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal, Self, get_args
 
-from tinygpt2._internal.checks import (
-    LARGEST_SEED,
-    Bool,
-    Check,
-    Choice,
-    Int,
-    Number,
-    Optional,
-    Pair,
-    Text,
-    check_fields,
-    shown,
-)
+from tinygpt2._internal.checks import LARGEST_SEED, shown
+from tinygpt2._internal.ranges import Bool, Check, Choice, Int, Number, Optional, Pair, Text, check_fields
 
 Precision = Literal["auto", "fp32", "bf16"]
 Schedule = Literal["constant", "cosine"]

@@ -11,22 +11,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-import tinygpt2._internal.checks
-from tinygpt2._internal.checks import (
-    Bool,
-    Check,
-    Choice,
-    Int,
-    Loss,
-    Many,
-    Number,
-    Optional,
-    Pair,
-    Text,
-    check_json,
-    check_text,
-    shown,
-)
+import tinygpt2._internal.texts
+from tinygpt2._internal.checks import check_json, shown
+from tinygpt2._internal.ranges import Bool, Check, Choice, Int, Loss, Many, Number, Optional, Pair, Text
+from tinygpt2._internal.texts import check_text
 
 PROBABILITY = Number(maximum=1, above_minimum=True)
 DROPOUT = Number(maximum=1, below_maximum=True)
@@ -124,7 +112,7 @@ def test_a_number_is_accepted_exactly_if_it_is_in_the_range(value: float) -> Non
 def test_a_text_has_no_lone_surrogates_wherever_it_is_divided(text: str, piece: int) -> None:
     position = next((i for i, char in enumerate(text) if 0xD800 <= ord(char) <= 0xDFFF), None)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tinygpt2._internal.checks, "_PIECE", piece)
+        patch.setattr(tinygpt2._internal.texts, "_PIECE", piece)
         if position is None:
             assert check_text("it", text) is text
             return

@@ -1,23 +1,14 @@
-"""Checks of arguments, whose messages say what was expected, what was given, and how to fix it.
-
-A function checks one argument. An object is a range that is defined once and used everywhere: it checks a value, parses
-one from the command line, and describes itself.
-"""
+"""Checks of arguments, whose messages say what was expected, what was given, and how to fix it."""
 
 import json
 import math
 import operator
 import os
 import reprlib
-from collections.abc import Iterable, Mapping
-from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
-
-_PIECE = 1 << 20  # characters to check at a time
 
 LARGEST_INT = 2**63 - 1
 """The largest integer that PyTorch and NumPy hold."""
@@ -58,7 +49,8 @@ def shown(value: object) -> str:
     return text if len(text) <= _MOST_CHARACTERS else f"{text[:half]}...{text[-half:]}"
 
 
-def _of_type(value: object) -> str:
+def of_type(value: object) -> str:
+    """Returns `shown` of a value, and its type."""
     return f"{shown(value)} ({type(value).__name__})"
 
 
@@ -67,7 +59,7 @@ def check_int(name: str, value: object, *, minimum: int = 1, maximum: int = LARG
     try:
         number = operator.index(_scalar(value))
     except TypeError:
-        raise TypeError(f"{name} must be an integer, got {_of_type(value)}") from None
+        raise TypeError(f"{name} must be an integer, got {of_type(value)}") from None
     if number < minimum:
         raise ValueError(f"{name} must be at least {minimum}, got {shown(number)}")
     if number > maximum:
@@ -88,7 +80,7 @@ def _scalar(value: Any) -> Any:  # noqa: ANN401 - so that what is no number fail
 def check_bool(name: str, value: object) -> bool:
     """Returns ``value`` if it is a bool."""
     if not isinstance(value, bool):
-        raise TypeError(f"{name} must be True or False, got {_of_type(value)}")
+        raise TypeError(f"{name} must be True or False, got {of_type(value)}")
     return value
 
 
@@ -104,7 +96,7 @@ def check_number(
     """Returns ``value`` as a ``float`` if it is a finite number in the range; either end can be excluded."""
     plain = _scalar(value)
     if not (hasattr(plain, "__float__") or hasattr(plain, "__index__")):  # float() reads strings, too
-        raise TypeError(f"{name} must be a number, got {_of_type(value)}")
+        raise TypeError(f"{name} must be a number, got {of_type(value)}")
     try:
         number = float(plain) + 0.0  # not -0.0, whose sign a division would show
     except (OverflowError, ValueError):  # an integer with hundreds of digits, or a Decimal that signals
@@ -112,12 +104,13 @@ def check_number(
     low = number > minimum if above_minimum else number >= minimum
     high = number < maximum if below_maximum else number <= maximum
     if not (math.isfinite(number) and low and high):
-        expected = _interval(minimum, maximum, above_minimum=above_minimum, below_maximum=below_maximum)
+        expected = interval(minimum, maximum, above_minimum=above_minimum, below_maximum=below_maximum)
         raise ValueError(f"{name} must be a finite number {expected}, got {shown(value)}")
     return number
 
 
-def _interval(minimum: float, maximum: float, *, above_minimum: bool, below_maximum: bool) -> str:
+def interval(minimum: float, maximum: float, *, above_minimum: bool, below_maximum: bool) -> str:
+    """Returns a range of numbers in words: ``"at least 0 and less than 1"``."""
     if minimum == -math.inf:
         return "of any size"
     lower = f"greater than {minimum:g}" if above_minimum else f"at least {minimum:g}"
@@ -135,334 +128,17 @@ def check_choice(name: str, value: T, choices: tuple[T, ...]) -> T:
 def check_instance(name: str, value: object, expected: type, description: str) -> None:
     """Raises ``TypeError`` if ``value`` is not an instance of ``expected``, which ``description`` names."""
     if not isinstance(value, expected):
-        raise TypeError(f"{name} must be {description}, got {_of_type(value)}")
+        raise TypeError(f"{name} must be {description}, got {of_type(value)}")
 
 
 def check_path(name: str, value: object) -> Path:
     """Returns ``value`` as a path if it is a ``str`` or a path object of one, and names something."""
     text = os.fspath(value) if isinstance(value, str | os.PathLike) else None
     if not isinstance(text, str):
-        raise TypeError(f"{name} must be a path, a str or a pathlib.Path, got {_of_type(value)}")
+        raise TypeError(f"{name} must be a path, a str or a pathlib.Path, got {of_type(value)}")
     if not text or "\0" in text:
         raise ValueError(f"{name} must be the path of a file or a directory, got {text!r}")
     return Path(text)
-
-
-class Check(Protocol):
-    """A range of values."""
-
-    @property
-    def description(self) -> str:
-        """The expected value, as a noun phrase: ``"an integer of at least 1"``."""
-        ...
-
-    def check(self, name: str, value: object, /) -> Any:  # noqa: ANN401 - of the range's own type
-        """Returns ``value`` as a plain Python value; raises ``TypeError`` or ``ValueError`` if it is out of range."""
-        ...
-
-    def parse(self, text: str, /) -> Any:  # noqa: ANN401
-        """Returns the value that a text denotes; raises ``ValueError`` if it denotes none."""
-        ...
-
-
-def check_fields(config: object, ranges: Mapping[str, Check]) -> None:
-    """Checks the fields of a frozen dataclass, and converts NumPy's numbers in them to plain ones."""
-    for name, expected in ranges.items():
-        object.__setattr__(config, name, expected.check(name, getattr(config, name)))
-
-
-def _refused(text: str, expected: str) -> ValueError:
-    return ValueError(f"expected {expected}, got {shown(text)}")
-
-
-def _spelled(text: str) -> str:
-    """Returns the text of a number, which Python would read with underscores and other scripts' digits, too."""
-    if "_" in text or not text.isascii():
-        raise ValueError(text)
-    return text
-
-
-@dataclass(frozen=True, kw_only=True)
-class Int:
-    """The integers from ``minimum`` to ``maximum``."""
-
-    minimum: int = 1
-    maximum: int = LARGEST_INT
-
-    @property
-    def description(self) -> str:
-        """The expected value."""
-        upper = "" if self.maximum == LARGEST_INT else f" and at most {self.maximum}"
-        return f"an integer of at least {self.minimum}{upper}"
-
-    def check(self, name: str, value: object) -> int:
-        """Returns ``value`` as an ``int``."""
-        return check_int(name, value, minimum=self.minimum, maximum=self.maximum)
-
-    def parse(self, text: str) -> int:
-        """Returns the number that a text denotes."""
-        try:
-            return self.check("", int(_spelled(text)))
-        except ValueError:
-            too_large = text.isdecimal() and len(text) >= len(str(LARGEST_INT))
-            expected = f"an integer of at most {self.maximum}" if too_large else self.description
-            raise _refused(text, expected) from None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Number:
-    """The finite numbers from ``minimum`` to ``maximum``; either end can be excluded."""
-
-    minimum: float = 0.0
-    maximum: float = math.inf
-    above_minimum: bool = False
-    below_maximum: bool = False
-
-    @property
-    def description(self) -> str:
-        """The expected value."""
-        interval = _interval(
-            self.minimum, self.maximum, above_minimum=self.above_minimum, below_maximum=self.below_maximum
-        )
-        return f"a number {interval}" if self.above_minimum else f"a number of {interval}"
-
-    def check(self, name: str, value: object) -> float:
-        """Returns ``value`` as a ``float``."""
-        return check_number(
-            name,
-            value,
-            minimum=self.minimum,
-            maximum=self.maximum,
-            above_minimum=self.above_minimum,
-            below_maximum=self.below_maximum,
-        )
-
-    def parse(self, text: str) -> float:
-        """Returns the number that a text denotes."""
-        try:
-            return self.check("", float(_spelled(text)))
-        except ValueError:
-            raise _refused(text, self.description) from None
-
-
-@dataclass(frozen=True)
-class Loss:
-    """Any number, even NaN or infinity, which the loss of a run that diverged can be."""
-
-    description: str = "a number"
-
-    def check(self, name: str, value: object) -> float:
-        """Returns ``value`` as a ``float``."""
-        if isinstance(value, float) and not math.isfinite(value):
-            return value
-        return check_number(name, value, minimum=-math.inf)
-
-    def parse(self, text: str) -> float:
-        """Returns the number that a text denotes."""
-        try:
-            return self.check("", float(_spelled(text)))
-        except ValueError:
-            raise _refused(text, self.description) from None
-
-
-@dataclass(frozen=True)
-class Choice:
-    """One of several names."""
-
-    choices: tuple[str, ...]
-
-    @property
-    def description(self) -> str:
-        """The expected value."""
-        return f"one of {', '.join(self.choices)}"
-
-    def check(self, name: str, value: object) -> str:
-        """Returns ``value``, one of the choices."""
-        return str(check_choice(name, value, self.choices))
-
-    def parse(self, text: str) -> str:
-        """Returns the text, one of the choices."""
-        if text not in self.choices:
-            raise _refused(text, self.description)
-        return text
-
-
-@dataclass(frozen=True)
-class Bool:
-    """``True`` or ``False``."""
-
-    description: str = "true or false"
-
-    def check(self, name: str, value: object) -> bool:
-        """Returns ``value``, a bool."""
-        return check_bool(name, value)
-
-    def parse(self, text: str) -> bool:
-        """Returns the bool that a text denotes."""
-        if text not in ("true", "false"):
-            raise _refused(text, self.description)
-        return text == "true"
-
-
-def check_text(name: str, value: object) -> str:
-    """Returns ``value`` if it is a text: a ``str`` without lone surrogates, which are no characters.
-
-    Raises:
-        TypeError: If it is no ``str``, with how to get one.
-        ValueError: If it has a lone surrogate, with its position.
-    """
-    if not isinstance(value, str):
-        raise TypeError(f"{name} must be a str, got {_of_type(value)}{text_from(value)}")
-    for begin in range(0, 0 if value.isascii() else len(value), _PIECE):
-        try:
-            value[begin : begin + _PIECE].encode("utf-8")
-        except UnicodeEncodeError as error:
-            position = begin + error.start
-            raise ValueError(
-                f"{name} has a lone surrogate, U+{ord(value[position]):04X}, at position {position}, which is no "
-                "character; replace it: text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace')"
-            ) from None
-    return value
-
-
-def check_texts(name: str, value: object) -> Iterable[object]:
-    """Returns ``value`` if its items may be texts, in an order: neither a text itself, nor names, nor lines.
-
-    Raises:
-        TypeError: If it is anything else, with how to get texts from it.
-    """
-    fix = None
-    if isinstance(value, str | bytes | bytearray | os.PathLike):
-        fix = "pass a list"
-    elif isinstance(value, Mapping):
-        fix = "pass its values: list(texts.values())"
-    elif isinstance(value, AbstractSet):
-        fix = "a set has no order; pass a list"
-    elif is_table(value):
-        fix = "iterating over a table gives the names of its columns; pass one column: table['text']"
-    elif hasattr(value, "read"):
-        fix = "pass the path of the file"
-    elif not _can_be_iterated(value):
-        fix = "pass a list"
-    if fix is not None or not isinstance(value, Iterable):
-        raise TypeError(f"{name} must be several str, got {_of_type(value)}; {fix}")
-    return value
-
-
-def text_from(value: object) -> str:
-    """Returns how to get a text from a value, as the end of a message; nothing if there is no telling."""
-    if isinstance(value, bytes | bytearray):
-        return "; decode it: text.decode('utf-8')"
-    if isinstance(value, os.PathLike):
-        return "; read the file: read_text(path)"
-    if is_table(value):
-        return "; join one column: '\\n'.join(table['text'])"
-    if hasattr(value, "read"):
-        return "; read the file: read_text(path)"
-    if not isinstance(value, Mapping | AbstractSet) and _can_be_iterated(value):
-        return "; join several: '\\n'.join(texts)"
-    return ""
-
-
-def is_table(value: object) -> bool:
-    """Returns whether a value is a data frame, of any library, or a data set of Hugging Face."""
-    return hasattr(value, "columns") or hasattr(value, "column_names")
-
-
-def _can_be_iterated(value: object) -> bool:
-    try:
-        iter(value)  # type: ignore[call-overload]
-    except TypeError:
-        return False
-    return True
-
-
-@dataclass(frozen=True)
-class Text:
-    """Any string."""
-
-    description: str = "a string"
-
-    def check(self, name: str, value: object) -> str:
-        """Returns ``value``, a string."""
-        if not isinstance(value, str):
-            raise TypeError(f"{name} must be a string, got {_of_type(value)}")
-        return value
-
-    def parse(self, text: str) -> str:
-        """Returns the text."""
-        return text
-
-
-@dataclass(frozen=True)
-class Optional:
-    """A value of another range, or ``None``."""
-
-    inner: Check
-
-    @property
-    def description(self) -> str:
-        """The expected value, other than ``None``."""
-        return self.inner.description
-
-    def check(self, name: str, value: object) -> Any:  # noqa: ANN401 - of the other range's type
-        """Returns ``value``, or ``None``."""
-        return None if value is None else self.inner.check(name, value)
-
-    def parse(self, text: str) -> Any:  # noqa: ANN401
-        """Returns the value that a text denotes, never ``None``."""
-        return self.inner.parse(text)
-
-
-@dataclass(frozen=True)
-class Pair:
-    """Two values of another range, as a tuple; any iterable is accepted, since JSON has only lists."""
-
-    inner: Check
-
-    @property
-    def description(self) -> str:
-        """The expected value."""
-        return f"two values, each {self.inner.description}"
-
-    def check(self, name: str, value: object) -> tuple[Any, Any]:
-        """Returns both as plain Python values."""
-        if isinstance(value, str | bytes) or not isinstance(value, Iterable):
-            raise TypeError(f"{name} must be two values, got {_of_type(value)}")
-        values = tuple(value)
-        if len(values) != 2:
-            raise ValueError(f"{name} must be two values, got {shown(value)}")
-        first, second = (self.inner.check(f"each of {name}", each) for each in values)
-        return first, second
-
-    def parse(self, text: str) -> tuple[Any, Any]:
-        """Returns the two values that a text such as ``"0.9,0.95"`` denotes."""
-        try:
-            return self.check("", [self.inner.parse(part) for part in text.split(",")])
-        except ValueError:
-            raise _refused(text, self.description) from None
-
-
-@dataclass(frozen=True)
-class Many:
-    """Any number of values of another range, as a tuple."""
-
-    inner: Check
-
-    @property
-    def description(self) -> str:
-        """The expected value."""
-        return f"a list, each {self.inner.description}"
-
-    def check(self, name: str, value: object) -> tuple[Any, ...]:
-        """Returns all as plain Python values."""
-        if not isinstance(value, list | tuple):
-            raise TypeError(f"{name} must be a list, got {_of_type(value)}")
-        return tuple(self.inner.check(f"each of {name}", each) for each in value)
-
-    def parse(self, text: str) -> tuple[Any, ...]:
-        """Returns the one value that a text denotes; a command line has one text per value."""
-        return (self.inner.parse(text),)
 
 
 def check_json(name: str, value: object) -> Any:  # noqa: ANN401 - of any kind that JSON has

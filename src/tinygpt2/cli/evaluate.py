@@ -3,7 +3,7 @@
 import argparse
 from typing import TYPE_CHECKING
 
-from tinygpt2._internal.checks import Int
+from tinygpt2._internal.ranges import Int
 from tinygpt2.cli.options import FILES_HELP, Commands, add_command, add_device, add_model, add_option
 
 if TYPE_CHECKING:

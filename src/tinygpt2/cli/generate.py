@@ -5,7 +5,7 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from tinygpt2._internal.checks import Bool, Check, Int, Number, Text
+from tinygpt2._internal.ranges import Bool, Check, Int, Number, Text
 from tinygpt2.cli.options import Commands, Group, add_command, add_device, add_model, add_option, argument_type
 from tinygpt2.config import TRAINING_RANGES
 

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from tinygpt2._internal.checks import Bool, Check, Choice, Optional, Text, shown
+from tinygpt2._internal.checks import shown
 from tinygpt2._internal.files import read_json, write_text
+from tinygpt2._internal.ranges import Bool, Check, Choice, Optional, Text
 
 if TYPE_CHECKING:
     from _typeshed import SupportsWrite

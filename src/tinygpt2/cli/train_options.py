@@ -7,7 +7,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from tinygpt2._internal.checks import Bool, Check, Choice, Int, Many, Number, Optional, Text, check_fields
+from tinygpt2._internal.ranges import Bool, Check, Choice, Int, Many, Number, Optional, Text, check_fields
 from tinygpt2.cli.options import (
     FILES_HELP,
     Command,

@@ -15,8 +15,9 @@ import numpy as np
 import numpy.typing as npt
 import tiktoken
 
-from tinygpt2._internal.checks import check_int, check_text, check_texts, shown
+from tinygpt2._internal.checks import check_int, shown
 from tinygpt2._internal.files import PathLike, atomic_write, open_regular, parse_json
+from tinygpt2._internal.texts import check_text, check_texts
 from tinygpt2.text.reading import open_text
 from tinygpt2.text.recognition import TOKENS_MAGIC, check_input
 from tinygpt2.text.tokenizers import CharTokenizer, Tokenizer, encoded, gpt2_tokenizer, panics_as_errors

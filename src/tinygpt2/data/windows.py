@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from typing_extensions import override
 
-from tinygpt2._internal.checks import check_int, is_table, text_from
+from tinygpt2._internal.checks import check_int
+from tinygpt2._internal.texts import is_table, text_from
 from tinygpt2.data.batches import Batch
 from tinygpt2.data.token_file import TokenFile
 

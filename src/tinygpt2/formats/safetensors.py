@@ -16,8 +16,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from tinygpt2._internal.checks import Int, Many, Pair, shown
+from tinygpt2._internal.checks import shown
 from tinygpt2._internal.files import check_regular, open_regular, parse_json
+from tinygpt2._internal.ranges import Int, Many, Pair
 
 _LONGEST_HEADER = 32 << 20  # bytes; that of an optimizer of ten thousand layers has less
 

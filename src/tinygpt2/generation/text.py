@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from tinygpt2._internal.checks import check_texts
+from tinygpt2._internal.texts import check_texts
 from tinygpt2.generation.decoding import Decoding, decode
 from tinygpt2.generation.samplers import GreedySampler, Sampler
 from tinygpt2.model.gpt2 import GPT2Model

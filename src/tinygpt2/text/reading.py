@@ -9,8 +9,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import IO, NoReturn
 
-from tinygpt2._internal.checks import check_number, check_text
+from tinygpt2._internal.checks import check_number
 from tinygpt2._internal.files import PathLike
+from tinygpt2._internal.texts import check_text
 from tinygpt2.text.recognition import SAMPLE, TOKENS_MAGIC, advice_on_bytes, nul_bytes, open_file, unlike_text
 
 _PIECE = 8 << 20  # bytes to read at a time

@@ -12,7 +12,8 @@ import tiktoken
 import torch
 from torch import Tensor
 
-from tinygpt2._internal.checks import check_text, shown
+from tinygpt2._internal.checks import shown
+from tinygpt2._internal.texts import check_text
 
 END_OF_TEXT = "<|endoftext|>"
 

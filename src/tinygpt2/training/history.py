@@ -9,8 +9,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Self
 
-from tinygpt2._internal.checks import Check, Int, Loss, Many, Number, Optional, shown
+from tinygpt2._internal.checks import shown
 from tinygpt2._internal.files import read_json, write_text
+from tinygpt2._internal.ranges import Check, Int, Loss, Many, Number, Optional
 from tinygpt2.plotting import plot_losses
 
 if TYPE_CHECKING:
