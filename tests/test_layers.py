@@ -54,7 +54,7 @@ FILES = {
     "model": ["modes", "cache", "checks", "gpt2", "objective"],
     "generation": ["samplers", "decoding", "text"],
     "run": ["lock", "directory"],
-    "training": ["history", "schedules", "optimizers", "state", "step", "callbacks", "checkpoints", "loop", "train"],
+    "training": ["history", "schedules", "optimizers", "timing", "state", "step", "callbacks", "checkpoints", "loop", "train"],
     "training.callbacks": ["base", "progress", "samples", "stopping", "loggers"],
     "training.checkpoints": ["format", "restore", "saver"],
     "cli": [

@@ -1,7 +1,9 @@
 """What looks on during training."""
 
 import io
+import re
 import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any, Never
@@ -12,9 +14,11 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 from typing_extensions import override
 
+import tinygpt2.training.loop
 from tinygpt2 import (
     Callback,
     CharTokenizer,
+    EarlyStopping,
     GPT2Config,
     GPT2Model,
     ProgressBar,
@@ -55,11 +59,12 @@ def test_where_there_is_no_terminal_each_evaluation_is_a_line(
     captured = capsys.readouterr()
     lines = captured.err.splitlines()
     assert captured.out == ""
-    assert len(lines) == 3
-    assert f"train loss {history.train_losses[-1]:.3f} | val loss {history.val_losses[-1]:.3f}" in lines[-1]
-    assert "step 4/4" in lines[-1]
-    assert "tokens/s" in lines[-1]
-    assert "00:00 left" in lines[-1]
+    assert len(lines) == 4
+    assert f"train loss {history.train_losses[-1]:.3f} | val loss {history.val_losses[-1]:.3f}" in lines[-2]
+    assert "step 4/4" in lines[-2]
+    assert "tokens/s" in lines[-2]
+    assert "00:00 left" in lines[-2]
+    assert re.fullmatch(r"time 00:\d\d: training \d+%, evaluations \d+%(, samples \d+%)?", lines[-1])
 
 
 def test_on_a_terminal_there_is_a_bar_with_loss_speed_and_remaining_time(
@@ -73,6 +78,83 @@ def test_on_a_terminal_there_is_a_bar_with_loss_speed_and_remaining_time(
     assert "/300 [" in shown
     assert "tokens/s" in shown
     assert shown.count("train loss") == 4
+    assert shown.count("evaluating]") == 4
+
+
+@pytest.mark.parametrize("event", ["start", "step"])
+def test_the_bar_says_that_an_evaluation_is_under_way(
+    tiny: GPT2Model, loader: DataLoader[Batch], monkeypatch: pytest.MonkeyPatch, event: str
+) -> None:
+    """A long one looked like a bar that stands still."""
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    real, seen = tinygpt2.training.loop.evaluate, list[str]()
+
+    def look(*arguments: Any, **options: Any) -> Any:  # noqa: ANN401
+        seen.append(terminal.getvalue().rpartition("\r")[2])
+        return real(*arguments, **options)
+
+    monkeypatch.setattr("tinygpt2.training.loop.evaluate", look)
+    train(tiny, loader, config=TrainingConfig(max_steps=3, eval_every=2), device="cpu")
+    assert len(seen) == 3
+    assert seen[0 if event == "start" else 1].rstrip().endswith("evaluating]")
+
+
+# --- a process without stderr ---
+
+
+def test_without_stderr_a_run_is_silent(
+    tiny: GPT2Model,
+    loader: DataLoader[Batch],
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As under pythonw and in some services. The bar asked None whether it is a terminal; lines went to stdout."""
+    monkeypatch.setattr(sys, "stderr", None)
+    config = TrainingConfig(epochs=2, sample_prompt="abc", sample_tokens=2)
+    resumed = {"checkpoint_dir": tmp_path, "resume": True}
+    train(tiny, loader, loader, config, device="cpu", tokenizer=TOKENIZER, callbacks=[EarlyStopping(1)], **resumed)  # type: ignore[arg-type]
+    train(tiny, loader, loader, config, device="cpu", tokenizer=TOKENIZER, **resumed)  # type: ignore[arg-type]
+    assert capfd.readouterr() == ("", "")
+
+
+def test_without_stderr_an_interrupted_run_is_silent_and_warnings_are_given(
+    tiny: GPT2Model, loader: DataLoader[Batch], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The notice went to descriptor 2, which may by then be that of another file, for instance a checkpoint."""
+
+    def press(state: TrainState) -> None:
+        if state.event == "step":
+            signal.raise_signal(signal.SIGINT)
+
+    def fails(*_: object) -> Never:
+        raise RuntimeError("no compiler")
+
+    monkeypatch.setattr(torch, "compile", fails)
+    monkeypatch.setattr(sys, "stderr", None)
+    with pytest.raises(KeyboardInterrupt), pytest.warns(RuntimeWarning, match="not compiled"):
+        train(tiny, loader, config=TrainingConfig(compile=True), device="cpu", callbacks=[press])
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_process_whose_stderr_is_closed_trains() -> None:
+    """Python itself then sets ``sys.stderr`` to None."""
+    script = """
+import os, sys
+os.close(2)
+sys.stderr = sys.__stderr__ = None
+import signal
+from tinygpt2 import *
+shape = GPT2Config(vocab_size=4, context_length=8, n_layer=1, n_head=2, n_embd=8)
+loader = make_dataloader([0, 1, 2, 3] * 50, batch_size=4, context_length=8)
+try:
+    train(GPT2Model(shape), loader, device="cpu", callbacks=[on_step(lambda _: signal.raise_signal(signal.SIGINT))])
+except KeyboardInterrupt:
+    print("stopped")
+"""
+    finished = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=120)
+    assert (finished.stdout, finished.stderr) == ("stopped\n", "")
 
 
 def test_the_bar_is_closed_when_training_fails(

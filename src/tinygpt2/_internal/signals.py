@@ -2,9 +2,10 @@
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from types import FrameType
 from typing import Any
 
@@ -16,36 +17,50 @@ def deferred_signals(received: Callable[[], object], *, notice: str | None) -> I
     """Calls ``received`` at the first Ctrl-C or SIGTERM, and lets the signal take effect at the end of the block.
 
     A second signal takes effect at once. An ignored signal stays ignored, and outside the main thread, where Python
-    allows no handler, signals behave as usual.
+    allows no handler, signals behave as usual. In a process forked within the block, such as a worker of a
+    ``DataLoader``, Ctrl-C, which a terminal sends to all of them, has no effect, and SIGTERM has its usual one.
 
     Args:
         received: Called in the signal handler, so it should do little.
         notice: Written to stderr at the first signal; ``None`` for nothing.
     """
+    owner = os.getpid()
     numbers: list[int] = []
     before: dict[signal.Signals, Any] = {}
 
     def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        with ExitStack() as stack:  # restores the other even if a signal takes effect as soon as one is restored
+            for number, handler in before.items():
+                stack.callback(signal.signal, number, handler)
 
     def handle(number: int, _: FrameType | None) -> None:
+        is_owner = os.getpid() == owner
+        if not is_owner and number == signal.SIGINT:
+            return
         numbers.append(number)
-        received()
-        if len(numbers) > 1:
+        if not is_owner or len(numbers) > 1:
             restore()
             signal.raise_signal(number)
-        elif notice is not None:
-            with suppress(OSError):  # not with print, which the signal may have interrupted
-                os.write(STDERR, f"{notice}\n".encode())
+            return
+        received()
+        if notice is not None:
+            _write_notice(notice)
 
     if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGINT, signal.SIGTERM):
-            if signal.getsignal(number) not in (signal.SIG_IGN, None):
-                before[number] = signal.signal(number, handle)
+        found = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        before = {number: handler for number, handler in found.items() if handler not in (signal.SIG_IGN, None)}
     try:
+        for number in before:  # all known before the first is replaced: a signal may arrive between the two
+            signal.signal(number, handle)
         yield
     finally:
         restore()
     if numbers:
         signal.raise_signal(numbers[0])
+
+
+def _write_notice(notice: str) -> None:
+    """Writes a line to stderr, if there is one, and not with print, which the signal may have interrupted."""
+    if sys.stderr is not None and sys.__stderr__ is not None:  # else the descriptor may be that of another file
+        with suppress(OSError):
+            os.write(STDERR, f"{notice}\n".encode())

@@ -22,6 +22,7 @@ from tinygpt2.training.optimizers import set_rates
 from tinygpt2.training.schedules import multiplier_at
 from tinygpt2.training.state import Progress, TrainState
 from tinygpt2.training.step import StepResult, backward, clip, targets_that_count
+from tinygpt2.training.timing import Timing
 
 _DROPOUT = 1  # the purpose of a seed; the order of the data has others
 
@@ -60,16 +61,19 @@ class Run:
         """Trains until the last step, or until a callback or a signal stops the run."""
         state = self.state
         self.callbacks.emit(state, "start")
-        if self.evaluation_is_due():
+        state.timing = Timing()
+        if state.evaluation_due:
             self.evaluate()
         self.save()
+        state.timing.begin_steps()
         while not self.over():
             self.train_epoch()
         self.save()  # before the last evaluation of a stopped run, which an uninterrupted run does not make
         if not state.interrupted and state.history.steps[-1] != state.step:
             self.evaluate()
             if self.saver:
-                self.saver.save_best(state)
+                with state.timing.during("checkpoints"):
+                    self.saver.save_best(state)
 
     def train_epoch(self) -> None:
         """Makes the remaining steps of an epoch."""
@@ -77,12 +81,13 @@ class Run:
         for micro_batches, last in self.groups():
             self.take_step(micro_batches, last=last)
             self.callbacks.emit(state, "step")
-            if self.evaluation_is_due() and not state.interrupted:
+            if state.evaluation_due and not state.interrupted:
                 self.evaluate()
             if last:
-                self.callbacks.emit(state, "epoch")
+                self.end_epoch()
             if self.saver:
-                self.saver.step_done(state)
+                with state.timing.during("checkpoints"):
+                    self.saver.step_done(state)
             if self.over():
                 break
 
@@ -93,6 +98,7 @@ class Run:
         group, counts = list(islice(batches, 1)), begun.items > 0  # of a pass that was begun not all is known
         if not group:  # the rest is smaller than a batch, whose size has changed, and is dropped
             self.state.progress = replace(begun, epoch=begun.epoch + 1, items=0)
+            self.end_epoch()
         while group:
             group += islice(batches, size - len(group))
             position = self.passes.position() if self.saver else None
@@ -164,40 +170,37 @@ class Run:
         """Returns whether the run has no further step."""
         return self.state.finished or self.state.stopping or self.state.interrupted
 
+    def end_epoch(self) -> None:
+        """Calls the callbacks at the end of a pass over the data."""
+        with self.state.timing.during("samples"):
+            self.callbacks.emit(self.state, "epoch")
+
     def save(self) -> None:
         """Saves a checkpoint, if checkpoints are requested."""
         if self.saver:
-            self.saver.save(self.state)
-
-    def evaluation_is_due(self) -> bool:
-        """Returns whether the model should be evaluated at this step and has not been."""
-        state = self.state
-        if state.history.steps and state.history.steps[-1] == state.step:
-            return False
-        if state.step == 0 or state.finished:
-            return True
-        every = state.config.eval_every
-        return state.progress.items == 0 if every is None else state.step % every == 0
+            with self.state.timing.during("checkpoints"):
+                self.saver.save(self.state)
 
     def evaluate(self) -> None:
         """Adds the current losses to the history, unless a signal arrives before they are known."""
         state = self.state
-        try:
-            train_loss = self.loss(self.passes)
-            val_loss = None if self.validation is None else self.loss(self.validation)
-        except _InterruptedError:
-            return
-        state.history.append(
-            step=state.step,
-            epoch=state.epochs,
-            tokens_seen=state.tokens_seen,
-            train_loss=train_loss,
-            val_loss=val_loss,
-            learning_rate=state.learning_rate,
-        )
-        if self.saver:
-            self.saver.evaluated(state)
-        self.callbacks.emit(state, "evaluation")
+        with state.timing.during("evaluations"):
+            try:
+                train_loss = self.loss(self.passes)
+                val_loss = None if self.validation is None else self.loss(self.validation)
+            except _InterruptedError:
+                return
+            state.history.append(
+                step=state.step,
+                epoch=state.epochs,
+                tokens_seen=state.tokens_seen,
+                train_loss=train_loss,
+                val_loss=val_loss,
+                learning_rate=state.learning_rate,
+            )
+            if self.saver:
+                self.saver.evaluated(state)
+            self.callbacks.emit(state, "evaluation")
 
     def loss(self, passes: Passes) -> float:
         """Returns the loss over a data set."""

@@ -11,6 +11,7 @@ from tinygpt2._internal.checks import LARGEST_INT, shown
 from tinygpt2.config import TrainingConfig
 from tinygpt2.model.gpt2 import GPT2Model
 from tinygpt2.training.history import TrainingHistory
+from tinygpt2.training.timing import Timing
 
 Event = Literal["start", "step", "evaluation", "epoch", "end"]
 
@@ -97,6 +98,7 @@ class TrainState:
     training_steps: int = 0
     training_tokens: int = 0
     interrupted: bool = False
+    timing: Timing = field(default_factory=Timing, init=False, repr=False)  # where the time goes
     updating: bool = field(default=False, init=False, repr=False)  # while the optimizer changes the weights
     _stopping: bool = field(default=False, init=False, repr=False)
 
@@ -144,6 +146,32 @@ class TrainState:
         return self.training_tokens / self.training_seconds if self.training_seconds else 0.0
 
     @property
+    def seconds_left(self) -> float:
+        """Estimate of the seconds to the end of the run, with evaluations, samples and checkpoints; NaN before a step.
+
+        What the run has not yet done since it began or resumed, for instance a sample, counts nothing until then.
+        """
+        if not self.training_steps:
+            return math.nan
+        ends = max(0, math.ceil(self._epochs_at_end() - 1e-6) - self.epoch)
+        return self.timing.left(
+            self.training_steps,
+            steps=max(0, self.total_steps - self.step),
+            evaluations=self._evaluations_left(ends),
+            samples=ends,
+        )
+
+    @property
+    def evaluation_due(self) -> bool:
+        """Whether the model is to be evaluated at this step and has not been."""
+        if self.history.steps and self.history.steps[-1] == self.step:
+            return False
+        if self.step == 0 or self.finished:
+            return True
+        every = self.config.eval_every
+        return self.progress.items == 0 if every is None else self.step % every == 0
+
+    @property
     def finished(self) -> bool:
         """Whether the run has made its last step."""
         if self.config.max_steps is not None:
@@ -162,3 +190,17 @@ class TrainState:
     def stop(self) -> None:
         """Ends the run after the current step, with a final evaluation."""
         self._stopping = True
+
+    def _epochs_at_end(self) -> float:
+        """Returns the passes over the data that the run will have made, including fractions, as far as is known."""
+        if self.config.max_steps is None:
+            return self.config.epochs
+        return self.epochs / self.step * self.total_steps if self.step else self.epochs
+
+    def _evaluations_left(self, epochs: int) -> int:
+        """Returns the number of evaluations left, if ``epochs`` is the number of ends of epochs left."""
+        every, last = self.config.eval_every, self.total_steps
+        if self.step >= last:
+            return int(self.evaluation_due)
+        later = max(1, epochs) if every is None else math.ceil(last / every) - self.step // every
+        return int(self.evaluation_due) + later

@@ -38,6 +38,8 @@ from tinygpt2.training.state import TrainState
 
 OptimizerFactory = Callable[[nn.Module, TrainingConfig], torch.optim.Optimizer]
 
+NOTICE = "\nstopping at the next safe point; press Ctrl-C again to stop at once"  # a step, an evaluation or a save
+
 # Modules that draw no random numbers except in the kernels.
 _OURS = (GPT2Model, Block, Attention, MLP, Dropout, NextTokenLoss, nn.ModuleList, nn.Linear, nn.Embedding, nn.LayerNorm)
 
@@ -145,7 +147,7 @@ def train(
         made = checked_optimizer(optimizer or make_optimizer, model, config)
         state = TrainState(model, made, config, total_steps=0, items_per_epoch=passes.items_per_pass())
         state.total_steps = _total_steps(config, passes)
-        with _heeding_signals(state, progress=progress):
+        with _giving_the_history(state):
             saver, resumed = None, None
             if directory is not None:
                 data = {"training": passes.identity(), "validation": validation and validation.identity()}
@@ -158,9 +160,11 @@ def train(
                 batches = resumed.batches if resumed else None
                 objective = Compiled(NextTokenLoss(model)) if config.compile else NextTokenLoss(model)
                 run = Run(state, objective, passes, validation, watching, saver, batches, draws_globally)
-                _run_to_its_end(run)
-            if progress and state.interrupted:
-                write_line(_where_it_stopped(state, checkpoint_dir))
+                with deferred_signals(state.interrupt, notice=NOTICE if progress else None):
+                    _run_to_its_end(run)
+                    if progress:
+                        stopped = state.interrupted
+                        write_line(_where_it_stopped(state, checkpoint_dir) if stopped else state.timing.summary())
     return state.history
 
 
@@ -306,12 +310,10 @@ def _surroundings(model: GPT2Model, config: TrainingConfig, *all_passes: Passes 
 
 
 @contextmanager
-def _heeding_signals(state: TrainState, *, progress: bool) -> Iterator[None]:
-    """Lets Ctrl-C end the run after a step, and adds the history to the ``KeyboardInterrupt``."""
-    notice = "\nstopping after this step; press Ctrl-C again to stop at once" if progress else None
+def _giving_the_history(state: TrainState) -> Iterator[None]:
+    """Adds the history to a ``KeyboardInterrupt``."""
     try:
-        with deferred_signals(state.interrupt, notice=notice):
-            yield
+        yield
     except KeyboardInterrupt as error:
         error.history = state.history  # type: ignore[attr-defined]
         raise
@@ -327,7 +329,8 @@ def _run_to_its_end(run: Run) -> None:
         error = caught
         raise
     finally:
-        run.callbacks.end(run.state, error)
+        with run.state.timing.during("samples"):
+            run.callbacks.end(run.state, error)
 
 
 @contextmanager

@@ -34,19 +34,23 @@ class ProgressBar(Callback):
 
     @override
     def on_start(self, state: TrainState) -> None:
-        if sys.stderr.isatty():
-            self._bar = tqdm(total=state.total_steps, initial=state.step, unit="step", dynamic_ncols=True, leave=False)
+        if sys.stderr is not None and sys.stderr.isatty():
+            self._bar = tqdm(
+                total=state.total_steps, initial=state.step, dynamic_ncols=True, leave=False, bar_format=_BAR
+            )
+            self._show(state)
 
     @override
     def on_step(self, state: TrainState) -> None:
         if self._bar is not None:
-            self._bar.set_postfix_str(f"loss {state.loss:.3f}, {state.tokens_per_second:,.0f} tokens/s", refresh=False)
             self._bar.update()
+            self._show(state)
         elif time.monotonic() - self._last_line > _PLAIN_LINE_SECONDS:
             self._write(f"{_position(state)} | loss {state.loss:.3f} | {_pace(state)}")
 
     @override
     def on_evaluation(self, state: TrainState) -> None:
+        self._show(state)
         val_loss = state.history.val_losses[-1]
         validation = "" if val_loss is None else f" | val loss {val_loss:.3f}"
         self._write(
@@ -59,6 +63,13 @@ class ProgressBar(Callback):
             self._bar.close()
             self._bar = None
 
+    def _show(self, state: TrainState) -> None:
+        """Shows beside the bar what the run is doing; without a delay if that is an evaluation, which may be long."""
+        if self._bar is not None:
+            due = state.evaluation_due
+            doing = f"loss {state.loss:.3f}, {_pace(state, separator=', ')}" if state.training_steps else _pace(state)
+            self._bar.set_postfix_str("evaluating" if due else doing, refresh=due)
+
     def _write(self, line: str) -> None:
         write_line(line)
         self._last_line = time.monotonic()
@@ -69,11 +80,11 @@ def _position(state: TrainState) -> str:
     return f"epoch {state.epochs:5.2f} | step {state.step:{width}d}/{state.total_steps}"
 
 
-def _pace(state: TrainState) -> str:
+def _pace(state: TrainState, separator: str = " | ") -> str:
     if not state.training_steps:
         return "before training" if not state.step else "resumed"
-    seconds = state.training_seconds / state.training_steps * (state.total_steps - state.step)
-    return f"{state.tokens_per_second:,.0f} tokens/s | {tqdm.format_interval(seconds)} left"
+    return f"{state.tokens_per_second:,.0f} tokens/s{separator}{tqdm.format_interval(state.seconds_left)} left"
 
 
+_BAR = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]"  # tqdm's own estimate counts steps alone
 _PLAIN_LINE_SECONDS = 10.0  # the longest time between lines without a terminal
