@@ -21,6 +21,7 @@ from tinygpt2 import (
     CharTokenizer,
     GPT2Config,
     GPT2Model,
+    TrainingConfig,
     TrainingHistory,
     TrainState,
     load_tokenizer,
@@ -34,6 +35,7 @@ from tinygpt2.cli.corpus import first_words, read_corpus
 from tinygpt2.cli.hints import to_paste
 from tinygpt2.cli.main import main
 from tinygpt2.cli.signals import TerminatedError
+from tinygpt2.cli.train_options import TrainOptions
 from tinygpt2.run.directory import RunDirectory
 
 Fails = Callable[..., None]
@@ -121,8 +123,8 @@ def test_without_arguments_it_takes_the_text_of_the_package(
 def test_the_options_of_a_run_are_saved_with_what_was_chosen(text_file: Path, tmp_path: Path) -> None:
     assert train(text_file, tmp_path / "run", *STEPS, *FAST) == 0
     options = saved(tmp_path / "run", "options.json")
-    chosen = {"files": [str(text_file)], "preset": "gpt2-nano", "dropout": 0.1, "learning_rate": 0.5 / 32}
-    chosen |= {"warmup_steps": 0, "eval_every": 1, "sample_prompt": "The quick brown fox"}
+    chosen = {"files": [str(text_file)], "preset": "gpt2-nano", "dropout": 0.1, "learning_rate": 0.05 / 32}
+    chosen |= {"warmup_steps": 1, "eval_every": 2, "eval_batches": 1, "sample_prompt": "The quick brown fox"}
     assert {name: options[name] for name in chosen} == chosen
     assert not {"out", "resume", "quiet", "device", "allow_changes", "run", "traceback"} & options.keys()
 
@@ -633,3 +635,63 @@ def test_a_fine_tuned_run_resumes_without_the_model_that_it_began_with(
     shutil.rmtree(base)
     assert resume(stopped, "--quiet") == 0
     assert (stopped / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+
+
+# --- what a run chooses by its length ---
+
+
+def chosen_for(steps: int, *, batches: tuple[int, int] = (36, 4), **given: Any) -> TrainingConfig:  # noqa: ANN401
+    """Returns the configuration of a run on two parts of a text, by default the built-in one."""
+    return module._training_config(TrainOptions(max_steps=steps, **given), None, batches, 256)
+
+
+@pytest.mark.parametrize("batches", [(36, 4), (1000, 110), (1, 1)])
+@pytest.mark.parametrize("steps", [1, 2, 20, 50, 100, 300, 540, 2400, 100_000])
+@pytest.mark.parametrize("accumulate", [1, 8])
+def test_evaluations_take_at_most_a_tenth_of_the_time(steps: int, batches: tuple[int, int], accumulate: int) -> None:
+    """Of 41 seconds for 20 steps, 29 were evaluations."""
+    config = chosen_for(steps, batches=batches, accumulate=accumulate)
+    assert config.eval_every is not None
+    assert config.eval_batches is not None
+    evaluations = 1 + -(-steps // config.eval_every)
+    read = evaluations * sum(min(config.eval_batches, part) for part in batches)
+    assert 2 <= evaluations <= 21
+    assert 1 <= config.eval_batches <= 20
+    assert read / 2 <= max(0.1 * steps * accumulate, 2)  # an evaluated batch takes half of a training one's time
+
+
+@pytest.mark.parametrize(
+    ("steps", "given", "expected"),
+    [
+        (20, {}, (20, 1)),
+        (540, {}, (45, 4)),
+        (2400, {}, (120, 18)),
+        (2400, {"eval_batches": 30}, (185, 30)),
+        (540, {"eval_batches": 20}, (180, 20)),
+        (20, {"eval_batches": 20}, (20, 20)),
+        (540, {"eval_every": 10}, (10, 4)),
+        (540, {"eval_every": 540}, (540, 20)),
+        (2400, {"eval_every": 800}, (800, 20)),
+        (20, {"eval_every": 1, "eval_batches": 7}, (1, 7)),
+    ],
+)
+def test_evaluations_become_smaller_then_fewer_and_what_is_given_counts(
+    steps: int, given: dict[str, Any], expected: tuple[int, int]
+) -> None:
+    config = chosen_for(steps, **given)
+    assert (config.eval_every, config.eval_batches) == expected
+
+
+@pytest.mark.parametrize(
+    ("steps", "rate", "warmup"),
+    [(1, 0.1, 1), (2, 0.1, 1), (20, 0.316228, 10), (50, 0.5, 25), (100, 0.707107, 50), (200, 1, 100), (2400, 1, 100)],
+)
+def test_a_short_warm_up_ends_at_a_lower_rate(steps: int, rate: float, warmup: int) -> None:
+    """A rate that rises too fast made the untrained model worse: a validation loss of 7.4 became 9.4."""
+    config = chosen_for(steps)
+    assert config.learning_rate == pytest.approx(rate * 0.5 / 256, rel=1e-5)
+    assert config.warmup_steps == warmup
+    given = chosen_for(steps, learning_rate=1e-3, warmup_steps=7)
+    assert (given.learning_rate, given.warmup_steps) == (1e-3, 7)
+    fine_tuned = chosen_for(steps, from_pretrained="there")
+    assert fine_tuned.learning_rate == pytest.approx(config.learning_rate / 10)

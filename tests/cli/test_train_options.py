@@ -38,7 +38,7 @@ NOWHERE = RunDirectory(Path("nowhere"))
 
 # Where an option has another name in Python, and where the run chooses a value of its own.
 OTHER_NAMES = {"accumulate": "gradient_accumulation_steps", "keep": "checkpoint_keep"}
-CHOSEN = {"eval_every", "sample_prompt"}
+CHOSEN = {"eval_every", "eval_batches", "sample_prompt"}
 
 
 def in_python(name: str) -> object:

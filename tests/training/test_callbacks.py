@@ -14,7 +14,6 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 from typing_extensions import override
 
-import tinygpt2.training.loop
 from tinygpt2 import (
     Callback,
     CharTokenizer,
@@ -26,6 +25,7 @@ from tinygpt2 import (
     TextSamples,
     TrainingConfig,
     TrainState,
+    evaluate,
     make_dataloader,
     on_epoch,
     on_evaluation,
@@ -88,11 +88,11 @@ def test_the_bar_says_that_an_evaluation_is_under_way(
     """A long one looked like a bar that stands still."""
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
-    real, seen = tinygpt2.training.loop.evaluate, list[str]()
+    seen: list[str] = []
 
     def look(*arguments: Any, **options: Any) -> Any:  # noqa: ANN401
         seen.append(terminal.getvalue().rpartition("\r")[2])
-        return real(*arguments, **options)
+        return evaluate(*arguments, **options)
 
     monkeypatch.setattr("tinygpt2.training.loop.evaluate", look)
     train(tiny, loader, config=TrainingConfig(max_steps=3, eval_every=2), device="cpu")

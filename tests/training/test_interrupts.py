@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch import Tensor
 
-import tinygpt2.training.loop
 from tinygpt2 import (
     GPT2Config,
     GPT2Model,
+    NextTokenLoss,
     TrainingConfig,
     TrainingHistory,
     TrainState,
@@ -211,9 +211,7 @@ def test_the_notice_is_true(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -
     with pytest.raises(KeyboardInterrupt), pytest.MonkeyPatch.context() as patch:  # noqa: PT012
         pressing = Presses(0)
         name = "NextTokenLoss.forward"
-        patch.setattr(tinygpt2.model.objective.NextTokenLoss, "forward", pressing.around(
-            name, tinygpt2.model.objective.NextTokenLoss.forward
-        ))  # fmt: skip
+        patch.setattr(NextTokenLoss, "forward", pressing.around(name, NextTokenLoss.forward))
         train(model, loader, device="cpu", checkpoint_dir=tmp_path)
     assert pressing.calls == [f"before {name}"]
     assert capfd.readouterr().err.splitlines() == [

@@ -31,7 +31,11 @@ from tinygpt2.cli.options import save_options
 from tinygpt2.cli.signals import STOPS, exit_code, signal_of
 from tinygpt2.cli.train_options import (
     CONTEXT_LENGTH,
+    EVAL_BATCHES,
+    EVALUATED_BATCH_TIME,
+    EVALUATION_TIME,
     EVALUATIONS,
+    FEW_EVAL_BATCHES,
     FLAGS,
     PRESET,
     RATE_TIMES_WIDTH,
@@ -168,7 +172,8 @@ def _plan(run: RunDirectory, options: TrainOptions, corpus: str | TokenFile, *, 
     prompt = beginning if options.sample_prompt is None else options.sample_prompt
     with naming("--sample-prompt"):
         tokenizer.encode_ordinary(prompt)
-    config = _training_config(options, None if quiet or not prompt else prompt, len(train_loader), model.config.n_embd)
+    batches = len(train_loader), len(val_loader)
+    config = _training_config(options, None if quiet or not prompt else prompt, batches, model.config.n_embd)
     chosen = replace(
         options,
         files=to_read_again(options.files),
@@ -180,6 +185,7 @@ def _plan(run: RunDirectory, options: TrainOptions, corpus: str | TokenFile, *, 
         learning_rate=config.learning_rate,
         warmup_steps=config.warmup_steps,
         eval_every=config.eval_every,
+        eval_batches=config.eval_batches,
         sample_prompt=prompt,
     )
     return _Plan(run, chosen, config, prompt or beginning, model, tokenizer, train_loader, val_loader)
@@ -231,24 +237,59 @@ def _pretrained(directory: Path, options: TrainOptions) -> GPT2Model:
     return changed
 
 
-def _training_config(options: TrainOptions, prompt: str | None, batches: int, width: int) -> TrainingConfig:
-    steps = options.max_steps or options.epochs * math.ceil(batches / options.accumulate)
-    usual_rate = RATE_TIMES_WIDTH / width * (1 if options.from_pretrained is None else 0.1)
+def _training_config(options: TrainOptions, prompt: str | None, batches: tuple[int, int], width: int) -> TrainingConfig:
+    """Returns the configuration that options choose.
+
+    Args:
+        options: Options of the run.
+        prompt: Prompt of its samples; ``None`` for no samples.
+        batches: Number of batches to train on, and to validate on.
+        width: Width of the model.
+    """
+    steps = options.max_steps or options.epochs * math.ceil(batches[0] / options.accumulate)
+    # The first steps all push the shared part of the logits the same way: a rate that rises faster overshoots.
+    warmup = max(1, min(WARMUP_STEPS, steps // 2))
+    usual_rate = RATE_TIMES_WIDTH / width * math.sqrt(warmup / WARMUP_STEPS)
+    eval_every, eval_batches = _evaluations(options, steps, batches)
     return TrainingConfig(
         epochs=options.epochs,
         max_steps=options.max_steps,
-        learning_rate=options.learning_rate or usual_rate,
+        learning_rate=options.learning_rate or usual_rate * (1 if options.from_pretrained is None else 0.1),
         schedule=options.schedule,
-        warmup_steps=min(WARMUP_STEPS, steps // 5) if options.warmup_steps is None else options.warmup_steps,
+        warmup_steps=warmup if options.warmup_steps is None else options.warmup_steps,
         weight_decay=options.weight_decay,
         gradient_accumulation_steps=options.accumulate,
         precision=options.precision,
         compile=options.compile,
-        eval_every=options.eval_every or math.ceil(steps / EVALUATIONS),
-        eval_batches=options.eval_batches,
+        eval_every=eval_every,
+        eval_batches=eval_batches,
         sample_prompt=prompt,
         seed=options.seed,
     )
+
+
+def _evaluations(options: TrainOptions, steps: int, batches: tuple[int, int]) -> tuple[int, int]:
+    """Returns the steps between evaluations, and the batches that each reads from each part of the text.
+
+    What is not given is chosen so that all evaluations take at most a tenth of the time: first they read fewer batches,
+    then there are fewer of them, and where only the two of the untrained and the final model are left, they read fewer
+    still.
+    """
+    affordable = EVALUATION_TIME / EVALUATED_BATCH_TIME * steps * options.accumulate
+
+    def read(most: int) -> int:
+        return sum(min(most, count) for count in batches)
+
+    if options.eval_every is None:
+        usual = options.eval_batches or FEW_EVAL_BATCHES
+        intervals = max(1, min(EVALUATIONS, int(affordable / read(usual)) - 1))
+        every = math.ceil(steps / intervals)
+    else:
+        every = options.eval_every
+    count = 1 + math.ceil(steps / every)
+    fewest = 1 if count == 2 else FEW_EVAL_BATCHES
+    fitting = (most for most in range(EVAL_BATCHES, fewest, -1) if count * read(most) <= affordable)
+    return every, options.eval_batches or next(fitting, fewest)
 
 
 def _summary(plan: _Plan, corpus: str | TokenFile, device: torch.device) -> str:

@@ -26,9 +26,12 @@ if TYPE_CHECKING:
 PRESET = "gpt2-nano"  # of a new model, unless --preset is given
 CONTEXT_LENGTH = 128  # of a new model, unless --context-length is given
 
-EVALUATIONS = 20  # in a run, unless --eval-every is given
+EVALUATIONS = 20  # in a run, beside that of the untrained model, unless --eval-every is given or the run is short
+EVAL_BATCHES, FEW_EVAL_BATCHES = 20, 4  # of an evaluation, from each part of the text, unless --eval-batches is given
+EVALUATION_TIME = 0.1  # share of the time that evaluations may take, unless both are given
+EVALUATED_BATCH_TIME = 0.5  # of a batch's training; gpt2-nano with a vocabulary of 7,000 takes 0.52, gpt2-mini 0.39
 RATE_TIMES_WIDTH = 0.5  # the wider a model, the smaller its steps: GPT-3 paper, table 2.1, 6e-4 at a width of 768
-WARMUP_STEPS = 100  # unless --warmup-steps is given or the run is short
+WARMUP_STEPS = 100  # unless --warmup-steps is given or the run is shorter than two of them
 
 TOKENIZERS = ("trimmed", "gpt2", "char")
 
@@ -103,7 +106,7 @@ class TrainOptions:
     compile: bool = TrainingConfig.compile
     seed: int = TrainingConfig.seed
     eval_every: int | None = None
-    eval_batches: int | None = 20
+    eval_batches: int | None = None
     sample_prompt: str | None = None
     checkpoint_every: int | None = None
     keep: int = 2
@@ -251,15 +254,15 @@ def _add_optimisation_options(parser: argparse.ArgumentParser) -> None:
     _add(
         group,
         "learning_rate",
-        f"peak learning rate (default: {RATE_TIMES_WIDTH} divided by the model's width; a tenth of that with "
-        "--from-pretrained)",
+        f"peak learning rate (default: {RATE_TIMES_WIDTH} divided by the model's width, less in a short run; a tenth "
+        "of that with --from-pretrained)",
         "X",
     )
     _add(group, "schedule", "how the learning rate changes after the warm-up", None)
     _add(
         group,
         "warmup_steps",
-        f"steps over which the learning rate rises from zero (default: {WARMUP_STEPS}, or a fifth of a shorter run)",
+        f"steps over which the learning rate rises from zero (default: {WARMUP_STEPS}, or half of a short run)",
     )
     _add(group, "weight_decay", "weight decay of AdamW", "X")
     _add(group, "precision", "auto is bf16 on a GPU that supports it", None)
@@ -269,8 +272,17 @@ def _add_optimisation_options(parser: argparse.ArgumentParser) -> None:
 
 def _add_report_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("report")
-    _add(group, "eval_every", f"steps between evaluations (default: {EVALUATIONS} evaluations in the run)")
-    _add(group, "eval_batches", "batches that an evaluation reads from each part of the text")
+    _add(
+        group,
+        "eval_every",
+        f"steps between evaluations (default: {EVALUATIONS} evaluations in the run, fewer if they would "
+        "take more than a tenth of the time)",
+    )
+    _add(
+        group,
+        "eval_batches",
+        f"batches that an evaluation reads from each part of the text (default: {EVAL_BATCHES}, fewer likewise)",
+    )
     _add(
         group,
         "sample_prompt",

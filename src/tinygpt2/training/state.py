@@ -154,12 +154,11 @@ class TrainState:
         if not self.training_steps:
             return math.nan
         ends = max(0, math.ceil(self._epochs_at_end() - 1e-6) - self.epoch)
-        return self.timing.left(
-            self.training_steps,
-            steps=max(0, self.total_steps - self.step),
-            evaluations=self._evaluations_left(ends),
-            samples=ends,
-        )
+        evaluations = self._evaluations_left(ends)
+        if self.event in {"step", "evaluation"} and not self.progress.items:  # the epoch that ends here is yet to come
+            ends += 1
+        steps = max(0, self.total_steps - self.step)
+        return self.timing.left(self.training_steps, steps=steps, evaluations=evaluations, samples=ends)
 
     @property
     def evaluation_due(self) -> bool:
