@@ -2,6 +2,8 @@
 
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,12 +13,15 @@ from torch.utils.data import DataLoader
 from typing_extensions import override
 
 from tinygpt2 import (
+    CharTokenizer,
+    EarlyStopping,
     GPT2Config,
     GPT2Model,
     TrainingConfig,
     TrainingHistory,
     TrainState,
     make_dataloader,
+    newest_checkpoint,
     on_step,
     train,
 )
@@ -123,6 +128,30 @@ def test_two_runs_in_two_threads_are_the_runs_one_after_the_other() -> None:
     for i in range(2):
         assert torch.equal(weights(models[i]), weights(expected[i]))
         assert results[i] == histories[i]
+
+
+def test_two_whole_runs_in_two_threads_keep_their_bits(tmp_path: Path) -> None:
+    """With bars, samples, early stopping and checkpoints, stopped and resumed, each in a directory of its own."""
+    tokenizer = CharTokenizer("".join(map(chr, range(0x4E00, 0x4E00 + 49))))
+    config = replace(CONFIG, sample_prompt="一", sample_tokens=4)
+
+    def whole(seed: int, directory: Path) -> tuple[Tensor, TrainingHistory, str]:
+        for stop in (3, 8, None):
+            model = plain(seed)
+            history = train(
+                model, data(), data(), replace(config, seed=seed), device="cpu", tokenizer=tokenizer, resume=True,
+                checkpoint_dir=directory, checkpoint_every=3, callbacks=[
+                    EarlyStopping(3), on_step(lambda state, stop=stop: state.stop() if state.step == stop else None)
+                ],
+            )  # fmt: skip
+        return weights(model), history, newest_checkpoint(directory).name
+
+    expected = [whole(seed, tmp_path / f"alone-{seed}") for seed in (1, 2)]
+    with ThreadPoolExecutor(2) as pool:
+        futures = [pool.submit(whole, seed, tmp_path / f"beside-{seed}") for seed in (1, 2)]
+    for future, (alone, history, newest) in zip(futures, expected, strict=True):
+        assert torch.equal(future.result()[0], alone)
+        assert future.result()[1:] == (history, newest)
 
 
 @pytest.mark.parametrize("make", [with_foreign_dropout, with_a_hook])
