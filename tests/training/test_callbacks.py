@@ -94,7 +94,7 @@ def test_the_bar_says_that_an_evaluation_is_under_way(
         seen.append(terminal.getvalue().rpartition("\r")[2])
         return evaluate(*arguments, **options)
 
-    monkeypatch.setattr("tinygpt2.training.loop.evaluate", look)
+    monkeypatch.setattr("tinygpt2.training.loop.evaluate_batches", look)
     train(tiny, loader, config=TrainingConfig(max_steps=3, eval_every=2), device="cpu")
     assert len(seen) == 3
     assert seen[0 if event == "start" else 1].rstrip().endswith("evaluating]")

@@ -40,7 +40,7 @@ CALLS = (
     "tinygpt2.training.checkpoints.saver.remove_directory",
     "tinygpt2.training.callbacks.base.Callbacks.emit",
     "tinygpt2.training.callbacks.base.Callbacks.end",
-    "tinygpt2.training.loop.evaluate",
+    "tinygpt2.training.loop.evaluate_batches",
     "tinygpt2.training.loop.backward",
     "tinygpt2.training.loop.set_rates",
     "tinygpt2.model.objective.NextTokenLoss.forward",

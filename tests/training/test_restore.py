@@ -2,9 +2,10 @@
 
 import errno
 import json
+import math
 import pickle
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from tinygpt2 import (
     training_step,
 )
 from tinygpt2.data.loader import Loader
+from tinygpt2.training.checkpoints.format import TrainingRecord
 from tinygpt2.training.train import OptimizerFactory
 
 TOKENS = [i * 7 % 50 for i in range(321)]
@@ -382,6 +384,32 @@ def test_progress_of_a_wrong_type_is_refused(name: str, value: object) -> None:
     else:
         with pytest.raises(ValueError, match=rf"^{name} is .*not a (count|number)"):
             Progress.from_dict(good | {name: value})
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("betas", None), ("betas", [0.9]), ("betas", [0.9, "0.95"]), ("betas", 0.9), ("weight_decay", "0.1"),
+     ("weight_decay", None), ("weight_decay", True), ("weight_decay", [0.1]), ("eps", {}), ("amsgrad", [])],
+)  # fmt: skip
+def test_an_option_of_the_optimizer_that_became_another_kind_of_value_is_damage(
+    tmp_path: Path, option: str, value: object
+) -> None:
+    """It used to fail while the run was being restored, or at its next step."""
+    run(tmp_path)
+    (path, *_) = sorted(tmp_path.glob("checkpoint-*"))
+    content = json.loads((path / "training.json").read_text(encoding="utf-8"))
+    TrainingRecord.from_json(content)
+    content["optimizer"]["options"][0][option] = value
+    with pytest.raises(ValueError, match=r"the parts of the optimizer in training\.json do not match"):
+        TrainingRecord.from_json(content)
+
+
+@pytest.mark.parametrize("rate", [-0.1, float("nan")])
+def test_a_learning_rate_is_at_least_zero(rate: float) -> None:
+    good = asdict(Progress(learning_rate=0.0))
+    assert math.isnan(Progress.from_dict(good).loss)
+    with pytest.raises(ValueError, match=r"learning_rate is .*, which is not a rate"):
+        Progress.from_dict(good | {"learning_rate": rate})
 
 
 @pytest.mark.parametrize("wrong", [None, [], 7, "x", {}, {"step": 1}])

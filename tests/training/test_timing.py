@@ -41,7 +41,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     monkeypatch.setattr(time, "perf_counter", clock)
     for module, name, seconds in (
-        (tinygpt2.training.loop, "evaluate", EVALUATION / 2),  # once for each part of the data
+        (tinygpt2.training.loop, "evaluate_batches", EVALUATION / 2),  # once for each part of the data
         (tinygpt2.training.loop, "backward", STEP),
         (tinygpt2.training.callbacks.samples, "generate_text", SAMPLE),
         (tinygpt2.training.checkpoints.saver, "write_checkpoint", SAVE),

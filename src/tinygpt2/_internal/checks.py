@@ -19,6 +19,7 @@ LARGEST_SEED = 2**64 - 1
 MOST_LEVELS = 100  # of lists and objects within each other in JSON; Python's own limit is that of the caller's stack
 
 _MOST_CHARACTERS = 100  # of a value in a message
+_LONGEST_MESSAGE = 300  # characters
 
 
 class _Shown(reprlib.Repr):
@@ -27,6 +28,7 @@ class _Shown(reprlib.Repr):
     def __init__(self) -> None:
         super().__init__()
         self.maxlevel, self.maxother, self.maxstring = 3, _MOST_CHARACTERS, _MOST_CHARACTERS
+        self.maxlist = self.maxtuple = self.maxdict = self.maxset = self.maxfrozenset = 20
 
     def repr_int(self, x: int, level: int) -> str:  # noqa: ARG002 - its signature
         """Returns the digits if they are few; Python itself refuses to print more than 4,300."""
@@ -47,6 +49,14 @@ def shown(value: object) -> str:
     text = " ".join(_SHOWN.repr(value).splitlines())
     half = _MOST_CHARACTERS // 2 - 2
     return text if len(text) <= _MOST_CHARACTERS else f"{text[:half]}...{text[-half:]}"
+
+
+def brief(message: object) -> str:
+    """Returns a message that may quote what a hostile file holds, without the middle if it is long."""
+    text = str(message)
+    return (
+        text if len(text) <= _LONGEST_MESSAGE else f"{text[: _LONGEST_MESSAGE // 2]}...{text[-_LONGEST_MESSAGE // 2 :]}"
+    )
 
 
 def of_type(value: object) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from tinygpt2._internal.checks import shown
+from tinygpt2._internal.checks import brief, shown
 from tinygpt2._internal.files import read_json, write_text
 from tinygpt2._internal.ranges import Bool, Check, Choice, Optional, Text
 
@@ -23,7 +23,6 @@ Group: TypeAlias = "argparse._ActionsContainer"  # noqa: SLF001 - a parser or on
 FILES_HELP = "UTF-8 text files; - is standard input"
 
 _SAVED_LIMIT = 1 << 20  # bytes
-_MESSAGE_LIMIT = 300  # characters
 
 
 class Parser(argparse.ArgumentParser):
@@ -187,9 +186,7 @@ def read_options(path: Path, ranges: Mapping[str, Check]) -> dict[str, Any]:
         content = read_json(path, limit=_SAVED_LIMIT)
         return {name: _checked(name, value, ranges) for name, value in content.items()}
     except (TypeError, ValueError) as error:
-        message = str(error)
-        message = message if len(message) <= _MESSAGE_LIMIT else f"{message[:_MESSAGE_LIMIT]}..."
-        raise ValueError(f"{path} does not hold the options of a run: {message}") from error
+        raise ValueError(f"{path} does not hold the options of a run: {brief(error)}") from error
 
 
 def _checked(name: str, value: object, ranges: Mapping[str, Check]) -> Any:  # noqa: ANN401 - of the range's type

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tinygpt2._internal.checks import shown
+from tinygpt2._internal.checks import brief, shown
 from tinygpt2._internal.directories import rereading, write_directory
 from tinygpt2._internal.files import Digest, read_json, write_file
 from tinygpt2.config import GPT2Config, TrainingConfig
@@ -136,9 +136,24 @@ def _optimizer(content: Mapping[str, Any]) -> OptimizerRecord:
         and isinstance(values, dict)
         and all(isinstance(part, dict) for part in (*record.made, *record.options, *values.values()))
         and len(record.names) == len(record.made) == len(record.options)
+        and all(
+            _is_like(made[name], value)
+            for made, options in zip(record.made, record.options, strict=True)
+            for name, value in options.items()
+            if name in made
+        )
     ):
         raise ValueError(f"the parts of the optimizer in {TRAINING_FILE} do not match")
     return record
+
+
+def _is_like(made: object, now: object) -> bool:
+    """Returns whether an option can have been changed from one value to the other."""
+    if isinstance(made, list):
+        return isinstance(now, list) and len(now) == len(made) and all(map(_is_like, made, now))
+    if isinstance(made, bool) or not isinstance(made, int | float):
+        return not isinstance(now, list)
+    return isinstance(now, int | float) and not isinstance(now, bool)
 
 
 def _part(content: Mapping[str, Any], name: str, kind: type) -> Any:  # noqa: ANN401 - of that kind
@@ -216,7 +231,7 @@ def _damage(path: Path) -> Iterator[None]:
     except (CheckpointError, PermissionError):
         raise
     except (OSError, ValueError, TypeError) as error:
-        raise CheckpointError(f"{path} is not an intact checkpoint: {error}") from error
+        raise CheckpointError(f"{path} is not an intact checkpoint: {brief(error)}") from error
 
 
 def _check_step(step: int, progress: Progress) -> None:

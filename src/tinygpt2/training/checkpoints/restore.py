@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tinygpt2._internal.checks import check_json
+from tinygpt2._internal.checks import check_json, shown
 from tinygpt2.data.batches import Batch
 from tinygpt2.data.identity import sha256_of
 from tinygpt2.data.passes import Passes
@@ -169,7 +169,7 @@ def _described(weight: Tensor | None, *, shape: bool) -> str:
 
 def _of_optimizer(old: OptimizerRecord, new: OptimizerRecord) -> Iterator[str]:
     if old.type != new.type:
-        yield f"the optimizer was {old.type} and is {new.type}"
+        yield f"the optimizer was {old.type:.100} and is {new.type}"
     before, now = ({name for group in record.names for name in group} for record in (old, new))
     yield from (f"{name} was trained and is not" for name in sorted(before - now))
     yield from (f"{name} was not trained and is" for name in sorted(now - before))
@@ -219,7 +219,7 @@ def _of_data(part: str, old: object, new: object) -> Iterator[str]:
 
 def _differences(whose: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, str]:
     return {
-        name: f"{whose} {name} was {old.get(name)!r} and is {new.get(name)!r}"
+        name: f"{whose} {name:.100} was {shown(old.get(name))} and is {shown(new.get(name))}"
         for name in sorted(old.keys() | new.keys())
         if old.get(name) != new.get(name)
     }
