@@ -542,7 +542,7 @@ def test_options_that_were_damaged_are_one_line_which_names_them(
     [
         ("", "is not JSON"),
         ("[]", "is not a JSON object"),
-        ('{"seed": 1, "seed": 2}', "a key occurs twice"),
+        ('{"seed": 1, "seed": 2}', "the key 'seed' occurs twice"),
         ("[" * 100_000, "options.json"),
         ('{"sample_prompt": "' + "a" * (1 << 20) + '"}', "larger than 1,048,576 bytes"),
     ],
