@@ -245,11 +245,11 @@ def test_a_program_around_it_keeps_its_streams_and_signal_handlers(
     monkeypatch.setattr(sys, "stdout", stream)
     seen: list[object] = []
 
-    def note(directory: str) -> Path:
+    def note(directory: str, read: Callable[[Path], object]) -> object:
         seen.append(signal.getsignal(signal.SIGTERM))
-        return Path(directory)
+        return read(Path(directory))
 
-    monkeypatch.setattr("tinygpt2.cli.common.directory_with_model", note)
+    monkeypatch.setattr("tinygpt2.cli.common.read_model", note)
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     assert main(["info", str(run_directory)]) == 0
     assert seen[-1] != before[0]  # nobody else took the signal

@@ -93,7 +93,7 @@ def test_training_leaves_a_run_directory(text_file: Path, tmp_path: Path, capsys
     assert (directory / "losses.png").read_bytes().startswith(PNG)
     history = TrainingHistory.load(directory / "history.json")
     assert history.train_losses[-1] < history.train_losses[0] - 0.5
-    assert len(history.steps) == 21
+    assert history.steps == [0, 78]  # more evaluations would take more than a tenth of the time
     assert captured.err.count("sample: The") == 3
     assert "train loss" in captured.err
     assert f"try:  tinygpt2 generate --model {directory} --device cpu The\n" in captured.out

@@ -25,7 +25,6 @@ from tinygpt2 import (
     TextSamples,
     TrainingConfig,
     TrainState,
-    evaluate,
     make_dataloader,
     on_epoch,
     on_evaluation,
@@ -33,6 +32,7 @@ from tinygpt2 import (
     train,
 )
 from tinygpt2.data.batches import Batch
+from tinygpt2.evaluation import evaluate_batches
 
 TOKENIZER = CharTokenizer("abcdefgh")
 
@@ -92,7 +92,7 @@ def test_the_bar_says_that_an_evaluation_is_under_way(
 
     def look(*arguments: Any, **options: Any) -> Any:  # noqa: ANN401
         seen.append(terminal.getvalue().rpartition("\r")[2])
-        return evaluate(*arguments, **options)
+        return evaluate_batches(*arguments, **options)
 
     monkeypatch.setattr("tinygpt2.training.loop.evaluate_batches", look)
     train(tiny, loader, config=TrainingConfig(max_steps=3, eval_every=2), device="cpu")

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 from typing_extensions import override
 
 from tinygpt2 import (
+    Callback,
     CharTokenizer,
     EarlyStopping,
     GPT2Config,
@@ -135,20 +136,24 @@ def test_two_whole_runs_in_two_threads_keep_their_bits(tmp_path: Path) -> None:
     tokenizer = CharTokenizer("".join(map(chr, range(0x4E00, 0x4E00 + 49))))
     config = replace(CONFIG, sample_prompt="一", sample_tokens=4)
 
-    def whole(seed: int, directory: Path) -> tuple[Tensor, TrainingHistory, str]:
-        for stop in (3, 8, None):
-            model = plain(seed)
+    def stop_at(step: int | None) -> Callback:
+        return on_step(lambda state: state.stop() if state.step == step else None)
+
+    def whole(models: list[GPT2Model], seed: int, directory: Path) -> tuple[Tensor, TrainingHistory, str]:
+        for model, stop in zip(models, (3, 8, None), strict=True):
             history = train(
                 model, data(), data(), replace(config, seed=seed), device="cpu", tokenizer=tokenizer, resume=True,
-                checkpoint_dir=directory, checkpoint_every=3, callbacks=[
-                    EarlyStopping(3), on_step(lambda state, stop=stop: state.stop() if state.step == stop else None)
-                ],
+                checkpoint_dir=directory, checkpoint_every=3, callbacks=[EarlyStopping(3), stop_at(stop)],
             )  # fmt: skip
-        return weights(model), history, newest_checkpoint(directory).name
+        return weights(models[-1]), history, newest_checkpoint(directory).name
 
-    expected = [whole(seed, tmp_path / f"alone-{seed}") for seed in (1, 2)]
+    def models(seed: int) -> list[GPT2Model]:  # which are made with the global random numbers, so not in a thread
+        return [plain(seed) for _ in range(3)]
+
+    expected = [whole(models(seed), seed, tmp_path / f"alone-{seed}") for seed in (1, 2)]
+    beside = [(models(seed), seed, tmp_path / f"beside-{seed}") for seed in (1, 2)]
     with ThreadPoolExecutor(2) as pool:
-        futures = [pool.submit(whole, seed, tmp_path / f"beside-{seed}") for seed in (1, 2)]
+        futures = [pool.submit(whole, *arguments) for arguments in beside]
     for future, (alone, history, newest) in zip(futures, expected, strict=True):
         assert torch.equal(future.result()[0], alone)
         assert future.result()[1:] == (history, newest)
