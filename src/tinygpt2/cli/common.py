@@ -75,6 +75,19 @@ def load(directory: str, device: torch.device) -> tuple[GPT2Model, tiktoken.Enco
     return read_model(directory, lambda place: (GPT2Model.from_pretrained(place).to(device), load_tokenizer(place)))
 
 
+def check_prompt(prompt: str, tokenizer: tiktoken.Encoding | CharTokenizer) -> None:
+    """Raises ``ValueError`` if a prompt has a character that a model of characters was not trained on."""
+    if not isinstance(tokenizer, CharTokenizer):
+        return
+    for position, character in enumerate(prompt):
+        if character not in tokenizer.characters:
+            raise ValueError(
+                f"the prompt has {character!r} (U+{ord(character):04X}) at position {position}, which is not among the "
+                f"{len(tokenizer.characters)} characters that the model was trained on; leave it out of the prompt, or "
+                "train without --tokenizer char: the default tokenizer has every character"
+            )
+
+
 def history_in(directory: Path) -> TrainingHistory | None:
     """Returns the losses of the run or the checkpoint in a directory; ``None`` if it is neither."""
     path = RunDirectory(directory).history

@@ -54,31 +54,36 @@ def _add(parser: Group, name: str, help_text: str, check: Check, metavar: str) -
 def generate_command(options: argparse.Namespace) -> int:
     """Prints a prompt, and its continuation as it is generated."""
     from tinygpt2._internal.devices import choose_device
-    from tinygpt2.cli.common import load
+    from tinygpt2.cli.common import check_prompt, load
     from tinygpt2.generation.text import stream_text
 
     sampler, seed = _sampler(options), getattr(options, "seed", None)
     device = choose_device(options.device)
     model, tokenizer = load(options.model, device)
     prompt = _standard_input() if options.prompt == "-" else options.prompt
-    print(prompt, end="", flush=True)
-    for piece in stream_text(
+    check_prompt(prompt, tokenizer)
+    pieces = stream_text(  # which refuses a prompt before it is printed
         model,
         tokenizer,
         prompt,
         max_new_tokens=options.max_new_tokens,
         sampler=sampler,
         generator=_generator(seed, device),
-    ):
+    )
+    print(prompt, end="", flush=True)
+    for piece in pieces:
         print(piece, end="", flush=True)
     print()
     return 0
 
 
 def _standard_input() -> str:
+    from tinygpt2.cli.inputs import STANDARD_INPUT, open_input
+
     if sys.stdin is None:
         raise ValueError("the prompt is -, standard input, but that is closed")
-    return sys.stdin.buffer.read().decode("utf-8")
+    with open_input(STANDARD_INPUT) as reader:
+        return "".join(reader)
 
 
 def _generator(seed: int | None, device: "torch.device") -> "torch.Generator":

@@ -235,7 +235,8 @@ class CharTokenizer:
             char = error.args[0]
             raise ValueError(
                 f"the character {char!r} (U+{ord(char):04X}) at position {text.index(char)} is not among the "
-                f"{len(self.characters)} of this CharTokenizer; build it from a text that has it"
+                f"{len(self.characters)} of this CharTokenizer; leave it out, or build the tokenizer from a text that "
+                "has it"
             ) from None
 
     def decode(self, tokens: Iterable[int], /) -> str:
