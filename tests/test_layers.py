@@ -73,6 +73,7 @@ FILES = {
         "wording",
         "hints",
         "options",
+        "runs",
         "common",
         "inputs",
         "generate",

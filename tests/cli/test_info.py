@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from tinygpt2 import GPT2Config, GPT2Model, TrainingHistory
 from tinygpt2.cli.main import main
 from tinygpt2.run.directory import RunDirectory
+from tinygpt2.run.lock import locked
 
 
 def test_it_reports_shape_and_losses(run_directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -55,8 +57,25 @@ def test_a_longer_run_that_died_does_not_go_unnoticed(
             )
             assert errors == (expected if extended else "")
     assert outputs[:2] == outputs[2:]
+    capsys.readouterr()
+    with locked(directory):
+        assert main(["info", str(directory)]) == 0
+    line = f"checkpoint-999 is of a longer run that is still training. To use it, pass {directory / 'checkpoint-999'}\n"
+    assert capsys.readouterr().err.endswith(line)
     (directory / "history.json").write_text("damaged", encoding="utf-8")
     assert main(["generate", "--model", str(directory), "The", "--device", "cpu"]) == 0
+
+
+@pytest.mark.parametrize(("training", "fate"), [(True, "is still training"), (False, "did not finish")])
+def test_a_run_that_is_still_training_is_not_called_unfinished(
+    training: bool, fate: str, run_directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    directory = tmp_path / "run"
+    newest = RunDirectory(run_directory).checkpoints()[0]
+    shutil.copytree(newest, directory / newest.name)
+    with locked(directory) if training else nullcontext():
+        assert main(["info", str(directory)]) == 0
+    assert capsys.readouterr().err == f"the run in {directory} {fate}; using {newest.name}\n"
 
 
 def test_a_checkpoint_that_the_run_removes_meanwhile_is_chosen_anew(

@@ -91,7 +91,8 @@ def test_a_run_from_a_pipe_is_resumed_with_its_text_given_anew(
     resume = ["train", "--out", run, "--resume", "--quiet"]
     fails(
         [*resume, "--max-steps", 3],
-        f"pass the same text, as a file or with - for standard input: tinygpt2 train --out {run} --resume FILE",
+        "pass the same text, as a file or with - for standard input: "
+        f"tinygpt2 train --out {run} --resume --quiet --max-steps 3 FILE",
     )
     standard_input(content + b"more")
     fails([*resume, "-", "--max-steps", 3], "the training data's", "--allow-changes")

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tinygpt2.run import lock
-from tinygpt2.run.lock import locked
+from tinygpt2.run.lock import is_locked, locked
 
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="of POSIX")
 
@@ -62,6 +62,48 @@ def attempt(directory: Path) -> str:
     """Returns what a process says that asks for a directory."""
     command = [sys.executable, "-c", TRY, str(directory)]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def test_whether_a_directory_is_locked_is_known_without_waiting(tmp_path: Path) -> None:
+    assert not is_locked(tmp_path)
+    with another_process(HOLD, tmp_path):
+        assert is_locked(tmp_path)
+    assert not is_locked(tmp_path)
+    with locked(tmp_path):
+        assert is_locked(tmp_path)
+    with locked(tmp_path):
+        pass  # whoever asked has left nothing
+    assert not is_locked(tmp_path / "none")
+    assert not list(tmp_path.parent.glob(".*.lock"))
+
+
+def test_two_that_ask_at_the_same_time_do_not_see_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if sys.platform == "win32":
+        pytest.skip("has no shared locks")
+    answers: list[bool] = []
+    unlock = lock._unlock
+
+    def ask_meanwhile(descriptor: int, directory: Path) -> None:
+        monkeypatch.setattr(lock, "_unlock", unlock)
+        answers.append(is_locked(directory))
+        unlock(descriptor, directory)
+
+    monkeypatch.setattr(lock, "_unlock", ask_meanwhile)
+    assert not is_locked(tmp_path)
+    assert answers == [False]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="locks another file there")
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EBADF])
+def test_a_file_system_that_cannot_lock_tells_nothing(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(_: int, *, shared: bool = False) -> None:
+        raise OSError(number, f"no locks here, {shared=}")
+
+    monkeypatch.setattr(lock, "_lock", fail)
+    assert not is_locked(tmp_path)
+    assert not caplog.records
 
 
 def test_a_second_process_is_refused_and_the_first_goes_on(tmp_path: Path) -> None:

@@ -1,8 +1,7 @@
 """Functions that several commands share."""
 
 import io
-import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -12,6 +11,8 @@ import torch
 
 from tinygpt2._internal.console import write_line
 from tinygpt2._internal.files import atomic_write
+from tinygpt2.cli.hints import option, to_paste
+from tinygpt2.cli.runs import suggesting_runs
 from tinygpt2.model.gpt2 import GPT2Model
 from tinygpt2.run.directory import RunDirectory
 from tinygpt2.text.storage import load_tokenizer
@@ -32,47 +33,69 @@ def naming(what: str) -> Iterator[None]:
         raise ValueError(f"{what}: {error}") from error
 
 
-def read_model(directory: str, read: Callable[[Path], T]) -> T:
+def read_model(directory: str, read: Callable[[Path], T], program: Sequence[str]) -> T:
     """Calls ``read`` with a directory that has a model: this one, or its newest checkpoint if no run in it finished.
 
     A run that finished and was made longer has the model of its first end until it finishes again, even if there are
     newer checkpoints: the same model that `GPT2Model.from_pretrained` reads there. A line on stderr names the newest.
+
+    Args:
+        directory: The directory.
+        read: Called with it or its checkpoint.
+        program: The words that call this program, for that line.
+
+    Raises:
+        FileNotFoundError: If it is no such directory, with the runs that may have been meant.
     """
+    run = RunDirectory(Path(directory))
     while True:
-        place = _directory_with_model(RunDirectory(Path(directory)))
+        place = _directory_with_model(run, program)
         try:
-            return read(place)
+            with suggesting_runs(run.path):
+                return read(place)
         except (OSError, ValueError):
-            if place == Path(directory) or place.exists():
+            if place == run.path or place.exists():
                 raise  # otherwise the run, which is still training, has removed this checkpoint
 
 
-def _directory_with_model(run: RunDirectory) -> Path:
+def _directory_with_model(run: RunDirectory, program: Sequence[str]) -> Path:
     if not run.config.exists() and run.checkpoints():
         newest = newest_checkpoint(run.path)
-        write_line(f"the run in {run.path} did not finish; using {newest.name}")
+        write_line(f"the run in {run.path} {_fate(run)}; using {newest.name}")
         return newest
-    _mention_newer_checkpoint(run)
+    _mention_newer_checkpoint(run, program)
     return run.path
 
 
-def _mention_newer_checkpoint(run: RunDirectory) -> None:
+def _fate(run: RunDirectory) -> str:
+    """Returns the predicate of a run whose newest checkpoint is not the end of it."""
+    return "is still training" if run.is_training() else "did not finish"
+
+
+def _mention_newer_checkpoint(run: RunDirectory, program: Sequence[str]) -> None:
     try:
         steps = TrainingHistory.load(run.history).steps
     except (OSError, ValueError):  # which concerns those who read the losses
         return
     newest = next(iter(run.checkpoints()), None)
     if newest is not None and steps and run.step_of(newest) > steps[-1]:
+        fate, resume = _fate(run), [*program, "train", *option("--out", run.path), "--resume"]
         write_line(
-            f"using {run.path} as it was after step {steps[-1]}; {newest.name} is of a longer run that did not finish. "
-            f"To use it, pass {shlex.quote(str(newest))}; "
-            f"to resume the run:  tinygpt2 train --out {shlex.quote(str(run.path))} --resume"
+            f"using {run.path} as it was after step {steps[-1]}; {newest.name} is of a longer run that {fate}. "
+            f"To use it, pass {to_paste([str(newest)])}"
+            + (f"; to resume the run:  {to_paste(resume)}" if fate == "did not finish" else "")
         )
 
 
-def load(directory: str, device: torch.device) -> tuple[GPT2Model, tiktoken.Encoding | CharTokenizer]:
+def load(
+    directory: str, device: torch.device, program: Sequence[str]
+) -> tuple[GPT2Model, tiktoken.Encoding | CharTokenizer]:
     """Returns the model in a directory and its tokenizer, as `read_model` finds them."""
-    return read_model(directory, lambda place: (GPT2Model.from_pretrained(place).to(device), load_tokenizer(place)))
+
+    def read(place: Path) -> tuple[GPT2Model, tiktoken.Encoding | CharTokenizer]:
+        return GPT2Model.from_pretrained(place).to(device), load_tokenizer(place)
+
+    return read_model(directory, read, program)
 
 
 def check_prompt(prompt: str, tokenizer: tiktoken.Encoding | CharTokenizer) -> None:

@@ -1,7 +1,6 @@
 """The corpus of a run: a text, or a file of tokens."""
 
 import os
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 from torch.utils.data import DataLoader
 
 from tinygpt2.cli.common import naming
+from tinygpt2.cli.hints import to_paste
 from tinygpt2.cli.inputs import (
     STANDARD_INPUT,
     can_be_read_again,
@@ -70,13 +70,12 @@ def once_only(files: Sequence[str]) -> str | None:
     return "its text came through a pipe, which cannot be read again: to resume, pass the same text, as a file or -"
 
 
-def check_saved_files(files: Sequence[str], directory: Path) -> None:
-    """Raises ``ValueError`` if the text of a run to resume came through a pipe."""
+def check_saved_files(files: Sequence[str], directory: Path, words: Sequence[str]) -> None:
+    """Raises ``ValueError`` if the text of a run to resume, with these words, came through a pipe."""
     if STANDARD_INPUT in files:
-        resume = f"tinygpt2 train --out {shlex.quote(str(directory))} --resume"
         raise ValueError(
             f"the run in {directory} got its text through a pipe, which cannot be read again; pass the same text, as "
-            f"a file or with - for standard input: {resume} FILE"
+            f"a file or with - for standard input: {to_paste([*words, 'FILE'])}"
         )
 
 

@@ -40,7 +40,7 @@ def evaluate_command(options: argparse.Namespace) -> int:
 
     check_inputs(options.files)
     device = choose_device(options.device)
-    model, tokenizer = load(options.model, device)
+    model, tokenizer = load(options.model, device, options.program)
     for file in options.files:
         name, tokens = _tokens_of(file, tokenizer)
         with naming(name):

@@ -59,7 +59,7 @@ def generate_command(options: argparse.Namespace) -> int:
 
     sampler, seed = _sampler(options), getattr(options, "seed", None)
     device = choose_device(options.device)
-    model, tokenizer = load(options.model, device)
+    model, tokenizer = load(options.model, device, options.program)
     prompt = _standard_input() if options.prompt == "-" else options.prompt
     check_prompt(prompt, tokenizer)
     pieces = stream_text(  # which refuses a prompt before it is printed

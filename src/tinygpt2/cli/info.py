@@ -22,7 +22,7 @@ def info_command(options: argparse.Namespace) -> int:
     """Prints a description of a run directory."""
     from tinygpt2.cli.common import read_model
 
-    rows = read_model(options.directory, _rows)
+    rows = read_model(options.directory, _rows, options.program)
     width = max(map(len, rows))
     for name, value in rows.items():
         print(f"{name:{width}}  {value}")

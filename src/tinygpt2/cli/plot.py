@@ -2,8 +2,12 @@
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tinygpt2.cli.options import Commands, add_command, add_option
+
+if TYPE_CHECKING:
+    from tinygpt2.training.history import TrainingHistory
 
 
 def add(commands: Commands) -> None:
@@ -16,15 +20,23 @@ def add(commands: Commands) -> None:
 def plot_command(options: argparse.Namespace) -> int:
     """Plots a run's losses."""
     from tinygpt2._internal.files import is_stream
-    from tinygpt2.cli.common import history_in, plot_history, read_model
+    from tinygpt2.cli.common import plot_history, read_model
     from tinygpt2.run.directory import RunDirectory
 
     run = RunDirectory(Path(options.directory))
-    history = read_model(options.directory, history_in)
-    if history is None:
-        raise ValueError(f"{run.path} has no {run.history.name}: it is not a run directory")
+    history = read_model(options.directory, _history, options.program)
     path = run.plot if options.out is None else Path(options.out)
     plot_history(history, path)
     if not is_stream(path):  # which may be where this would go, too
         print(path)
     return 0
+
+
+def _history(directory: Path) -> "TrainingHistory":
+    from tinygpt2.cli.common import history_in
+    from tinygpt2.run.directory import RunDirectory
+
+    history = history_in(directory)
+    if history is None:
+        raise ValueError(f"{directory} has no {RunDirectory(directory).history.name}: it is not a run directory")
+    return history

@@ -31,12 +31,14 @@ def tokenize_command(options: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from tinygpt2.cli.inputs import check_inputs
+    from tinygpt2.cli.runs import suggesting_runs
     from tinygpt2.data.token_file import tokenize_to_file
     from tinygpt2.text.storage import load_tokenizer
     from tinygpt2.text.tokenizers import gpt2_tokenizer
 
     model = options.model
-    tokenizer = gpt2_tokenizer() if model is None else load_tokenizer(Path(model))
+    with suggesting_runs(Path(model or ".")):
+        tokenizer = gpt2_tokenizer() if model is None else load_tokenizer(Path(model))
     sizes = check_inputs(options.files)
     total = None if None in sizes else sum(filter(None, sizes))
     with tqdm(total=total, unit="B", unit_scale=True, disable=None, leave=False) as bar:

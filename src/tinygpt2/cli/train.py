@@ -28,6 +28,7 @@ from tinygpt2.cli.corpus import (
 )
 from tinygpt2.cli.hints import option, positional, short_prompt, to_paste
 from tinygpt2.cli.options import save_options
+from tinygpt2.cli.runs import RUNS, newest_to_resume, similar, suggesting_runs
 from tinygpt2.cli.signals import STOPS, exit_code, signal_of
 from tinygpt2.cli.train_options import (
     CONTEXT_LENGTH,
@@ -110,9 +111,10 @@ def train_command(arguments: argparse.Namespace) -> int:
 
 
 def _train_in(run: RunDirectory, arguments: argparse.Namespace, device: torch.device) -> None:
-    options = options_of(arguments, run)
+    with suggesting_runs(run.path):
+        options = options_of(arguments, run)
     if not hasattr(arguments, "files"):
-        check_saved_files(options.files, run.path)
+        check_saved_files(options.files, run.path, [*arguments.program, *arguments.words])
     corpus = read_corpus(options.files)
     with speaking_in_flags(FLAGS):
         plan = _plan(run, options, corpus, resume=arguments.resume, quiet=arguments.quiet)
@@ -132,10 +134,12 @@ def _run_directory(arguments: argparse.Namespace) -> Iterator[RunDirectory]:
     """
     if arguments.resume:
         if arguments.out is None:
-            raise ValueError("--resume needs --out DIR, the directory of the run to resume")
+            raise ValueError(f"--resume needs --out DIR, the directory of the run to resume{_newest_run(arguments)}")
         run = RunDirectory(Path(arguments.out))
         if not run.path.is_dir():
-            raise ValueError(f"--resume: there is no directory {run.path}; omit --resume to start a run there")
+            meant = similar(run.path)
+            advice = f"did you mean {meant}?" if meant else "omit --resume to start a run there"
+            raise ValueError(f"--resume: there is no directory {run.path}; {advice}")
         with run.locked():
             yield run
         return
@@ -143,7 +147,7 @@ def _run_directory(arguments: argparse.Namespace) -> Iterator[RunDirectory]:
         run = RunDirectory.claim(Path(arguments.out))
     else:
         files = getattr(arguments, "files", ())
-        run = RunDirectory.create(Path("runs"), run_name(files))
+        run = RunDirectory.create(RUNS, run_name(files))
     with run.locked(), run.discarded_on_failure():
         run.check_empty()  # again: another process may have had the lock and left something
         try:
@@ -155,6 +159,17 @@ def _run_directory(arguments: argparse.Namespace) -> Iterator[RunDirectory]:
             raise
 
 
+def _newest_run(arguments: argparse.Namespace) -> str:
+    """Returns, to end a message, how to resume the newest run that can be resumed, if there is one."""
+    newest = newest_to_resume()
+    if newest is None:
+        return ""
+    words = list(arguments.words)
+    place = words.index("--resume")
+    words[place:place] = option("--out", newest.path)
+    return f"; for the newest: {to_paste([*arguments.program, *words])}"
+
+
 def _plan(run: RunDirectory, options: TrainOptions, corpus: str | TokenFile, *, resume: bool, quiet: bool) -> _Plan:
     """Returns the run that options and a corpus describe."""
     begun = resume and run.tokenizer.exists()
@@ -164,8 +179,9 @@ def _plan(run: RunDirectory, options: TrainOptions, corpus: str | TokenFile, *, 
         model = _new_model(_new_shape(options, tokenizer.n_vocab), options.seed)
     else:
         source = newest_checkpoint(run.path) if begun and run.checkpoints() else Path(options.from_pretrained)
-        tokenizer = load_tokenizer(run.path if begun else source)
-        model = _pretrained(source, options)
+        with suggesting_runs(source):
+            tokenizer = load_tokenizer(run.path if begun else source)
+            model = _pretrained(source, options)
     context_length = options.context_length or model.config.context_length
     train_loader, val_loader = make_loaders(corpus, options, tokenizer, context_length)
     beginning = prompt_from(corpus, tokenizer)

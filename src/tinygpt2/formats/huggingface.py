@@ -223,8 +223,8 @@ def _files(directory: Path) -> tuple[Path, Path]:
     if not directory.is_dir():
         what = "is a file" if directory.exists() else "does not exist"
         raise FileNotFoundError(
-            f"{directory} {what}; expected a directory with {CONFIG_FILE} and {WEIGHTS_FILE}. "
-            "For a model on the Hugging Face Hub, pass what huggingface_hub.snapshot_download returns"
+            f"{directory} {what}; expected a directory with {CONFIG_FILE} and {WEIGHTS_FILE} (of a model on the Hub: "
+            "what huggingface_hub.snapshot_download returns)"
         )
     config_file, weights_file = directory / CONFIG_FILE, directory / WEIGHTS_FILE
     for file in (config_file, weights_file):

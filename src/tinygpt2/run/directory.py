@@ -23,7 +23,7 @@ from typing import Self
 from tinygpt2._internal.directories import recover_directories
 from tinygpt2._internal.files import make_directories, remove_abandoned, sync_directory
 from tinygpt2.formats.huggingface import CONFIG_FILE, WEIGHTS_FILE
-from tinygpt2.run.lock import locked
+from tinygpt2.run.lock import is_locked, locked
 from tinygpt2.text.storage import TOKENIZER_FILE
 
 STATE_FILE = "training_state.safetensors"
@@ -95,6 +95,10 @@ class RunDirectory:
         """
         with locked(self.path):
             yield
+
+    def is_training(self) -> bool:
+        """Returns whether a process or a thread is within `locked`, as far as can be known without waiting."""
+        return is_locked(self.path)
 
     @contextmanager
     def discarded_on_failure(self) -> Iterator[None]:

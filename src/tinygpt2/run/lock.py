@@ -54,6 +54,24 @@ def locked(directory: Path) -> Iterator[None]:
         _release(key, directory)
 
 
+def is_locked(directory: Path) -> bool:
+    """Returns whether a process or a thread has locked a directory, as far as can be known without waiting."""
+    try:
+        with _registry:
+            if _identity(directory) in _holds:
+                return True
+        descriptor = _open(directory)
+    except OSError:
+        return False
+    try:
+        _lock(descriptor, shared=True)  # two that ask at the same time do not take each other for one that trains
+    except OSError as error:
+        os.close(descriptor)
+        return error.errno in _IN_USE
+    _unlock(descriptor, directory)
+    return False
+
+
 def _identity(directory: Path) -> object:
     """Returns an identity that is the same for all paths to a directory, including relative ones and links."""
     found = directory.stat()
@@ -116,7 +134,7 @@ if sys.platform == "win32":
     def _open(directory: Path) -> int:
         return os.open(_lock_file(directory), os.O_RDWR | os.O_CREAT)
 
-    def _lock(descriptor: int) -> None:
+    def _lock(descriptor: int, *, shared: bool = False) -> None:  # noqa: ARG001 - there are no shared locks
         msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
 
     def _unlock(descriptor: int, directory: Path) -> None:
@@ -131,8 +149,8 @@ else:
     def _open(directory: Path) -> int:
         return os.open(directory, os.O_RDONLY)
 
-    def _lock(descriptor: int) -> None:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    def _lock(descriptor: int, *, shared: bool = False) -> None:
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
 
     def _unlock(descriptor: int, _: Path) -> None:
         with suppress(OSError):
