@@ -238,7 +238,7 @@ def test_files_that_cannot_be_read_are_one_line_and_leave_nothing(
         fails(["train", tmp_path, *out], str(tmp_path), "Is a directory")
         fails(["train", latin, *out], "latin.txt", "0xe9 at offset 3")
         fails(["train", empty, *out], "empty")
-        fails(["train", short, *out], "validation part", "--context-length is 128", "pass a longer text")
+        fails(["train", short, *out], "validation part", "--context-length is 128", "has only 4; pass a longer text")
         fails(["train", short, *out, "--device", "abacus"], "abacus", "available: ")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty.txt", "latin.txt", "short.txt"]
 

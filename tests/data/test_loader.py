@@ -204,14 +204,16 @@ def test_a_text_too_short_says_how_long_it_is_and_what_would_fit(n: int, context
     assert needed
     assert len(TokenDataset(range(int(needed[1])), context_length=context_length)) == 1
     fitting = re.search(r"context_length=(\d+) or less", str(caught.value))
-    assert (fitting is None) == (n == 1)
+    assert (fitting is None) == (n <= 16)
     if fitting:
         assert len(TokenDataset(range(n), context_length=int(fitting[1]))) == 1
 
 
 def test_a_short_text_is_told_in_tokens() -> None:
-    with pytest.raises(ValueError, match=r"context_length is 128.* has only 3; pass context_length=2 or less"):
+    with pytest.raises(ValueError, match=r"context_length is 128.* has only 3; pass a longer text$"):
         make_dataloader("Hello, world", batch_size=2, context_length=128)
+    with pytest.raises(ValueError, match=r"has only 17; pass context_length=16 or less, or a longer text$"):
+        make_dataloader(range(17), batch_size=2, context_length=128)
 
 
 @pytest.mark.parametrize("source", ["", [], torch.tensor([], dtype=torch.int64), np.array([], dtype=np.uint16)])

@@ -15,7 +15,7 @@ import sys
 import tarfile
 import threading
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -30,7 +30,7 @@ from safetensors.torch import save
 from tinygpt2 import read_text, sample_text, tokenize_to_file
 from tinygpt2.text import reading
 from tinygpt2.text.reading import TextReader, open_text
-from tinygpt2.text.recognition import SAMPLE
+from tinygpt2.text.recognition import SAMPLE, unlike_text
 
 ENGLISH = "A line of text, and another one.\r\n" * 50
 CHINESE = "第一次世界大战是一场主要发生在欧洲的战争，但是波及了全世界。各国人民为此付出了很大的代价。\n" * 20
@@ -169,6 +169,47 @@ def test_a_file_of_nuls_is_no_text_in_any_encoding(refusal: Refusal) -> None:
     assert "is a binary file" in refusal(bytes(3))
 
 
+@pytest.mark.parametrize(
+    "line",
+    ["hello\0world ", "hello\0hi ", "abc\0", "hi\0", "人\0工智能", "1 1 1 1\0 ", "one\0\0two\n", "\x1b[1mred\x1b[0m\0"],
+)
+@pytest.mark.parametrize("count", [1, 2, 300, 20_000])
+def test_a_few_nuls_at_regular_places_are_no_utf16(refusal: Refusal, line: str, count: int) -> None:
+    """It was told to be UTF-16, which would have made Chinese of English."""
+    message = refusal((line * count).encode())
+    assert f"old.txt has a NUL byte at offset {line.encode().index(0)}, which belongs in no text" in message
+
+
+@given(
+    words=st.lists(st.text("abcdefghij é人\n", min_size=5, max_size=40), min_size=2, max_size=20),
+    repeats=st.integers(1, 300),
+)
+def test_utf8_with_nuls_between_words_is_no_other_encoding(words: list[str], repeats: int) -> None:
+    assert (unlike_text(("\0".join(words) * repeats).encode()) or "").startswith("has a NUL byte at offset")
+
+
+HINDI, THAI = "हिन्दी में एक वाक्य।\n" * 20, "ประโยค ภาษาไทย\n" * 20
+ALPHABETS = [ENGLISH, FRENCH, POLISH, RUSSIAN, GREEK, HEBREW, ARABIC, HINDI, THAI]
+MIXED = ["第一次 world war 大战 one\n" * 20, "见 https://example.org/a/b 的说明。\n" * 9, "word 犇 word 骉 word\n" * 9]
+
+
+@pytest.mark.parametrize("codec", ["UTF-16LE", "UTF-16BE"])
+@pytest.mark.parametrize("text", [*ALPHABETS, *MIXED, CHINESE, TAIWAN, JAPANESE, KOREAN, "一\n", "да\n", "第一 a"])
+def test_utf16_of_every_script_is_recognised_without_a_mark(text: str, codec: str) -> None:
+    for content in (text.encode(codec), (text * 3000).encode(codec)[:SAMPLE]):
+        message = unlike_text(content)
+        assert message is None if b"\0" not in content else f"it looks like {codec}: " in str(message)
+
+
+@pytest.mark.parametrize("dtype", ["<u2", ">u2", "<u4", ">u4", "<i8"])
+@pytest.mark.parametrize("ids", [range(1, 60), range(0, 50_000, 7), [0, 1, 2] * 50], ids=["small", "large", "smallest"])
+def test_numbers_are_no_text_in_any_encoding(dtype: str, ids: Sequence[int]) -> None:
+    """As other programs write token ids."""
+    if dtype.endswith("u4") and max(ids) > 1000:
+        pytest.skip("each could be a character in UTF-32")
+    assert "is a binary file: NUL byte" in str(unlike_text(np.array([*ids] * 9, dtype).tobytes()))
+
+
 def test_a_byte_order_mark_of_utf8_is_dropped_and_only_the_first(tmp_path: Path) -> None:
     (tmp_path / "old.txt").write_bytes(b"\xef\xbb\xbf\xef\xbb\xbftext")
     assert read_text(tmp_path / "old.txt") == "\ufefftext"
@@ -229,12 +270,19 @@ FORMATS: dict[str, tuple[Callable[[], bytes], str, str]] = {
     "7z": (lambda: b"7z\xbc\xaf\x27\x1c\0\4" + bytes(40), "a 7z archive", "7z x {}"),
     "rar": (lambda: b"Rar!\x1a\x07\x01\0" + bytes(40), "a RAR archive", "unrar x {}"),
     "tar": (tarred, "a tar archive", "tar -xf {}"),
-    "zip": (lambda: zipped("book.txt", "crossword/1.txt"), "a zip archive", "unzip -p {} | tinygpt2 train -"),
+    "zip": (lambda: zipped("a.txt", "word/1.txt"), "a zip archive", "unzip -p {} | tinygpt2 train -"),
     "empty.zip": (zipped, "a zip archive", "unzip -p {}"),
     "docx": (lambda: zipped("[Content_Types].xml", "word/document.xml"), "a Word document", "pandoc -f docx"),
     "of-libreoffice.docx": (lambda: zipped("_rels/.rels", "word/document.xml"), "a Word document", "pandoc -f docx"),
     "xlsx": (lambda: zipped("[Content_Types].xml", "xl/workbook.xml"), "an Excel workbook", ".txt"),
     "pptx": (lambda: zipped("[Content_Types].xml", "ppt/presentation.xml"), "an Office document", ".txt"),
+    "unordered.docx": (lambda: zipped("docProps/app.xml", "word/document.xml"), "a Word document", "pandoc -f docx"),
+    "unordered.xlsx": (lambda: zipped("docProps/app.xml", "xl/workbook.xml"), "an Excel workbook", ".txt"),
+    "named.docx": (lambda: zipped("customXml/item1.xml"), "a Word document", "pandoc -f docx -t plain {}"),
+    "named.ODT": (lambda: zipped("content.xml"), "an OpenDocument file", "pandoc -f odt -t plain {}"),
+    "named.epub": (lambda: zipped("OEBPS/1.xhtml"), "an EPUB book", "pandoc -f epub -t plain {}"),
+    "named.pptx": (lambda: zipped("docProps/app.xml"), "an Office document", ".txt"),
+    "renamed-docx.bin": (lambda: zipped("docProps/app.xml", "word/document.xml"), "a Word document", "pandoc -f docx"),
     "epub": (lambda: zipped("mimetype", stored=b"application/epub+zip"), "an EPUB book", "pandoc -f epub -t plain {}"),
     "odt": (
         lambda: zipped("mimetype", stored=b"application/vnd.oasis.opendocument.text"),

@@ -17,6 +17,8 @@ from tinygpt2.data.token_file import TokenFile
 
 _LARGEST = np.iinfo(np.int64).max  # batches are int64
 
+_SHORTEST_CONTEXT = 16  # to advise; a model with a shorter one learns nothing of use
+
 TokenArray = npt.NDArray[np.integer[Any]]
 
 
@@ -61,7 +63,8 @@ class TokenDataset(Dataset[Batch]):
             self.file, self.identity, tokens = tokens, tokens.identity(), tokens.tokens
         self.tokens = _as_token_array(tokens)
         if len(self.tokens) <= context_length:
-            shorter = f"context_length={len(self.tokens) - 1} or less, or " if len(self.tokens) > 1 else ""
+            fitting = len(self.tokens) - 1
+            shorter = f"context_length={fitting} or less, or " if fitting >= _SHORTEST_CONTEXT else ""
             raise ValueError(
                 f"context_length is {context_length}, which needs at least {context_length + 1} tokens (targets are "
                 f"shifted by one), but the text has only {len(self.tokens)}; pass {shorter}a longer text"

@@ -118,7 +118,7 @@ class TextReader:
 
     def __iter__(self) -> Iterator[str]:
         """Yields the text."""
-        if reason := unlike_text(self._start):
+        if reason := unlike_text(self._start, self.name):
             again = self._path is not None and self._path.is_file()  # unlike a pipe
             names = {"file": shlex.quote(self.name), "path": repr(self.name)} if again else _PLACEHOLDERS
             raise ValueError(f"{self.name} {reason.format(**names)}")

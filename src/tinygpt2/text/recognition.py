@@ -82,6 +82,14 @@ _MARKED = (
     (rb"%PDF-", "a PDF", f"extract its text: pdftotext {{file}} - | {_TRAIN}"),
     (rb"\{\\rtf", "a document in Rich Text Format", f"extract its text: pandoc -f rtf -t plain {{file}} | {_TRAIN}"),
 )
+_DOCX = ("a Word document", f"extract its text: pandoc -f docx -t plain {{file}} | {_TRAIN}")
+_XLSX = ("an Excel workbook", "save its texts as a .txt file")
+_PPTX = ("an Office document", "save its text as a .txt file")
+_ODT = ("an OpenDocument file", f"extract its text: pandoc -f odt -t plain {{file}} | {_TRAIN}")
+_EPUB = ("an EPUB book", f"extract its text: pandoc -f epub -t plain {{file}} | {_TRAIN}")
+_ZIPPED = {".docx": _DOCX, ".xlsx": _XLSX, ".pptx": _PPTX, ".odt": _ODT, ".epub": _EPUB}  # whatever comes first in them
+_ZIP = rb"PK(?:\x03\x04|\x05\x06)"
+_FILE_OF_A_ZIP = rb"(?=PK\x03\x04).*PK\x03\x04.{26}"
 _BINARY = (
     (re.escape(TOKENS_MAGIC), "a file of tokens, where a text is expected",
      "pass its path to 'tinygpt2 train', or TokenFile(path) to make_dataloader"),
@@ -93,17 +101,15 @@ _BINARY = (
     (rb"7z\xbc\xaf\x27\x1c", "a 7z archive", "unpack it, and pass its text files: 7z x {file}"),
     (rb"Rar!\x1a\x07", "a RAR archive", "unpack it, and pass its text files: unrar x {file}"),
     (rb"[\s\S]{257}ustar", "a tar archive", "unpack it, and pass its text files: tar -xf {file}"),
-    (rb"PK\x03\x04.{26}mimetypeapplication/epub", "an EPUB book",
-     f"extract its text: pandoc -f epub -t plain {{file}} | {_TRAIN}"),
-    (rb"PK\x03\x04.{26}mimetypeapplication/vnd\.oasis", "an OpenDocument file",
-     f"extract its text: pandoc -f odt -t plain {{file}} | {_TRAIN}"),
-    (rb"PK\x03\x04(?=.*(?:\[Content_Types\]|_rels/)).*word/", "a Word document",
-     f"extract its text: pandoc -f docx -t plain {{file}} | {_TRAIN}"),
-    (rb"PK\x03\x04(?=.*(?:\[Content_Types\]|_rels/)).*xl/", "an Excel workbook", "save its texts as a .txt file"),
-    (rb"PK\x03\x04(?=.*(?:\[Content_Types\]|_rels/))", "an Office document", "save its text as a .txt file"),
+    (rb"PK\x03\x04.{26}mimetypeapplication/epub", *_EPUB),
+    (rb"PK\x03\x04.{26}mimetypeapplication/vnd\.oasis", *_ODT),
+    (_FILE_OF_A_ZIP + rb"word/(?:document|styles|settings|fontTable)\.xml", *_DOCX),
+    (_FILE_OF_A_ZIP + rb"xl/(?:workbook\.xml|worksheets/)", *_XLSX),
+    (_FILE_OF_A_ZIP + rb"(?:ppt/(?:presentation\.xml|slides/)|\[Content_Types\]|_rels/)", *_PPTX),
+    (_FILE_OF_A_ZIP + rb"META-INF/container\.xml", *_EPUB),
     (rb"PK\x03\x04.{26}[^/\0]{1,255}/(?:data\.pkl|\.format_version|version)", "a file of PyTorch", _NO_TEXT),
     (rb"PK\x03\x04.{26}[^\0]{1,255}?\.npy", "an archive of NumPy", "pass its array of token ids to make_dataloader"),
-    (rb"PK(?:\x03\x04|\x05\x06)", "a zip archive", f"unpack it: unzip -p {{file}} | {_TRAIN}"),
+    (_ZIP, "a zip archive", f"unpack it: unzip -p {{file}} | {_TRAIN}"),
     (rb"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an Office document of before 2007", "save its text as a .txt file"),
     (rb"\x89PNG|\xff\xd8\xff|GIF8[79]a|II\*\0|MM\0\*|RIFF.{4}WEBP", "an image", _NO_TEXT),
     (rb"ID3[\x02-\x04]|OggS\0|fLaC\0|RIFF.{4}(?:WAVE|AVI )|\xff[\xfb\xf3\xf2].{0,600}\0", "audio", _NO_TEXT),
@@ -166,18 +172,21 @@ _MARKS = (
 )
 
 
-def unlike_text(start: bytes) -> str | None:
+def unlike_text(start: bytes, name: str = "") -> str | None:
     """Returns what a content is and what to do, if its beginning shows that it is not a text in UTF-8.
 
     Args:
         start: The first bytes, `SAMPLE` of them if there are as many.
+        name: Name of the file, whose ending tells archives apart.
 
     Returns:
         A predicate, in which ``{file}`` stands for the name of the file in a shell, ``{path}`` for that in Python.
     """
     utf8 = _is_utf8(start)
     plain = utf8 and b"\0" not in start
-    for pattern, kind, advice in _MARKED if plain else (*_MARKED, *_BINARY):
+    suffix = Path(name).suffix.lower()
+    named = [(_ZIP, *_ZIPPED[suffix])] if suffix in _ZIPPED else []
+    for pattern, kind, advice in _MARKED if plain else (*_MARKED, *named, *_BINARY):
         if re.match(pattern, start, re.DOTALL):
             return f"is {kind}; {advice}"
     if mark := next((name for mark, name in _MARKS if start.startswith(mark)), None):
@@ -186,7 +195,7 @@ def unlike_text(start: bytes) -> str | None:
         return None
     if wide := _wide(start):
         return f"is not UTF-8: NUL byte at offset {start.index(0)}; it looks like {wide}: {_converted(wide)}"
-    if utf8 and start.count(0) < len(start) / 10:
+    if utf8 and start.count(0) <= len(start) / 3 and _is_readable(start.replace(b"\0", b"").decode("utf-8", "replace")):
         return nul_bytes(start.index(0))
     return f"is a binary file: NUL byte at offset {start.index(0)}; {_NO_TEXT}"
 
@@ -228,16 +237,35 @@ def _is_utf8(start: bytes) -> bool:
 
 def _wide(start: bytes) -> str | None:
     """Returns which encoding of two or four bytes a character explains the NULs, if one does."""
-    first, second, third, fourth = (start[i::4].count(0) / (len(start) / 4) for i in range(4))
-    if len(start) >= 4 and min(third, fourth) > 0.9 > first:
-        return "UTF-32LE"
-    if len(start) >= 4 and min(first, second) > 0.9 > fourth:
-        return "UTF-32BE"
-    even, odd = first + third, second + fourth
-    for codec, zeros, others in (("UTF-16LE", odd, even), ("UTF-16BE", even, odd)):
-        if zeros > max(0.1, 20 * others) or _share(start.decode(codec, "replace"), _WIDE) > _SHARES[2]:
+    bytes_ = [start[i::4] for i in range(4)]
+    first, second, third, fourth = (part.count(0) / (len(start) / 4) for part in bytes_)
+    fits = {
+        "UTF-32LE": len(start) >= 4 and min(third, fourth) > 0.9 > first,
+        "UTF-32BE": len(start) >= 4 and min(first, second) > 0.9 > fourth,
+        "UTF-16LE": _is_utf16(start[1::2], start[::2]),
+        "UTF-16BE": _is_utf16(start[::2], start[1::2]),
+    }
+    for codec, explains in fits.items():
+        text = start.decode(codec, "replace")
+        if (explains or _share(text, _WIDE) > _SHARES[2]) and _is_readable(text):
             return codec
     return None
+
+
+def _is_utf16(high: bytes, low: bytes) -> bool:
+    """Returns whether the bytes that would be the higher and the lower halves of characters are.
+
+    NULs on one side alone would not do: a text with one in each line of an even length has them there, too. In UTF-16
+    of all alphabets nearly all higher halves are below 0x20, as few bytes of a text in ASCII are.
+    """
+    if high.count(0) * len(low) <= 20 * low.count(0) * len(high):
+        return False
+    return high.count(0) > len(high) / 2 or sum(byte < 0x20 for byte in high) > 0.9 * len(high)
+
+
+def _is_readable(text: str) -> bool:
+    """Returns whether hardly any characters are control characters, which small numbers in a binary file would be."""
+    return sum(char < " " and char not in "\t\n\r\f\v\b\x1b" for char in text) <= len(text) / 20
 
 
 def _likely(sample: bytes) -> tuple[str, str] | None:
