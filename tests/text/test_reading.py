@@ -2,6 +2,7 @@
 
 import bz2
 import codecs
+import errno
 import gzip
 import io
 import lzma
@@ -216,6 +217,28 @@ def test_a_byte_order_mark_of_utf8_is_dropped_and_only_the_first(tmp_path: Path)
     (tmp_path / "old.txt").write_bytes(b"\xef\xbb")
     with pytest.raises(ValueError, match="byte 0xef at offset 0"):
         read_text(tmp_path / "old.txt")
+
+
+class Failing(io.BytesIO):
+    """A file on a disk that fails behind its first bytes."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        if self.tell():
+            raise OSError(errno.EIO, "Input/output error")
+        return super().read(size)
+
+
+def test_an_error_of_reading_names_what_was_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While tokenizing, the disk of the file to write was blamed."""
+    monkeypatch.setattr(reading, "open_file", lambda _: Failing(ENGLISH.encode()))
+    for read in (read_text, lambda path: tokenize_to_file([path], tmp_path / "out")):
+        with pytest.raises(OSError, match="Input/output error") as caught:
+            read(tmp_path / "book.txt")
+        assert caught.value.filename == str(tmp_path / "book.txt")
+    with pytest.raises(OSError, match="Input/output error") as caught:
+        list(TextReader(Failing(ENGLISH.encode())))
+    assert caught.value.filename == "standard input"
+    assert not list(tmp_path.iterdir())
 
 
 # --- formats ---

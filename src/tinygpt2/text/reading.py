@@ -108,8 +108,8 @@ class TextReader:
     def __init__(self, file: IO[bytes], path: Path | None = None) -> None:
         self.name = "standard input" if path is None else str(path)
         self._file, self._path = file, path
-        self._start = file.read(SAMPLE)
-        self.bytes_read = len(self._start)
+        self.bytes_read = 0
+        self._start = self._read(SAMPLE)
 
     @property
     def holds_tokens(self) -> bool:
@@ -144,8 +144,18 @@ class TextReader:
             offset += len(content)
             if not content:
                 return
-            content = self._file.read(_PIECE)
-            self.bytes_read += len(content)
+            content = self._read(_PIECE)
+
+    def _read(self, size: int) -> bytes:
+        """Returns the next bytes; an error names the file, which whoever reads may be copying into another."""
+        try:
+            content = self._file.read(size)
+        except OSError as error:
+            if error.filename is None:
+                error.filename = self.name
+            raise
+        self.bytes_read += len(content)
+        return content
 
     def _refuse(self, error: UnicodeDecodeError, offset: int) -> NoReturn:
         raise ValueError(
