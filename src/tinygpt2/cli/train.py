@@ -105,7 +105,8 @@ def train_command(arguments: argparse.Namespace) -> int:
             _train_in(run, arguments, device)
     except STOPS as stop:
         number = signal_of(stop)
-        write_line(f"stopped by {number.name}{_how_to_resume(run, arguments)}")
+        where = "".join(getattr(stop, "__notes__", []))
+        write_line(f"stopped by {number.name}{where}{_how_to_resume(run, arguments)}")
         return exit_code(number)
     return 0
 
@@ -320,30 +321,41 @@ class _NotedRun(Callback):
 
     def __init__(self, plan: _Plan) -> None:
         self.plan = plan
+        self.stopped = ""  # where, if a signal ended the run after a step
 
     @override
     def on_start(self, state: TrainState) -> None:
         save_options(self.plan.run.options, to_save(self.plan.options))
         save_tokenizer(self.plan.tokenizer, self.plan.run.path)
 
+    @override
+    def on_end(self, state: TrainState, error: BaseException | None) -> None:
+        if state.interrupted and error is None:
+            self.stopped = f" after step {state.step} of {state.total_steps}, saved"
+            state.announced = True  # in one line with how to resume
+
 
 def _train(plan: _Plan, arguments: argparse.Namespace, device: torch.device) -> TrainingHistory:
-    patience = plan.options.early_stopping
-    return train(
-        plan.model,
-        plan.train_loader,
-        plan.val_loader,
-        plan.config,
-        callbacks=[_NotedRun(plan), *([EarlyStopping(patience)] if patience else [])],  # 0 is never
-        tokenizer=plan.tokenizer,
-        device=device,
-        checkpoint_dir=plan.run.path,
-        checkpoint_every=plan.options.checkpoint_every,
-        checkpoint_keep=plan.options.keep,
-        resume=arguments.resume,
-        allow_changes=arguments.allow_changes,
-        progress=not arguments.quiet,
-    )
+    patience, noted = plan.options.early_stopping, _NotedRun(plan)
+    try:
+        return train(
+            plan.model,
+            plan.train_loader,
+            plan.val_loader,
+            plan.config,
+            callbacks=[noted, *([EarlyStopping(patience)] if patience else [])],  # 0 is never
+            tokenizer=plan.tokenizer,
+            device=device,
+            checkpoint_dir=plan.run.path,
+            checkpoint_every=plan.options.checkpoint_every,
+            checkpoint_keep=plan.options.keep,
+            resume=arguments.resume,
+            allow_changes=arguments.allow_changes,
+            progress=not arguments.quiet,
+        )
+    except STOPS as stop:
+        stop.add_note(noted.stopped)
+        raise
 
 
 def _how_to_resume(run: RunDirectory | None, arguments: argparse.Namespace) -> str:

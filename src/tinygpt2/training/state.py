@@ -99,6 +99,7 @@ class TrainState:
     training_tokens: int = 0
     interrupted: bool = False
     timing: Timing = field(default_factory=Timing, init=False, repr=False)  # where the time goes
+    announced: bool = field(default=False, init=False, repr=False)  # a callback says where the run was interrupted
     updating: bool = field(default=False, init=False, repr=False)  # while the optimizer changes the weights
     _stopping: bool = field(default=False, init=False, repr=False)
 

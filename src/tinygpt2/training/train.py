@@ -163,7 +163,7 @@ def train(
                 run = Run(state, objective, passes, validation, watching, saver, batches, draws_globally)
                 with deferred_signals(state.interrupt, notice=NOTICE if progress else None):
                     _run_to_its_end(run)
-                    if progress:
+                    if progress and not (state.interrupted and state.announced):
                         stopped = state.interrupted
                         write_line(_where_it_stopped(state, checkpoint_dir) if stopped else state.timing.summary())
     return state.history
