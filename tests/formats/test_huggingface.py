@@ -19,8 +19,9 @@ from torch import Tensor
 
 import tinygpt2._internal.files
 import tinygpt2.formats.huggingface
-from tinygpt2 import CharTokenizer, GPT2Config, GPT2Model, save_tokenizer
+from tinygpt2 import CharTokenizer, CheckpointError, GPT2Config, GPT2Model, load_tokenizer, save_tokenizer
 from tinygpt2.formats.huggingface import config_from_huggingface, config_to_huggingface
+from tinygpt2.formats.manifest import has_manifest
 
 TINY = GPT2Config(vocab_size=61, context_length=16, n_layer=2, n_head=3, n_embd=24)
 VARIANTS = [  # tied or not, with the bias of queries, keys and values or not
@@ -431,7 +432,7 @@ def test_a_bias_is_never_dropped_in_silence(tmp_path: Path) -> None:
 # Directories with a manifest
 
 
-@pytest.mark.parametrize("manifest", ['{"files": {"config.json": {}}}', '{"files": []}', '{"icons": []}', "no JSON"])
+@pytest.mark.parametrize("manifest", ['{"files": {"config.json": {}}}', '{"files": []}', "no JSON"])
 def test_a_model_is_not_saved_over_a_checkpoint(saved: Path, manifest: str) -> None:
     """The manifest kept the hashes of the model before, and the next reader called the new one damaged."""
     (saved / "manifest.json").write_text(manifest, encoding="utf-8")
@@ -444,6 +445,40 @@ def test_a_model_is_not_saved_over_a_checkpoint(saved: Path, manifest: str) -> N
     (saved / "manifest.json").unlink()
     random_model().save_pretrained(saved)
     GPT2Model.from_pretrained(saved)
+
+
+OURS = {"files": {name: {"size": 1, "sha256": "0" * 64} for name in ("config.json", "model.safetensors")}}
+THEIRS = '{"name": "an app", "icons": [{"src": "icon.png", "sizes": "48x48"}], "version": 3}'
+
+
+@pytest.mark.parametrize("manifest", [THEIRS, "{}", THEIRS.replace("3", f'"{"3" * 100_000}"')], ids=["web", "", "long"])
+def test_the_manifest_of_another_program_is_not_ours(saved: Path, manifest: str) -> None:
+    """Its directory could be neither loaded nor written."""
+    (saved / "manifest.json").write_text(manifest, encoding="utf-8")
+    save_tokenizer(CharTokenizer("abc"), saved)
+    assert load_tokenizer(saved) == CharTokenizer("abc")
+    model = random_model()
+    model.save_pretrained(saved)
+    assert torch.equal(GPT2Model.from_pretrained(saved)(TOKENS), model(TOKENS))
+    for name in ("training.json", "training_state.safetensors"):  # a checkpoint, whose manifest is ours in any case
+        (saved / name).touch()
+        with pytest.raises(CheckpointError, match="is not an intact checkpoint: "):
+            GPT2Model.from_pretrained(saved)
+        (saved / name).unlink()
+    GPT2Model.from_pretrained(saved)
+
+
+def test_no_change_of_a_byte_makes_our_manifest_another_programs(saved: Path) -> None:
+    """And verification with it would be off."""
+    content = json.dumps(OURS).encode()
+    for place in range(len(content)):
+        for byte in {content[place] ^ 1 << bit for bit in range(8)} | {0, ord(" ")} - {content[place]}:
+            (saved / "manifest.json").write_bytes(content[:place] + bytes([byte]) + content[place + 1 :])
+            assert has_manifest(saved)
+    for rest in (b"", b"[]", content[:-9], bytes(len(content)), b"no JSON"):
+        (saved / "manifest.json").write_bytes(rest)
+        with pytest.raises(CheckpointError):
+            GPT2Model.from_pretrained(saved)
 
 
 def test_a_tokenizer_is_added_to_a_checkpoint_and_does_not_replace_one(saved: Path) -> None:

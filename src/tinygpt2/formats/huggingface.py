@@ -20,7 +20,7 @@ from tinygpt2._internal.checks import shown
 from tinygpt2._internal.directories import rereading
 from tinygpt2._internal.files import atomic_write, make_directories, read_json, write_chunks
 from tinygpt2.config import MODEL_RANGES, GPT2Config
-from tinygpt2.formats.manifest import MANIFEST_FILE, check_replaceable, verify_manifest
+from tinygpt2.formats.manifest import check_replaceable, has_manifest, verify_manifest
 from tinygpt2.formats.safetensors import read_safetensors, safetensors_chunks
 
 logger = logging.getLogger(__name__)
@@ -183,7 +183,7 @@ def read_pretrained(
 ) -> tuple[GPT2Config, dict[str, Tensor]]:
     """Returns the configuration and, under our names, the weights of a directory in Hugging Face layout.
 
-    If there is a ``manifest.json``, as in a checkpoint, the two files must match it.
+    If there is a ``manifest.json`` of ours, as in a checkpoint, the two files must match it.
 
     Args:
         directory: The directory.
@@ -194,7 +194,7 @@ def read_pretrained(
         ValueError: If a file is damaged or describes a model that tinygpt2 does not support.
     """
     config_file, weights_file = _files(Path(directory))
-    if (config_file.parent / MANIFEST_FILE).exists():
+    if has_manifest(config_file.parent):
         verify_manifest(config_file.parent, (CONFIG_FILE, WEIGHTS_FILE))
     try:
         config = config_from_huggingface(read_json(config_file, limit=_CONFIG_LIMIT, links=True))

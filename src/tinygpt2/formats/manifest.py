@@ -11,8 +11,13 @@ from tinygpt2._internal.files import Digest, check_regular, digest_file, read_js
 from tinygpt2.errors import CheckpointError
 
 MANIFEST_FILE = "manifest.json"
+STATE_FILE = "training_state.safetensors"
+"""In a checkpoint: the optimizer's state and other tensors."""
+TRAINING_FILE = "training.json"
+"""In a checkpoint: the step, the history, the configurations."""
 
 _LIMIT = 1 << 16  # bytes of a manifest
+_THEIR_LIMIT = 1 << 24  # bytes of another program's
 
 
 def write_manifest(directory: Path, files: Mapping[str, Digest]) -> None:
@@ -21,9 +26,27 @@ def write_manifest(directory: Path, files: Mapping[str, Digest]) -> None:
     write_file(directory / MANIFEST_FILE, [(json.dumps({"files": content}, indent=1) + "\n").encode()])
 
 
+def has_manifest(directory: Path) -> bool:
+    """Returns whether a directory has a manifest of ours, however damaged; other programs have files of that name.
+
+    One beside the files of a checkpoint is ours, whatever is in it. Elsewhere damage must not make it another
+    program's: of ours, a changed byte leaves the word that stands before each hash.
+    """
+    path = directory / MANIFEST_FILE
+    if not os.path.lexists(path):
+        return False
+    if any(os.path.lexists(directory / name) for name in (STATE_FILE, TRAINING_FILE)):
+        return True
+    try:
+        content = read_json(path, limit=_THEIR_LIMIT, links=True)
+    except (OSError, ValueError):
+        return True
+    return "files" in content or "sha256" in json.dumps(content)
+
+
 def verify_listed(directory: Path, names: Iterable[str]) -> None:
     """Reads those files that the manifest lists, if there is one, and compares them with it; raises the same errors."""
-    if os.path.lexists(directory / MANIFEST_FILE):
+    if has_manifest(directory):
         verify_manifest(directory, names, all_listed=False)
 
 
@@ -68,7 +91,7 @@ def check_replaceable(directory: Path, names: Iterable[str]) -> None:
 
     A new manifest would not do: the training state in a checkpoint, and the losses in ``best``, are of that model.
     """
-    if not (directory / MANIFEST_FILE).exists():
+    if not has_manifest(directory):
         return
     try:
         files = read_json(directory / MANIFEST_FILE, limit=_LIMIT).get("files")

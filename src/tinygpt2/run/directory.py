@@ -26,11 +26,6 @@ from tinygpt2.formats.huggingface import CONFIG_FILE, WEIGHTS_FILE
 from tinygpt2.run.lock import is_locked, locked
 from tinygpt2.text.storage import TOKENIZER_FILE
 
-STATE_FILE = "training_state.safetensors"
-"""In a checkpoint: the optimizer's state and other tensors."""
-TRAINING_FILE = "training.json"
-"""In a checkpoint: the step, the history, the configurations."""
-
 _BEST = "best"
 _HISTORY = "history.json"
 _PLOT = "losses.png"

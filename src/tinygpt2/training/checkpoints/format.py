@@ -28,9 +28,9 @@ from tinygpt2._internal.files import Digest, read_json, write_file
 from tinygpt2.config import GPT2Config, TrainingConfig
 from tinygpt2.errors import CheckpointError
 from tinygpt2.formats.huggingface import CONFIG_FILE, WEIGHTS_FILE, Contents, read_pretrained
-from tinygpt2.formats.manifest import verify_listed, verify_manifest, write_manifest
+from tinygpt2.formats.manifest import STATE_FILE, TRAINING_FILE, verify_listed, verify_manifest, write_manifest
 from tinygpt2.formats.safetensors import read_safetensors, safetensors_chunks
-from tinygpt2.run.directory import STATE_FILE, TRAINING_FILE, RunDirectory
+from tinygpt2.run.directory import RunDirectory
 from tinygpt2.text.storage import TOKENIZER_FILE
 from tinygpt2.training.history import TrainingHistory
 from tinygpt2.training.state import Progress

@@ -18,8 +18,9 @@ from tinygpt2.data.batches import Batch
 from tinygpt2.data.identity import sha256_of
 from tinygpt2.data.passes import Passes
 from tinygpt2.errors import CheckpointError
+from tinygpt2.formats.manifest import TRAINING_FILE
 from tinygpt2.model.gpt2 import model_contents
-from tinygpt2.run.directory import TRAINING_FILE, RunDirectory
+from tinygpt2.run.directory import RunDirectory
 from tinygpt2.text.storage import tokenizer_content
 from tinygpt2.text.tokenizers import Tokenizer
 from tinygpt2.training.callbacks.base import Callbacks
