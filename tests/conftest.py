@@ -13,10 +13,12 @@ from tinygpt2 import GPT2Config, GPT2Model
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"
 
-# Tests send both, to this process and to others, which inherit an ignored signal: it is ignored where the suite runs in
+# Tests send all, to this process and to others, which inherit an ignored signal: it is ignored where the suite runs in
 # the background of a script, under nohup, or in some services.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGTERM, signal.SIG_DFL)
+if hasattr(signal, "SIGHUP"):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # The first example of a test may compile or allocate; a shared machine may pause. Neither is a bug.
 settings.register_profile("quick", deadline=None, max_examples=20)

@@ -173,7 +173,12 @@ for words in [*lines, *([command, "--help"] for command in commands)]:
 
 @POSIX
 @pytest.mark.parametrize(
-    ("number", "code", "line"), [("SIGINT", 130, "tinygpt2: interrupted\n"), ("SIGTERM", 143, "tinygpt2: terminated\n")]
+    ("number", "code", "line"),
+    [
+        ("SIGINT", 130, "tinygpt2: interrupted\n"),
+        ("SIGTERM", 143, "tinygpt2: terminated\n"),
+        ("SIGHUP", 129, "tinygpt2: hung up\n"),
+    ],
 )
 @pytest.mark.parametrize("swallow", ["Exception", "BaseException"])
 def test_a_signal_while_pytorch_is_imported_is_one_line(
@@ -245,7 +250,7 @@ def test_a_program_around_it_keeps_its_streams_and_signal_handlers(
     monkeypatch.setattr(sys, "stdout", stream)
     seen: list[object] = []
 
-    def note(directory: str, read: Callable[[Path], object]) -> object:
+    def note(directory: str, read: Callable[[Path], object], _: object) -> object:
         seen.append(signal.getsignal(signal.SIGTERM))
         return read(Path(directory))
 

@@ -313,9 +313,9 @@ def first_line_with(part: str, process: "subprocess.Popen[str]") -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are sent otherwise there")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", ["SIGINT", "SIGTERM", "SIGHUP"])
 def test_a_signal_stops_after_the_step_and_saves(
-    text_file: Path, tmp_path: Path, begin: Begin, fails: Fails, number: signal.Signals
+    text_file: Path, tmp_path: Path, begin: Begin, fails: Fails, number: str
 ) -> None:
     """And until then no other process may resume the run, or begin one there."""
     directory = tmp_path / "out"
@@ -325,16 +325,14 @@ def test_a_signal_stops_after_the_step_and_saves(
     fails(["train", "--out", directory, "--resume"], f"another process is training in {directory}: wait until")
     fails(["train", text_file, "--out", directory], "not empty")
     first_line_with("step      15/", process)
-    process.send_signal(number)
+    process.send_signal(signal.Signals[number])
     _, rest = process.communicate(timeout=60)
-    assert process.returncode == {signal.SIGINT: 130, signal.SIGTERM: 143}[number]
+    assert process.returncode == {"SIGINT": 130, "SIGTERM": 143, "SIGHUP": 129}[number]
     step = int(newest_checkpoint(directory).name.removeprefix("checkpoint-"))
     assert step >= 15
     *_, last = rest.splitlines()
     where = f"after step {step} of 1000000, saved"
-    assert last == (
-        f"stopped by {number.name} {where}; to resume:  tinygpt2 train --out {directory} --resume --device cpu"
-    )
+    assert last == (f"stopped by {number} {where}; to resume:  tinygpt2 train --out {directory} --resume --device cpu")
     assert rest.count("stopped") == 1
     assert torch.isfinite(GPT2Model.from_pretrained(directory / f"checkpoint-{step}").wte.weight).all()
 
@@ -342,6 +340,30 @@ def test_a_signal_stops_after_the_step_and_saves(
     steps = TrainingHistory.load(directory / "history.json").steps
     assert steps[:4] == [0, 5, 10, 15]
     assert steps[-1] == step + 3
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no such terminals")
+def test_a_closed_terminal_ends_a_run_as_ctrl_c_does(text_file: Path, tmp_path: Path, begin: Begin) -> None:
+    """It was killed where it was, as by a dropped connection; what it writes then has nowhere to go."""
+    whole, closed = tmp_path / "whole", tmp_path / "closed"
+    constant = ["--schedule", "constant", "--warmup-steps", 0, "--learning-rate", 0.001]  # whatever the length
+    options = [*constant, "--eval-every", 5, "--eval-batches", 1, *FAST]
+    terminal, end = os.openpty()
+    words = ["train", text_file, "--out", closed, "--max-steps", 1000000, *options]
+    process = begin(*words, stdin=end, stdout=end, stderr=end)
+    os.close(end)
+    shown = b""
+    while b"step       5/" not in shown:
+        shown += os.read(terminal, 1024)
+    os.close(terminal)
+    process.send_signal(signal.SIGHUP)  # as the system does to those that a terminal controls
+    assert process.wait(timeout=60) == 129
+    step = int(newest_checkpoint(closed).name.removeprefix("checkpoint-"))
+    assert step >= 5
+    assert resume(closed, "--max-steps", step + 3, "--quiet") == 0
+    assert train(text_file, whole, "--max-steps", step + 3, *options, "--quiet") == 0
+    for file in ("model.safetensors", "history.json"):
+        assert (closed / file).read_bytes() == (whole / file).read_bytes()
 
 
 @contextmanager

@@ -472,7 +472,7 @@ def test_no_change_of_a_byte_makes_our_manifest_another_programs(saved: Path) ->
     """And verification with it would be off."""
     content = json.dumps(OURS).encode()
     for place in range(len(content)):
-        for byte in {content[place] ^ 1 << bit for bit in range(8)} | {0, ord(" ")} - {content[place]}:
+        for byte in (content[place] ^ 1 << place % 8, ord(" ")):
             (saved / "manifest.json").write_bytes(content[:place] + bytes([byte]) + content[place + 1 :])
             assert has_manifest(saved)
     for rest in (b"", b"[]", content[:-9], bytes(len(content)), b"no JSON"):

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM, deferred to the end of a block."""
+"""Ctrl-C, SIGTERM and SIGHUP, deferred to the end of a block."""
 
 import os
 import signal
@@ -64,6 +64,26 @@ def test_the_second_signal_takes_effect_at_once(first: signal.Signals, second: s
         assert caught.value.args == (second,)
         assert [signal.getsignal(number) for number in BOTH] == [raises, raises]
     assert seen == ["received"]
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="there is none")
+def test_a_closed_terminal_and_its_shell_are_one_signal() -> None:
+    """Both send SIGHUP, and the second would have ended the run while it was saving."""
+    number, seen = signal.SIGHUP, list[str]()
+    with handled(number, raises):
+        with pytest.raises(HandledError), deferred_signals(lambda: seen.append("received"), notice=None):  # noqa: PT012
+            for _ in range(3):
+                signal.raise_signal(number)
+            seen.append("the rest of the block")
+        assert signal.getsignal(number) is raises
+    assert seen == ["received", "the rest of the block"]
+    with handled(signal.SIGINT, raises), handled(number, raises):
+        with pytest.raises(HandledError) as caught, deferred_signals(nothing, notice=None):  # noqa: PT012
+            signal.raise_signal(number)
+            signal.raise_signal(signal.SIGINT)
+            seen.append("too late")
+        assert caught.value.args == (signal.SIGINT,)
+    assert "too late" not in seen
 
 
 @pytest.mark.parametrize("number", BOTH)
@@ -133,7 +153,10 @@ def test_another_thread_leaves_the_handlers_alone() -> None:
 
 
 @POSIX
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 7), (signal.SIGTERM, -signal.SIGTERM)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGINT, 7), (signal.SIGTERM, -signal.SIGTERM), (getattr(signal, "SIGHUP", signal.SIGINT), 7)],
+)
 def test_a_forked_process_leaves_control_c_to_its_parent_and_ends_on_sigterm(
     number: signal.Signals, code: int, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -644,7 +644,7 @@ def test_an_optimizer_that_fails_half_way_is_not_saved(tmp_path: Path) -> None:
     assert equal(run(tmp_path)[0], expected)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGINT)])
 def test_the_first_signal_ends_after_the_step_and_then_does_what_it_would_have(
     tmp_path: Path, number: signal.Signals, capsys: pytest.CaptureFixture[str]
 ) -> None:

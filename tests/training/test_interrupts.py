@@ -222,7 +222,7 @@ def test_the_notice_is_true(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -
     assert newest_checkpoint(tmp_path).name == "checkpoint-0"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGINT)])
 def test_a_signal_that_the_process_ignores_does_not_stop_a_run(number: signal.Signals, tmp_path: Path) -> None:
     """As in the background of a script, and under nohup."""
     model = GPT2Model(GPT2Config(vocab_size=50, context_length=8, n_layer=1, n_head=2, n_embd=8))

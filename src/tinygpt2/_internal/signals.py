@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM, deferred to the next safe moment."""
+"""Ctrl-C, SIGTERM and SIGHUP, deferred to the next safe moment."""
 
 import os
 import signal
@@ -11,14 +11,18 @@ from typing import Any
 
 STDERR = 2
 
+_HANGUP: signal.Signals | None = getattr(signal, "SIGHUP", None)  # Windows has none
+_SENT_TO_ALL = [signal.SIGINT, *([_HANGUP] if _HANGUP else [])]  # processes of a terminal, by it
+
 
 @contextmanager
 def deferred_signals(received: Callable[[], object], *, notice: str | None) -> Iterator[None]:
-    """Calls ``received`` at the first Ctrl-C or SIGTERM, and lets the signal take effect at the end of the block.
+    """Calls ``received`` at the first Ctrl-C, SIGTERM or SIGHUP, which takes effect only at the end of the block.
 
-    A second signal takes effect at once. An ignored signal stays ignored, and outside the main thread, where Python
-    allows no handler, signals behave as usual. In a process forked within the block, such as a worker of a
-    ``DataLoader``, Ctrl-C, which a terminal sends to all of them, has no effect, and SIGTERM has its usual one.
+    A second signal takes effect at once, except SIGHUP: a closed terminal and its shell each send one. An ignored
+    signal stays ignored, and outside the main thread, where Python allows no handler, signals behave as usual. In a
+    process forked within the block, such as a worker of a ``DataLoader``, Ctrl-C and SIGHUP, which a terminal sends to
+    all of them, have no effect, and SIGTERM has its usual one.
 
     Args:
         received: Called in the signal handler, so it should do little.
@@ -35,7 +39,7 @@ def deferred_signals(received: Callable[[], object], *, notice: str | None) -> I
 
     def handle(number: int, _: FrameType | None) -> None:
         is_owner = os.getpid() == owner
-        if not is_owner and number == signal.SIGINT:
+        if (not is_owner and number in _SENT_TO_ALL) or (numbers and number == _HANGUP):
             return
         numbers.append(number)
         if not is_owner or len(numbers) > 1:
@@ -47,7 +51,7 @@ def deferred_signals(received: Callable[[], object], *, notice: str | None) -> I
             _write_notice(notice)
 
     if threading.current_thread() is threading.main_thread():
-        found = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        found = {number: signal.getsignal(number) for number in (*_SENT_TO_ALL, signal.SIGTERM)}
         before = {number: handler for number, handler in found.items() if handler not in (signal.SIG_IGN, None)}
     try:
         for number in before:  # all known before the first is replaced: a signal may arrive between the two

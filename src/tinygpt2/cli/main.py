@@ -15,8 +15,8 @@ EXIT_FAILURE = 1
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit code.
 
-    0 is success, 1 a failure (explained in one line on stderr), 2 incorrect usage, 130 an interruption by Ctrl-C and
-    143 one by SIGTERM.
+    0 is success, 1 a failure (explained in one line on stderr), 2 incorrect usage, 130 an interruption by Ctrl-C, 143
+    one by SIGTERM and 129 one by SIGHUP.
 
     Args:
         arguments: The words after the program's name; by default those that the process was started with. A program
@@ -33,15 +33,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 raise
     except STOPS as stop:
         number = signal_of(stop)
-        return _fail("interrupted" if number == number.SIGINT else "terminated", exit_code(number))
+        return _fail({"SIGINT": "interrupted", "SIGTERM": "terminated"}.get(number.name, "hung up"), exit_code(number))
     except BrokenPipeError:
-        _drop_unwritable_output(ours=ours)
         return _fail("nothing reads the output any more (broken pipe)")
     except Exception as error:
-        _drop_unwritable_output(ours=ours)
         if "--traceback" in words:
             raise
         return _fail(_describe(error))
+    finally:
+        _drop_unwritable_output(ours=ours)
 
 
 def _run(words: Sequence[str], received: Received, *, ours: bool) -> int:
@@ -72,15 +72,16 @@ def _write_utf8() -> None:
 
 
 def _drop_unwritable_output(*, ours: bool) -> None:
-    """Discards the output buffered for our stdout if it cannot be written: Python would try again at exit."""
-    if (stdout := sys.stdout) is None:
-        return
-    try:
-        stdout.flush()
-    except (OSError, ValueError):  # the latter if it was closed
-        if ours:
-            with suppress(OSError, ValueError):
-                os.dup2(os.open(os.devnull, os.O_WRONLY), stdout.fileno())
+    """Discards the output buffered for our streams if it cannot be written: Python would try again at exit."""
+    for stream in (sys.stdout, sys.stderr):
+        if stream is None:
+            continue
+        try:
+            stream.flush()
+        except (OSError, ValueError):  # the latter if it was closed
+            if ours:
+                with suppress(OSError, ValueError):
+                    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _fail(message: str, code: int = EXIT_FAILURE) -> int:

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM on the command line: what they raise, and the exit codes."""
+"""Ctrl-C, SIGTERM and SIGHUP on the command line: what they raise, and the exit codes."""
 
 import signal
 import sys
@@ -13,15 +13,23 @@ class TerminatedError(BaseException):
     """SIGTERM, as an exception."""
 
 
-STOPS = (KeyboardInterrupt, TerminatedError)
-"""What the two signals raise."""
+class HangupError(BaseException):
+    """SIGHUP, as an exception: the terminal was closed."""
 
+
+_RAISED: dict[int, type[BaseException]] = {signal.SIGINT: KeyboardInterrupt, signal.SIGTERM: TerminatedError}
 _USUAL: dict[signal.Signals, Any] = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+if sys.platform != "win32":
+    _RAISED[signal.SIGHUP] = HangupError
+    _USUAL[signal.SIGHUP] = signal.SIG_DFL
+
+STOPS = tuple(_RAISED.values())
+"""What the signals raise."""
 
 
 def signal_of(stop: BaseException) -> signal.Signals:
     """Returns the signal that raised one of `STOPS`."""
-    return signal.SIGTERM if isinstance(stop, TerminatedError) else signal.SIGINT
+    return signal.Signals(next(number for number, raised in _RAISED.items() if isinstance(stop, raised)))
 
 
 def exit_code(number: signal.Signals) -> int:
@@ -45,7 +53,7 @@ class Received:
     def check(self) -> None:
         """Raises the exception of a signal that was received, also if something has swallowed it."""
         if self.number is not None:
-            raise TerminatedError if self.number == signal.SIGTERM else KeyboardInterrupt
+            raise _RAISED[self.number]
 
     @contextmanager
     def between_imports(self) -> Iterator[None]:
@@ -66,9 +74,9 @@ class Received:
 
 @contextmanager
 def signals_raise() -> Iterator[Received]:
-    """Makes SIGTERM raise an exception within the block, as Ctrl-C does, and remembers either.
+    """Makes SIGTERM and SIGHUP raise an exception within the block, as Ctrl-C does, and remembers the last.
 
-    A signal that a program around this one handles or ignores stays as it is; and so do both outside the main thread,
+    A signal that a program around this one handles or ignores stays as it is; and so do all outside the main thread,
     where Python allows no handler.
     """
     received = Received()

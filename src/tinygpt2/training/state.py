@@ -83,7 +83,8 @@ class TrainState:
             checkpoints.
         training_steps: Steps made in that time.
         training_tokens: Training tokens read in that time.
-        interrupted: Whether Ctrl-C or SIGTERM is ending the run; callbacks should begin nothing that is not urgent.
+        interrupted: Whether Ctrl-C, SIGTERM or SIGHUP is ending the run; callbacks should begin nothing that is not
+            urgent.
     """
 
     model: GPT2Model

@@ -73,8 +73,8 @@ def train(
 
     With ``checkpoint_dir`` the run can be killed at any instant: called again with ``resume=True`` and a model of the
     same shape, it resumes from the newest intact checkpoint, and ends with exactly the bits of an uninterrupted run.
-    The first Ctrl-C or SIGTERM ends the run after the step, with a checkpoint, and then has its usual effect; the
-    second has it at once, and so has one during start-up, while data and checkpoint are read. An evaluation that it
+    The first Ctrl-C, SIGTERM or SIGHUP ends the run after the step, with a checkpoint, and then has its usual effect;
+    the second has it at once, and so has one during start-up, while data and checkpoint are read. An evaluation that it
     cuts short is made when the run is resumed. An error, for instance in a callback, leaves a checkpoint too. Without
     ``checkpoint_dir`` the model keeps its weights, and the ``KeyboardInterrupt`` has the ``history``.
 
