@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal, Self, get_args
 
-from tinygpt2._internal.checks import LARGEST_SEED, shown
+from tinygpt2._internal.checks import LARGEST_SEED, check_choice
 from tinygpt2._internal.ranges import Bool, Check, Choice, Int, Number, Optional, Pair, Text, check_fields
 
 Precision = Literal["auto", "fp32", "bf16"]
@@ -131,9 +131,7 @@ class GPT2Config:
         >>> GPT2Config.preset("gpt2-medium", context_length=128).n_layer
         24
         """
-        if name not in PRESETS:
-            raise ValueError(f"there is no preset {shown(name)}; choose one of {', '.join(PRESETS)}")
-        return cls(**(PRESETS[name] | overrides))
+        return cls(**(PRESETS[check_choice("preset", name, tuple(PRESETS))] | overrides))
 
 
 PRESETS: dict[str, dict[str, Any]] = {

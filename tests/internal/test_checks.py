@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tinygpt2._internal.texts
-from tinygpt2._internal.checks import check_json, shown
+from tinygpt2._internal.checks import can_be_iterated, check_iterable, check_json, shown
 from tinygpt2._internal.ranges import Bool, Check, Choice, Int, Loss, Many, Number, Optional, Pair, Text
 from tinygpt2._internal.texts import check_text
 
@@ -74,13 +74,28 @@ def test_another_text_is_refused_with_what_was_expected(check: Check, texts: lis
 @pytest.mark.parametrize(
     ("check", "values"),
     [
-        (Int(), [1.0, "1", None, True, [1]]),
-        (Number(), ["1", None, False, 1j, [1.0]]),
+        (Int(), [1.0, "1", None, True, [1], int, np.int64]),
+        (Number(), ["1", None, False, 1j, [1.0], float, np.float32]),
         (Bool(), [1, 0, None, "true"]),
         (Text(), [b"a", 1, None, ["a"]]),
         (Optional(Text()), [b"a", 1]),
         (Many(Text()), ["ab", None, {"a": 1}, [1], ("a", None)]),
-        (Pair(DROPOUT), [0.9, None, "ab", b"ab", ("0.9", 0.5)]),
+        (
+            Pair(DROPOUT),
+            [
+                0.9,
+                None,
+                "ab",
+                b"ab",
+                ("0.9", 0.5),
+                {0.9, 0.5},
+                {0.9: 1, 0.5: 1},
+                tuple,
+                np.float64(0.9),
+                np.array(0.9),
+                torch.tensor(0.9),
+            ],
+        ),
     ],
 )
 def test_a_value_of_another_type_is_a_type_error_that_names_it(check: Check, values: list[Any]) -> None:
@@ -120,6 +135,40 @@ def test_a_text_has_no_lone_surrogates_wherever_it_is_divided(text: str, piece: 
             ValueError, match=f"it has a lone surrogate, U.{ord(text[position]):04X}, at position {position},"
         ):
             check_text("it", text)
+
+
+@pytest.mark.parametrize("value", [1, None, ["a"], {}, np.array([]), np.array(["a"]), torch.zeros(2), str])
+def test_only_a_text_is_one_of_several_names(value: object) -> None:
+    """An array of NumPy was compared item by item, and its truth value asked for."""
+    with pytest.raises(ValueError, match="it must be one of 'a', 'b', got "):
+        Choice(("a", "b")).check("it", value)
+
+
+class _Sequence:
+    """Can be iterated over by its indices, as in Python before ``__iter__``."""
+
+    def __getitem__(self, index: int) -> int:
+        return range(3)[index]
+
+
+@pytest.mark.parametrize("value", [[], (), iter([]), range(3), {1}, np.zeros(0), torch.zeros(2, 3), _Sequence()])
+def test_what_has_items_can_be_iterated_over(value: object) -> None:
+    check_iterable("it", value, "a list")
+    assert can_be_iterated(value)
+
+
+@pytest.mark.parametrize("value", [None, 1, list, len, object(), np.float32(1), np.array(1), torch.tensor(1)])
+def test_what_has_no_items_is_a_type_error(value: object) -> None:
+    """A scalar of NumPy or PyTorch has the methods of a sequence, which raise when they are called."""
+    assert not can_be_iterated(value)
+    with pytest.raises(TypeError, match="it must be a list, got "):
+        check_iterable("it", value, "a list")
+
+
+@pytest.mark.parametrize("value", ["", "ab", b"", {}, {"input_ids": 1}])
+def test_characters_and_keys_are_not_the_items_that_are_meant(value: object) -> None:
+    with pytest.raises(TypeError, match="it must be a list, got "):
+        check_iterable("it", value, "a list")
 
 
 def test_none_is_optional_only_where_that_is_said() -> None:
@@ -208,9 +257,17 @@ def test_zero_has_no_sign(zero: object) -> None:
     assert math.copysign(1, Number().parse("-0.0")) == 1
 
 
-@pytest.mark.parametrize("loss", [0.5, -1, math.nan, math.inf, np.float64("nan")])
+NAN = math.nan
+
+
+@pytest.mark.parametrize(
+    "loss", [0.5, -1, NAN, math.inf, np.float64("nan"), np.float32("nan"), np.float32("-inf"), torch.tensor(NAN)]
+)
 def test_a_loss_is_any_number(loss: float) -> None:
-    assert repr(float(Loss().check("it", loss))) == repr(float(loss))
+    """NaN and infinity of other types than Python's were refused, and those of NumPy stayed NumPy's."""
+    found = Loss().check("it", loss)
+    assert type(found) is float
+    assert repr(found) == repr(float(loss))
     for wrong in (None, "1", True, [1.0]):
         with pytest.raises(TypeError, match="it must be a number"):
             Loss().check("it", wrong)

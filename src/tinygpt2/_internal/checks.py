@@ -5,10 +5,9 @@ import math
 import operator
 import os
 import reprlib
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
-
-T = TypeVar("T")
+from typing import Any, TypeGuard
 
 LARGEST_INT = 2**63 - 1
 """The largest integer that PyTorch and NumPy hold."""
@@ -128,9 +127,9 @@ def interval(minimum: float, maximum: float, *, above_minimum: bool, below_maxim
     return f"{lower}{upper}"
 
 
-def check_choice(name: str, value: T, choices: tuple[T, ...]) -> T:
+def check_choice(name: str, value: object, choices: tuple[str, ...]) -> str:
     """Returns ``value`` if it is one of ``choices``."""
-    if value not in choices:
+    if not isinstance(value, str) or value not in choices:  # an array would be compared item by item
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {shown(value)}")
     return value
 
@@ -138,6 +137,18 @@ def check_choice(name: str, value: T, choices: tuple[T, ...]) -> T:
 def check_instance(name: str, value: object, expected: type, description: str) -> None:
     """Raises ``TypeError`` if ``value`` is not an instance of ``expected``, which ``description`` names."""
     if not isinstance(value, expected):
+        raise TypeError(f"{name} must be {description}, got {of_type(value)}")
+
+
+def can_be_iterated(value: object) -> TypeGuard[Iterable[Any]]:
+    """Returns whether a value has items, without beginning to iterate; a scalar of NumPy or PyTorch has none."""
+    has_items = isinstance(value, Iterable) or hasattr(type(value), "__getitem__")
+    return has_items and getattr(value, "ndim", 1) != 0
+
+
+def check_iterable(name: str, value: object, description: str) -> None:
+    """Raises ``TypeError`` if ``value`` has no items, or only characters or keys; ``description`` names others."""
+    if isinstance(value, str | bytes | Mapping) or not can_be_iterated(value):
         raise TypeError(f"{name} must be {description}, got {of_type(value)}")
 
 

@@ -1,12 +1,14 @@
 """Ranges of values, each defined once: it checks a value, parses one from the command line, and describes itself."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from tinygpt2._internal.checks import (
     LARGEST_INT,
+    can_be_iterated,
     check_bool,
     check_choice,
     check_int,
@@ -122,9 +124,13 @@ class Loss:
 
     def check(self, name: str, value: object) -> float:
         """Returns ``value`` as a ``float``."""
-        if isinstance(value, float) and not math.isfinite(value):
-            return value
-        return check_number(name, value, minimum=-math.inf)
+        try:
+            return check_number(name, value, minimum=-math.inf)
+        except ValueError:
+            plain = getattr(value, "item", lambda: value)()
+            if isinstance(plain, float):  # NaN or infinity
+                return float(plain)
+            raise
 
     def parse(self, text: str) -> float:
         """Returns the number that a text denotes."""
@@ -147,7 +153,7 @@ class Choice:
 
     def check(self, name: str, value: object) -> str:
         """Returns ``value``, one of the choices."""
-        return str(check_choice(name, value, self.choices))
+        return check_choice(name, value, self.choices)
 
     def parse(self, text: str) -> str:
         """Returns the text, one of the choices."""
@@ -223,7 +229,7 @@ class Pair:
 
     def check(self, name: str, value: object) -> tuple[Any, Any]:
         """Returns both as plain Python values."""
-        if isinstance(value, str | bytes) or not isinstance(value, Iterable):
+        if isinstance(value, str | bytes | Mapping | AbstractSet) or not can_be_iterated(value):  # a set has no order
             raise TypeError(f"{name} must be two values, got {of_type(value)}")
         values = tuple(value)
         if len(values) != 2:

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 
-from tinygpt2._internal.checks import of_type
+from tinygpt2._internal.checks import can_be_iterated, of_type
 
 _PIECE = 1 << 20  # characters to check at a time
 
@@ -47,11 +47,9 @@ def check_texts(name: str, value: object) -> Iterable[object]:
         fix = "iterating over a table gives the names of its columns; pass one column: table['text']"
     elif hasattr(value, "read"):
         fix = "pass the path of the file"
-    elif not _can_be_iterated(value):
-        fix = "pass a list"
-    if fix is not None or not isinstance(value, Iterable):
-        raise TypeError(f"{name} must be several str, got {of_type(value)}; {fix}")
-    return value
+    if fix is None and can_be_iterated(value):
+        return value
+    raise TypeError(f"{name} must be several str, got {of_type(value)}; {fix or 'pass a list'}")
 
 
 def text_from(value: object) -> str:
@@ -64,7 +62,7 @@ def text_from(value: object) -> str:
         return "; join one column: '\\n'.join(table['text'])"
     if hasattr(value, "read"):
         return "; read the file: read_text(path)"
-    if not isinstance(value, Mapping | AbstractSet) and _can_be_iterated(value):
+    if not isinstance(value, Mapping | AbstractSet) and can_be_iterated(value):
         return "; join several: '\\n'.join(texts)"
     return ""
 
@@ -72,11 +70,3 @@ def text_from(value: object) -> str:
 def is_table(value: object) -> bool:
     """Returns whether a value is a data frame, of any library, or a data set of Hugging Face."""
     return hasattr(value, "columns") or hasattr(value, "column_names")
-
-
-def _can_be_iterated(value: object) -> bool:
-    try:
-        iter(value)  # type: ignore[call-overload]
-    except TypeError:
-        return False
-    return True
