@@ -125,6 +125,22 @@ def test_an_index_outside_is_an_index_error_and_ends_a_plain_loop() -> None:
     assert len(list(cast("Sequence[Batch]", dataset))) == 3
 
 
+@pytest.mark.parametrize("indices", [[1.5], np.array([True]), torch.tensor([0.0]), [[0, 1]], 3, None, "0"])
+def test_only_integers_are_indices_of_a_batch(indices: Any) -> None:  # noqa: ANN401
+    """1.5 was rounded to 1."""
+    with pytest.raises(TypeError, match="indices must be integers in a list, got "):
+        TokenDataset(range(9), context_length=4).__getitems__(indices)
+
+
+@pytest.mark.parametrize("indices", [[1, -3], np.array([1, -3], np.int8), torch.tensor([1, -3]), (np.int64(1), -3)])
+def test_integers_of_every_kind_are_indices_of_a_batch(indices: Any) -> None:  # noqa: ANN401
+    dataset = TokenDataset(range(9), context_length=4, stride=2)
+    assert dataset.__getitems__(indices)[0][:, 0].tolist() == [2, 0]
+    assert dataset.__getitems__([])[0].shape == (0, 4)
+    with pytest.raises(IndexError, match=f"window {2**64 - 1} of 3"):
+        dataset.__getitems__(np.array([2**64 - 1], np.uint64))  # type: ignore[arg-type]
+
+
 def test_masking_the_targets_in_place_reaches_neither_inputs_nor_tokens() -> None:
     tokens = torch.arange(10)
     loader = make_dataloader(tokens, batch_size=2, context_length=4, stride=1)

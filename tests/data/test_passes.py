@@ -153,7 +153,7 @@ def test_what_can_be_read_once_is_refused(loader: Iterator[Batch]) -> None:
 
 @pytest.mark.parametrize("loader", [None, 3, ITEMS.__len__])
 def test_what_has_no_batches_at_all_is_a_type_error(loader: object) -> None:
-    with pytest.raises(TypeError, match="train_loader should be an iterable of batches, but is a "):
+    with pytest.raises(TypeError, match="train_loader must be an iterable of batches, got "):
         run(loader)
 
 

@@ -111,6 +111,22 @@ def test_a_loader_takes_the_file_as_it_is(tmp_path: Path) -> None:
         make_dataloader(file, batch_size=3, context_length=8, tokenizer=CharTokenizer("abc"))
 
 
+def test_a_part_is_a_slice(tmp_path: Path) -> None:
+    file = tokenize_to_file(["abcab"], tmp_path / "out", tokenizer=CharTokenizer("abc"))
+    assert file[1:][1:-1].tokens.tolist() == [2, 0]
+    for part in (0, "a", None, [0, 1]):
+        with pytest.raises(TypeError, match=r"part must be a slice, such as .* \(single ids are in \.tokens\), got"):
+            file[part]  # type: ignore[index]
+
+
+@pytest.mark.parametrize(("out", "error"), [("", ValueError), (None, TypeError), (3, TypeError), (b"out", TypeError)])
+def test_the_file_to_write_is_a_path_and_no_text_is_read_before_that(out: Any, error: type[Exception]) -> None:  # noqa: ANN401
+    texts = iter(["abc"])
+    with pytest.raises(error, match="out must be "):
+        tokenize_to_file(texts, out)
+    assert list(texts) == ["abc"]
+
+
 def test_a_file_that_is_something_else_is_told(tmp_path: Path) -> None:
     good = tokenize_to_file(["some text of several tokens"], tmp_path / "good").path.read_bytes()
     damaged = {

@@ -32,6 +32,7 @@ from tinygpt2 import (
     text_to_tensor,
     trim_vocabulary,
 )
+from tinygpt2.text.tokenizers import check_tokenizer
 
 END_OF_TEXT = "<|endoftext|>"
 
@@ -287,6 +288,63 @@ def test_characters_outside_the_vocabulary_are_refused(ids: list[int]) -> None:
         CharTokenizer("ab").decode(ids)
 
 
+@pytest.mark.parametrize("ids", [[0.0], [[0, 1]], ["a"], [None], torch.zeros(2), 1])
+def test_only_integers_are_decoded_to_characters(ids: Any) -> None:  # noqa: ANN401
+    with pytest.raises(TypeError, match="tokens must be integers, in a list for instance, got "):
+        CharTokenizer("ab").decode(ids)
+
+
+@pytest.mark.parametrize("ids", [np.array([1, 0], np.uint8), torch.tensor([1, 0]), iter([1, 0]), (np.int64(1), 0)])
+def test_integers_of_every_kind_are_decoded(ids: Any) -> None:  # noqa: ANN401
+    assert CharTokenizer("ab").decode(ids) == "ba"
+
+
+# --- what is no tokenizer ---
+
+ENDLESS = tiktoken.Encoding(
+    "endless", pat_str=".", mergeable_ranks={bytes([byte]): byte for byte in range(256)}, special_tokens={}
+)
+
+
+class _Wrapped:
+    """Forwards what it does not have, as wrappers do."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.tokenizer = tokenizer
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401
+        return getattr(self.tokenizer, name)
+
+
+@pytest.mark.parametrize("tokenizer", [gpt2_tokenizer(), CharTokenizer("ab"), _Wrapped(CharTokenizer("ab"))])
+def test_a_tokenizer_is_what_has_its_methods(tokenizer: Tokenizer) -> None:
+    check_tokenizer(tokenizer, ends=True)
+    assert tensor_to_text(text_to_tensor("ab", tokenizer), tokenizer) == "ab"
+
+
+@pytest.mark.parametrize("tokenizer", [None, "gpt2", CharTokenizer, tokenizers.Tokenizer(tokenizers.models.BPE())])
+def test_what_is_no_tokenizer_is_a_type_error(tokenizer: Any) -> None:  # noqa: ANN401
+    """The class of a tokenizer and one of Hugging Face have only some of the methods, or no values."""
+    message = "tokenizer must be an object with n_vocab, .*, such as gpt2_tokenizer"
+    uses: list[tuple[Any, object]] = [(text_to_tensor, "a"), (TextSamples, "a"), (tensor_to_text, torch.tensor([0]))]
+    for use, first in uses:
+        with pytest.raises(TypeError, match=message):
+            use(first, tokenizer)
+
+
+def test_an_encoding_without_an_end_of_text_encodes_and_decodes_but_does_not_generate() -> None:
+    """Its ``eot_token`` raises a KeyError, which came after the first epoch of a run with samples."""
+    assert tensor_to_text(text_to_tensor("ab", ENDLESS), ENDLESS) == "ab"
+    with pytest.raises(ValueError, match=r"tokenizer must have the token <\|endoftext\|>, .* got <Encoding 'endless'"):
+        TextSamples("ab", ENDLESS)
+
+
+@pytest.mark.parametrize("tokenizer", [CharTokenizer("ab"), tiktoken.Encoding, None])
+def test_only_the_vocabulary_of_an_encoding_is_trimmed(tokenizer: Any) -> None:  # noqa: ANN401
+    with pytest.raises(TypeError, match=r"tokenizer must be a tiktoken\.Encoding, such as gpt2_tokenizer\(\), got"):
+        trim_vocabulary(tokenizer, "ab")
+
+
 # --- tensors ---
 
 
@@ -303,6 +361,13 @@ def test_a_text_goes_through_a_tensor_without_loss(text: str, dtype: torch.dtype
 def test_a_batch_is_not_one_text(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="for each row"):
         tensor_to_text(torch.zeros(shape, dtype=torch.int64), gpt2_tokenizer())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bool, torch.complex64])
+def test_a_tensor_of_other_numbers_is_no_text(dtype: torch.dtype) -> None:
+    for tokenizer in (gpt2_tokenizer(), CharTokenizer("ab")):
+        with pytest.raises(TypeError, match=f"tokens must be a tensor of integers, got {dtype}"):
+            tensor_to_text(torch.ones(2, dtype=dtype), tokenizer)
 
 
 # --- what is no text ---

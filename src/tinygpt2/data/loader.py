@@ -7,13 +7,13 @@ import torch
 from torch.utils.data import DataLoader
 from typing_extensions import override
 
-from tinygpt2._internal.checks import LARGEST_SEED, check_int
+from tinygpt2._internal.checks import LARGEST_SEED, check_bool, check_int
 from tinygpt2._internal.random import seeded_generator
 from tinygpt2.data.batches import Batch
 from tinygpt2.data.order import EpochSampler
 from tinygpt2.data.token_file import TokenFile
 from tinygpt2.data.windows import TokenDataset
-from tinygpt2.text.tokenizers import Tokenizer, encoded, gpt2_tokenizer
+from tinygpt2.text.tokenizers import Tokenizer, check_tokenizer, encoded, gpt2_tokenizer
 
 if TYPE_CHECKING:
     import numpy as np
@@ -82,10 +82,14 @@ def make_dataloader(
     """
     batch_size = check_int("batch_size", batch_size)
     seed = check_int("seed", seed, minimum=0, maximum=LARGEST_SEED)
+    check_bool("shuffle", shuffle)
+    check_bool("drop_last", drop_last)
+    if tokenizer is not None:
+        check_tokenizer(tokenizer)
     if isinstance(source, str):
-        tokenizer = tokenizer or gpt2_tokenizer()
+        tokenizer = gpt2_tokenizer() if tokenizer is None else tokenizer
         source = encoded(tokenizer, source)
-    n_vocab = tokenizer.n_vocab if tokenizer is not None else None
+    n_vocab = None if tokenizer is None else tokenizer.n_vocab
     if isinstance(source, TokenFile):
         if n_vocab not in (None, source.n_vocab):
             raise ValueError(

@@ -1,7 +1,7 @@
 """Passes over a loader: in a known order, from a known position, and checked against the loader's length."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sized
+from collections.abc import Iterator, Mapping, Sized
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, IterableDataset
 
-from tinygpt2._internal.checks import check_json
+from tinygpt2._internal.checks import check_iterable, check_json
 from tinygpt2._internal.random import mixed_seed
 from tinygpt2.data.batches import Batch, BatchCheck
 from tinygpt2.data.identity import identity_of, identity_of_windows, own_identity, sha256_of
@@ -61,8 +61,7 @@ class Passes:
                 f"{name} is a {type(loader).__name__}, an iterator, which can be read once; pass a list, a DataLoader, "
                 "or an object whose __iter__ begins a new pass"
             )
-        if not isinstance(loader, Iterable) and not hasattr(loader, "__getitem__"):
-            raise TypeError(f"{name} should be an iterable of batches, but is a {type(loader).__name__}")
+        check_iterable(name, loader, "an iterable of batches")
         self.batches = _length(loader)
         if self.batches == 0:
             raise ValueError(f"{name} has no batches; with drop_last=True a data set smaller than one batch has none")

@@ -15,12 +15,19 @@ import numpy as np
 import numpy.typing as npt
 import tiktoken
 
-from tinygpt2._internal.checks import check_int, shown
+from tinygpt2._internal.checks import check_instance, check_int, check_path, shown
 from tinygpt2._internal.files import PathLike, atomic_write, open_regular, parse_json
 from tinygpt2._internal.texts import check_text, check_texts
 from tinygpt2.text.reading import open_text
 from tinygpt2.text.recognition import TOKENS_MAGIC, check_input
-from tinygpt2.text.tokenizers import CharTokenizer, Tokenizer, encoded, gpt2_tokenizer, panics_as_errors
+from tinygpt2.text.tokenizers import (
+    CharTokenizer,
+    Tokenizer,
+    check_tokenizer,
+    encoded,
+    gpt2_tokenizer,
+    panics_as_errors,
+)
 
 _MAGIC = TOKENS_MAGIC
 _HEADER = 512  # bytes: the magic, then JSON, then spaces
@@ -52,6 +59,7 @@ class TokenFile:
 
     Raises:
         FileNotFoundError: If there is no such file.
+        TypeError: If it is not a path.
         ValueError: If it is not a file of tokens, is truncated, or is a pipe, which cannot be memory-mapped; in a
             process that unpickles it, also if the file has other tokens by then.
 
@@ -64,7 +72,7 @@ class TokenFile:
     """
 
     def __init__(self, path: PathLike) -> None:
-        self.path = Path(path)
+        self.path = check_path("path", path)
         if not stat.S_ISREG(check_input(self.path).st_mode):
             raise ValueError(
                 f"{self.path} is a pipe or a device, but a file of tokens is memory-mapped: pass the path of the file"
@@ -91,7 +99,13 @@ class TokenFile:
         return len(self.tokens)
 
     def __getitem__(self, part: slice) -> Self:
-        """Returns consecutive tokens, as a `TokenFile` of the same file: ``tokens[:1_000_000]``."""
+        """Returns consecutive tokens, as a `TokenFile` of the same file: ``tokens[:1_000_000]``.
+
+        Raises:
+            TypeError: If ``part`` is not a slice; ``tokens.tokens[5]`` is a single id.
+            ValueError: If it has a step.
+        """
+        check_instance("part", part, slice, "a slice, such as tokens[:1_000_000] (single ids are in .tokens)")
         begin, end, step = part.indices(len(self))
         if step != 1:
             raise ValueError(f"a part of a TokenFile has consecutive tokens, got a step of {step}")
@@ -159,7 +173,7 @@ def tokenize_to_file(
     Raises:
         FileNotFoundError: If a file does not exist; other ``OSError`` if one cannot be read or written.
         TypeError: If ``source`` is a dict, a set, a table or an open file, an item is neither text nor path, or
-            ``threads`` is not an integer.
+            another argument is of the wrong type.
         ValueError: If a file is not UTF-8, there is no text, a text has a lone surrogate or is the name of a file, or
             ``threads`` is not from 1 to 1024.
 
@@ -172,7 +186,9 @@ def tokenize_to_file(
     (50257, 'uint16')
     """
     threads = (os.cpu_count() or 1) if threads is None else check_int("threads", threads, maximum=_MOST_THREADS)
+    out = check_path("out", out)
     tokenizer = gpt2_tokenizer() if tokenizer is None else tokenizer
+    check_tokenizer(tokenizer)
     dtype = _dtype(tokenizer.n_vocab)
     items = [source] if isinstance(source, str | os.PathLike) else check_texts("source", source)
     pieces = _pieces(_characters(items), tokenizer)

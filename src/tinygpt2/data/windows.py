@@ -1,6 +1,7 @@
 """Windows of a sequence of tokens, with their targets."""
 
 from collections.abc import Generator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from typing_extensions import override
 
-from tinygpt2._internal.checks import check_int
+from tinygpt2._internal.checks import LARGEST_INT, check_int, of_type
 from tinygpt2._internal.texts import is_table, text_from
 from tinygpt2.data.batches import Batch
 from tinygpt2.data.token_file import TokenFile
@@ -37,7 +38,7 @@ class TokenDataset(Dataset[Batch]):
         n_vocab: If given, every id must be less than this.
 
     Raises:
-        TypeError: If the tokens are not integers in a sequence.
+        TypeError: If the tokens are not integers in a sequence, or an option is not an integer.
         ValueError: If they are not one-dimensional, are too few for one window, or are outside the vocabulary.
 
     >>> dataset = TokenDataset(range(6), context_length=3, stride=2)
@@ -69,7 +70,7 @@ class TokenDataset(Dataset[Batch]):
                 f"context_length is {context_length}, which needs at least {context_length + 1} tokens (targets are "
                 f"shifted by one), but the text has only {len(self.tokens)}; pass {shorter}a longer text"
             )
-        _check_ids(self.tokens, n_vocab)
+        _check_ids(self.tokens, None if n_vocab is None else check_int("n_vocab", n_vocab))
         self._window = np.arange(context_length + 1)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -86,23 +87,42 @@ class TokenDataset(Dataset[Batch]):
 
     @override
     def __getitem__(self, index: int) -> Batch:
-        """Returns window ``index`` and its targets, both (T,) int64."""
-        inputs, targets = self.__getitems__([index])
+        """Returns window ``index`` and its targets, both (T,) int64; a negative one counts from the end.
+
+        Raises:
+            IndexError: If there is no such window.
+            TypeError: If it is not an integer.
+        """
+        inputs, targets = self.__getitems__([check_int("index", index, minimum=-LARGEST_INT)])
         return inputs[0], targets[0]
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
         """Returns the windows of a batch, gathered at once, both (B, T) int64; a ``DataLoader`` calls this.
 
         PyTorch's ``default_collate`` stacks the pair into (2, B, T), which unpacks into the same two tensors.
+
+        Raises:
+            IndexError: If one of the windows does not exist.
+            TypeError: If the indices are not integers in a sequence.
         """
-        wanted = np.asarray(indices, dtype=np.int64)
+        wanted = _as_indices(indices)
         outside = wanted[(wanted < -len(self)) | (wanted >= len(self))]
         if outside.size:
             raise IndexError(f"window {outside[0]} of {len(self)}")
-        starts = wanted % len(self) * self.stride
+        starts = wanted.astype(np.int64) % len(self) * self.stride
         windows = self.tokens[starts[:, None] + self._window]  # (B, T + 1)
         # astype copies, so that masking targets in place does not change the inputs.
         return torch.from_numpy(windows[:, :-1].astype(np.int64)), torch.from_numpy(windows[:, 1:].astype(np.int64))
+
+
+def _as_indices(indices: object) -> TokenArray:
+    """Returns the indices of a batch as an array; a conversion to integers would round others."""
+    wanted: npt.NDArray[Any] | None = None
+    with suppress(RuntimeError, TypeError, ValueError):  # of a tensor without values, for instance
+        wanted = np.asarray(indices)
+    if wanted is None or wanted.ndim != 1 or (wanted.size and wanted.dtype.kind not in "iu"):
+        raise TypeError(f"indices must be integers in a list, got {of_type(indices)}")
+    return wanted
 
 
 def _as_token_array(tokens: object) -> TokenArray:

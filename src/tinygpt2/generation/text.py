@@ -10,7 +10,7 @@ from tinygpt2._internal.texts import check_texts
 from tinygpt2.generation.decoding import Decoding, decode
 from tinygpt2.generation.samplers import GreedySampler, Sampler
 from tinygpt2.model.gpt2 import GPT2Model
-from tinygpt2.text.tokenizers import Tokenizer, encoded
+from tinygpt2.text.tokenizers import Tokenizer, check_tokenizer, encoded
 
 _GREEDY = GreedySampler()
 
@@ -47,9 +47,9 @@ def generate_text(
 
     Raises:
         TypeError: If an argument is of the wrong type, or the sampler returns something other than integers.
-        ValueError: If a prompt has a lone surrogate or cannot be encoded, the tokenizer's ids are outside the model's
-            vocabulary, a number is out of range, the model returns logits that are not finite, or the sampler does not
-            return one id per row.
+        ValueError: If a prompt has a lone surrogate or cannot be encoded, the tokenizer has no end-of-text token or its
+            ids are outside the model's vocabulary, a number is out of range, the model returns logits that are not
+            finite, or the sampler does not return one id per row.
 
     >>> from tinygpt2 import CharTokenizer, GPT2Config
     >>> tokenizer = CharTokenizer.from_text("abc ")
@@ -123,6 +123,7 @@ def _decoding(
     tokenizer: Tokenizer, max_new_tokens: int, sampler: Sampler, generator: torch.Generator | None
 ) -> Decoding:
     """Returns the decoding that stops at the end-of-text token and chooses only ids of the tokenizer."""
+    check_tokenizer(tokenizer, ends=True)
     return Decoding(
         max_new_tokens=max_new_tokens,
         sampler=sampler,

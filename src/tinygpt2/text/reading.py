@@ -9,7 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import IO, NoReturn
 
-from tinygpt2._internal.checks import check_number
+from tinygpt2._internal.checks import check_number, check_path
 from tinygpt2._internal.files import PathLike
 from tinygpt2._internal.texts import check_text
 from tinygpt2.text.recognition import SAMPLE, TOKENS_MAGIC, advice_on_bytes, nul_bytes, open_file, unlike_text
@@ -35,6 +35,7 @@ def read_text(path: str | os.PathLike[str]) -> str:
     Raises:
         FileNotFoundError: If there is no such file, with the one that has a similar name; other ``OSError`` if it
             cannot be read.
+        TypeError: If it is not a path.
         ValueError: If the file is not UTF-8, with what it is instead or the offset of the first invalid byte, and what
             to do about it.
 
@@ -78,7 +79,7 @@ def split_text(text: str, train_ratio: float = 0.8) -> tuple[str, str]:
     ('abcdefgh', 'ij')
     """
     check_text("text", text)
-    check_number("train_ratio", train_ratio, maximum=1, above_minimum=True, below_maximum=True)
+    train_ratio = check_number("train_ratio", train_ratio, maximum=1, above_minimum=True, below_maximum=True)
     cut = int(train_ratio * len(text))
     if cut == 0 or cut == len(text):
         raise ValueError(
@@ -171,6 +172,6 @@ def open_text(path: PathLike) -> Iterator[TextReader]:
     Raises:
         OSError: If it cannot be opened, with what to do about it.
     """
-    path = Path(path)
+    path = check_path("path", path)
     with open_file(path) as file:
         yield TextReader(file, path)

@@ -10,7 +10,7 @@ from typing import Any
 
 import tiktoken
 
-from tinygpt2._internal.checks import shown
+from tinygpt2._internal.checks import check_path, shown
 from tinygpt2._internal.directories import rereading
 from tinygpt2._internal.files import PathLike, atomic_write, read_json
 from tinygpt2.config import MODEL_RANGES, GPT2Config
@@ -40,7 +40,7 @@ def save_tokenizer(tokenizer: Tokenizer, directory: PathLike) -> None:
 
     Raises:
         OSError: If it cannot be written; an existing file stays intact.
-        TypeError: If it is another kind of tokenizer.
+        TypeError: If it is another kind of tokenizer, or ``directory`` not a path.
         ValueError: If `load_tokenizer` would not return the same tokenizer, or the directory is a checkpoint with one.
 
     >>> import tempfile
@@ -50,8 +50,9 @@ def save_tokenizer(tokenizer: Tokenizer, directory: PathLike) -> None:
     CharTokenizer(characters='abc')
     """
     content = tokenizer_content(tokenizer)
-    check_replaceable(Path(directory), [TOKENIZER_FILE])
-    atomic_write(Path(directory) / TOKENIZER_FILE, lambda file: file.write(content))
+    path = check_path("directory", directory)
+    check_replaceable(path, [TOKENIZER_FILE])
+    atomic_write(path / TOKENIZER_FILE, lambda file: file.write(content))
 
 
 def tokenizer_content(tokenizer: Tokenizer) -> bytes:
@@ -137,6 +138,7 @@ def load_tokenizer(directory: PathLike) -> "tiktoken.Encoding | CharTokenizer":
 
     Raises:
         FileNotFoundError: If there is no such directory.
+        TypeError: If it is not a path.
         ValueError: If the directory does not identify a tokenizer, its files contradict each other, or one is damaged.
 
     >>> import tempfile
@@ -146,12 +148,11 @@ def load_tokenizer(directory: PathLike) -> "tiktoken.Encoding | CharTokenizer":
     >>> tokenizer.encode_ordinary("cab")
     [2, 0, 1]
     """
-    return _load(directory)
+    return _load(check_path("directory", directory))
 
 
 @rereading
-def _load(directory: PathLike) -> "tiktoken.Encoding | CharTokenizer":
-    directory = Path(directory)
+def _load(directory: Path) -> "tiktoken.Encoding | CharTokenizer":
     if not directory.is_dir():
         raise FileNotFoundError(errno.ENOENT, "there is no such model directory", str(directory))
     verify_listed(directory, (CONFIG_FILE, TOKENIZER_FILE))

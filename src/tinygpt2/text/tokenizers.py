@@ -1,6 +1,7 @@
 """Tokenizers: GPT-2's, whose vocabulary is built in, or one token per character."""
 
 import hashlib
+import operator
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,10 +13,13 @@ import tiktoken
 import torch
 from torch import Tensor
 
-from tinygpt2._internal.checks import shown
+from tinygpt2._internal.checks import of_type, shown
 from tinygpt2._internal.texts import check_text
+from tinygpt2.kernels.cross_entropy import INTEGER_DTYPES
 
 END_OF_TEXT = "<|endoftext|>"
+
+_MEMBERS = ("n_vocab", "encode_ordinary", "decode", "eot_token")  # the last raises KeyError if there is no such token
 
 _MERGES_SHA256 = "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5"
 
@@ -63,6 +67,32 @@ class Tokenizer(Protocol):
     def decode(self, tokens: Sequence[int], /) -> str:
         """Returns the text of ``tokens``; bytes that are not UTF-8 become U+FFFD."""
         ...
+
+
+def check_tokenizer(tokenizer: object, *, ends: bool = False) -> None:
+    """Raises an error if a value is not a `Tokenizer`.
+
+    Args:
+        tokenizer: The value.
+        ends: Whether it must be able to end a text, which an encoding of tiktoken is not without a token for that.
+
+    Raises:
+        TypeError: If it is anything else, for instance the class of a tokenizer.
+        ValueError: If it cannot end a text, but must.
+    """
+    try:
+        complete = not isinstance(tokenizer, type) and all(hasattr(tokenizer, name) for name in _MEMBERS)
+    except KeyError:
+        if ends:
+            raise ValueError(
+                f"tokenizer must have the token {END_OF_TEXT}, at which a generated text ends, got {of_type(tokenizer)}"
+            ) from None
+        return
+    if not complete:
+        raise TypeError(
+            f"tokenizer must be an object with {', '.join(_MEMBERS)}, such as gpt2_tokenizer() or a CharTokenizer, got "
+            f"{of_type(tokenizer)}"
+        )
 
 
 @cache
@@ -243,10 +273,14 @@ class CharTokenizer:
         """Returns the text of ``tokens``; the end-of-text token reads ``<|endoftext|>``, as GPT-2's does.
 
         Raises:
+            TypeError: If ``tokens`` is not an iterable of integers.
             ValueError: If an id is outside the vocabulary.
         """
         pieces = [*self.characters, END_OF_TEXT]
-        ids = list(tokens)
+        try:
+            ids = [operator.index(token) for token in tokens]
+        except (RuntimeError, TypeError):  # the former from PyTorch, of a tensor without values
+            raise TypeError(f"tokens must be integers, in a list for instance, got {of_type(tokens)}") from None
         if ids and not (min(ids) >= 0 and max(ids) < len(pieces)):
             raise ValueError(f"token ids must be from 0 to {len(pieces) - 1}, got {min(ids)} to {max(ids)}")
         return "".join(pieces[i] for i in ids)
@@ -256,12 +290,13 @@ def text_to_tensor(text: str, tokenizer: Tokenizer) -> Tensor:
     """Returns the ids of ``text`` as a batch of one, (1, T) int64.
 
     Raises:
-        TypeError: If ``text`` is not a ``str``.
+        TypeError: If ``text`` is not a ``str``, or ``tokenizer`` not a `Tokenizer`.
         ValueError: If it has a lone surrogate, or the tokenizer cannot encode it.
 
     >>> text_to_tensor("Hello, world", gpt2_tokenizer())
     tensor([[15496,    11,   995]])
     """
+    check_tokenizer(tokenizer)
     return torch.tensor(encoded(tokenizer, text), dtype=torch.int64).unsqueeze(0)
 
 
@@ -273,13 +308,14 @@ def tensor_to_text(tokens: Tensor, tokenizer: Tokenizer) -> str:
         tokenizer: The one that encoded the text.
 
     Raises:
-        TypeError: If ``tokens`` is not a tensor.
+        TypeError: If ``tokens`` is not a tensor of integers, or ``tokenizer`` not a `Tokenizer`.
         ValueError: If it holds more than one sequence.
 
     >>> import torch
     >>> tensor_to_text(torch.tensor([[15496, 11, 995]]), gpt2_tokenizer())
     'Hello, world'
     """
+    check_tokenizer(tokenizer)
     if not isinstance(tokens, Tensor):
         raise TypeError(
             f"tokens must be a tensor of ids, got {type(tokens).__name__}; for a list call tokenizer.decode"
@@ -289,4 +325,6 @@ def tensor_to_text(tokens: Tensor, tokenizer: Tokenizer) -> str:
             f"expected the ids of one text, of shape (T,) or (1, T), got {tuple(tokens.shape)}; "
             "for a batch, call this for each row"
         )
+    if tokens.numel() and tokens.dtype not in INTEGER_DTYPES:
+        raise TypeError(f"tokens must be a tensor of integers, got {tokens.dtype}")
     return tokenizer.decode(tokens.flatten().tolist())

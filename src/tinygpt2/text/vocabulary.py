@@ -4,6 +4,7 @@ from itertools import pairwise
 
 import tiktoken
 
+from tinygpt2._internal.checks import check_instance
 from tinygpt2.text.tokenizers import byte_pair_encoding, encoded
 
 
@@ -19,7 +20,7 @@ def trim_vocabulary(tokenizer: tiktoken.Encoding, text: str) -> tiktoken.Encodin
         text: The text that the model will be trained on.
 
     Raises:
-        TypeError: If the text is not a ``str``.
+        TypeError: If the tokenizer is not a ``tiktoken.Encoding``, or the text not a ``str``.
         ValueError: If it has a lone surrogate.
 
     >>> text = "Byte pairs, byte by byte, from GPT-2's own merges."
@@ -29,6 +30,7 @@ def trim_vocabulary(tokenizer: tiktoken.Encoding, text: str) -> tiktoken.Encodin
     >>> [trimmed.decode([i]) for i in trimmed.encode_ordinary(text)][:5]
     ['Byte', ' pairs', ',', ' byte', ' by']
     """
+    check_instance("tokenizer", tokenizer, tiktoken.Encoding, "a tiktoken.Encoding, such as gpt2_tokenizer()")
     ranks = tokenizer._mergeable_ranks  # noqa: SLF001 - tiktoken's own way to build one encoding from another
     kept = {bytes([byte]) for byte in range(256)}
     for token in tokenizer.decode_tokens_bytes(sorted(set(encoded(tokenizer, text)))):

@@ -5,11 +5,12 @@ from dataclasses import dataclass, field
 import torch
 from typing_extensions import override
 
+from tinygpt2._internal.checks import check_int
 from tinygpt2._internal.console import write_line
 from tinygpt2._internal.random import mixed_seed
-from tinygpt2.generation.samplers import GreedySampler, Sampler
+from tinygpt2.generation.samplers import GreedySampler, Sampler, with_tokens
 from tinygpt2.generation.text import generate_text
-from tinygpt2.text.tokenizers import Tokenizer, encoded
+from tinygpt2.text.tokenizers import Tokenizer, check_tokenizer, encoded
 from tinygpt2.training.callbacks.base import Callback
 from tinygpt2.training.state import TrainState
 
@@ -27,6 +28,11 @@ class TextSamples(Callback):
         tokenizer: Tokenizer of the training data.
         max_new_tokens: Tokens to generate.
         sampler: Sampler that chooses each token; greedy by default, so that samples can be compared.
+
+    Raises:
+        TypeError: If a value is of the wrong type.
+        ValueError: If the prompt cannot be encoded, the tokenizer has no end-of-text token, or ``max_new_tokens`` is
+            negative.
     """
 
     prompt: str
@@ -36,7 +42,11 @@ class TextSamples(Callback):
     _last_step: int = field(default=-1, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        encoded(self.tokenizer, self.prompt)  # raises before training, not after an epoch
+        # Before training, not after an epoch.
+        check_tokenizer(self.tokenizer, ends=True)
+        encoded(self.tokenizer, self.prompt)
+        self.max_new_tokens = check_int("max_new_tokens", self.max_new_tokens, minimum=0)
+        with_tokens(self.sampler)
 
     @override
     def on_epoch(self, state: TrainState) -> None:
