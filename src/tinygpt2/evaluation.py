@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tinygpt2._internal.checks import check_int
+from tinygpt2._internal.checks import check_instance, check_int, check_iterable
 from tinygpt2._internal.cpu import fast_products
 from tinygpt2._internal.devices import device_of
 from tinygpt2.data.batches import Batch, BatchCheck
@@ -55,7 +55,7 @@ def evaluate(model: nn.Module, loader: Iterable[Any], *, max_batches: int | None
     Raises:
         NonFiniteLossError: If the loss is NaN, or infinite because of the weights; the error names the first weight
             that is not finite.
-        TypeError: If a batch has another form.
+        TypeError: If an argument is of the wrong type, or a batch has another form.
         ValueError: If the loader has no batch, or no target that counts, or an id is outside the vocabulary.
 
     >>> from tinygpt2 import GPT2Config, GPT2Model, make_dataloader
@@ -67,8 +67,9 @@ def evaluate(model: nn.Module, loader: Iterable[Any], *, max_batches: int | None
     >>> evaluate(model, loader).tokens
     96
     """
-    if max_batches is not None:
-        check_int("max_batches", max_batches)
+    check_instance("model", model, nn.Module, "a torch.nn.Module")
+    check_iterable("loader", loader, "an iterable of batches")
+    max_batches = None if max_batches is None else check_int("max_batches", max_batches)
     check = BatchCheck(vocab_size_of(model))
     return evaluate_batches(model, (check(batch, f"batch {i}") for i, batch in enumerate(islice(loader, max_batches))))
 

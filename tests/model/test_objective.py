@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -410,3 +411,31 @@ def test_targets_are_ids_of_any_integer_type(*, fused: bool) -> None:
 def test_the_loss_of_a_target_that_does_not_count_is_nothing() -> None:
     loss = NextTokenLoss(new_model(TIED))(INPUTS, torch.full_like(TARGETS, IGNORE_INDEX))
     assert loss.item() == 0
+
+
+# --- arguments ---
+
+
+@pytest.mark.parametrize("scale", [0.5, np.float32(0.5), np.float64(0.5), torch.tensor(0.5), torch.tensor([0.5])[0]])
+def test_a_scale_is_any_number(scale: Any) -> None:  # noqa: ANN401
+    expected = NextTokenLoss(new_model(TIED))(INPUTS, TARGETS) / 2
+    for model in (new_model(TIED), nn.Sequential(new_model(TIED))):
+        assert_close(NextTokenLoss(model)(INPUTS, TARGETS, scale), expected)
+
+
+@pytest.mark.parametrize("scale", [None, True, "1", torch.ones(2), torch.tensor(True), [1.0], 10**400])
+def test_what_is_no_number_is_no_scale(scale: Any) -> None:  # noqa: ANN401
+    """A tensor of several numbers was broadcast where the model is called, and failed where it is not."""
+    for model in (new_model(TIED), nn.Sequential(new_model(TIED))):
+        with pytest.raises((TypeError, ValueError), match="scale must be a "):
+            NextTokenLoss(model)(INPUTS, TARGETS, scale)
+
+
+def test_a_list_is_no_target_and_a_function_no_model() -> None:
+    with pytest.raises(TypeError, match=r"targets must be a tensor of ids, \(B, T\), got \[\["):
+        NextTokenLoss(new_model(TIED))(INPUTS, TARGETS.tolist())
+    with pytest.raises(ValueError, match=r"inputs of shape \(2, 9\) need targets of shape \(2, 9\), got \(1, 9\)"):
+        NextTokenLoss(new_model(TIED))(INPUTS, TARGETS[:1])
+    for wrong in (new_model(TIED).forward, GPT2Model, None):
+        with pytest.raises(TypeError, match=r"model must be a torch\.nn\.Module, got"):
+            NextTokenLoss(wrong)  # type: ignore[arg-type]

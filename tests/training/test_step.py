@@ -3,7 +3,9 @@
 import copy
 import pickle
 from collections.abc import Callable
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -210,6 +212,37 @@ def test_nothing_to_learn_from_is_told_before_anything_is_forgotten(batches: lis
     with pytest.raises(ValueError, match="nothing to learn from"):
         training_step(NextTokenLoss(model), make_optimizer(model, TrainingConfig()), batches)
     assert model.wte.weight.grad is not None
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("micro_batches", {"input_ids": 1, "labels": 1}, "micro_batches must be a list of batches, got {"),
+        ("micro_batches", [], "at least one micro-batch"),
+        ("objective", torch.nn.functional.cross_entropy, r"objective must be a torch\.nn\.Module"),
+        ("optimizer", torch.optim.SGD, r"optimizer must be a torch\.optim\.Optimizer, got <class"),
+        ("max_grad_norm", 0, "max_grad_norm must be a finite number greater than 0, got 0"),
+        ("max_grad_norm", "1", "max_grad_norm must be a number, got '1'"),
+        ("precision", "fp16", "precision must be one of 'auto', 'fp32', 'bf16', got 'fp16'"),
+        ("seed", -1, "seed must be at least 0, got -1"),
+    ],
+)
+def test_a_wrong_argument_of_a_step_is_told_and_nothing_is_forgotten(name: str, value: object, message: str) -> None:
+    """A precision of fp16 was that of fp32, and a seed of -1 failed after the gradients were cleared."""
+    model = new_model()
+    model.wte.weight.grad = torch.ones_like(model.wte.weight)
+    given: dict[str, Any] = {"objective": NextTokenLoss(model), "micro_batches": [batch_of(0)]}
+    given["optimizer"] = make_optimizer(model, TrainingConfig())
+    with pytest.raises((TypeError, ValueError), match=message):
+        training_step(**given | {name: value})
+    assert model.wte.weight.grad is not None
+
+
+def test_numbers_of_numpy_are_as_good_as_plain_ones() -> None:
+    for plain, other in ((3, np.int64(3)), (0, np.uint8(0))):
+        expected = stepped(new_model(DROPPING), batch_of(0), seed=plain)
+        found = stepped(new_model(DROPPING), batch_of(0), seed=other)  # type: ignore[arg-type]
+        assert all(torch.equal(found[name], weight) for name, weight in expected.items())
 
 
 @pytest.mark.parametrize(

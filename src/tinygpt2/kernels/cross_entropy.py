@@ -60,8 +60,8 @@ def linear_cross_entropy(
     """
     if input.shape[:-1] != target.shape:
         raise ValueError(
-            "hidden states of shape (..., C) need targets of shape (...), "
-            f"got {tuple(input.shape)} and {tuple(target.shape)}"
+            f"inputs of shape {tuple(input.shape[:-1])} need targets of shape {tuple(input.shape[:-1])}, "
+            f"got {tuple(target.shape)}"
         )
     target = checked_targets(target, len(linear_weight), ignore_index)
     rows, flat_target = input.reshape(-1, input.shape[-1]), target.reshape(-1)

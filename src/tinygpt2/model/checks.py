@@ -1,12 +1,13 @@
 """Checks of a model's inputs and weights."""
 
+import math
 import os
 from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
 
-from tinygpt2._internal.checks import check_instance
+from tinygpt2._internal.checks import check_instance, check_number
 from tinygpt2.config import GPT2Config
 from tinygpt2.kernels.switch import is_plain_computation
 from tinygpt2.model.cache import KVCache
@@ -124,6 +125,19 @@ def check_cache(tokens: Tensor, cache: KVCache, config: GPT2Config) -> None:
             f"the cache has {cache.capacity} slots and {cache.length} are filled, so {n} more tokens do not fit; "
             "reset it and start again with the last tokens"
         )
+
+
+def checked_scale(targets: Tensor, scale: float) -> float:
+    """Returns the factor of a loss as a number, a tensor's as it is: its value would make a GPU wait.
+
+    Raises:
+        TypeError: If ``targets`` is not a tensor, or ``scale`` not a number.
+        ValueError: If ``scale`` is an integer too large for a ``float``.
+    """
+    check_instance("targets", targets, Tensor, "a tensor of ids, (B, T)")
+    if isinstance(scale, float) or (isinstance(scale, Tensor) and scale.dim() == 0 and scale.dtype != torch.bool):
+        return scale
+    return check_number("scale", scale, minimum=-math.inf)
 
 
 def check_hidden(hidden: Tensor, config: GPT2Config) -> None:

@@ -3,9 +3,11 @@
 from torch import Tensor, nn
 from typing_extensions import override
 
+from tinygpt2._internal.checks import check_instance
 from tinygpt2.kernels.cross_entropy import linear_cross_entropy
 from tinygpt2.kernels.switch import is_plain_computation
 from tinygpt2.losses import summed_cross_entropy
+from tinygpt2.model.checks import checked_scale
 from tinygpt2.model.gpt2 import GPT2Model
 
 
@@ -25,6 +27,9 @@ class NextTokenLoss(nn.Module):
     Args:
         model: Any module from tokens (B, T) to logits (B, T, V), such as a `GPT2Model`.
 
+    Raises:
+        TypeError: If it is not a module.
+
     >>> import torch
     >>> from tinygpt2 import GPT2Config, GPT2Model, cross_entropy_loss
     >>> model = GPT2Model(GPT2Config(
@@ -39,6 +44,7 @@ class NextTokenLoss(nn.Module):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
+        check_instance("model", model, nn.Module, "a torch.nn.Module")
         self.model = model
 
     @override
@@ -51,11 +57,14 @@ class NextTokenLoss(nn.Module):
             scale: For instance 1 over the number of targets that count in all micro-batches of a step.
 
         Raises:
+            TypeError: If an argument is of the wrong type.
             ValueError: If the model cannot be called with ``inputs``, the shapes do not fit, the targets are not
                 integers, or, on a CPU, one is outside the vocabulary.
         """
-        model = self.model
-        if is_plain_computation() and isinstance(model, GPT2Model) and model.splits():
+        model, plain = self.model, is_plain_computation()
+        if plain:  # otherwise a value may be symbolic
+            scale = checked_scale(targets, scale)
+        if plain and isinstance(model, GPT2Model) and model.splits():
             hidden = model.hidden_states(inputs)
             return linear_cross_entropy(hidden, model.head_weight, targets, reduction="sum", scale=scale)
         return summed_cross_entropy(model(inputs), targets) * scale

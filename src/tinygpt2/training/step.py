@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from tinygpt2._internal.checks import check_instance, check_iterable
 from tinygpt2._internal.cpu import fast_products
 from tinygpt2._internal.devices import autocast, device_of
 from tinygpt2._internal.random import mixed_seed, random_states_kept, seed_everywhere
-from tinygpt2.config import Precision
+from tinygpt2.config import TRAINING_RANGES, Precision
 from tinygpt2.data.batches import Batch, as_batch
 from tinygpt2.errors import NonFiniteLossError
 from tinygpt2.kernels.dropout import Dropout
@@ -65,8 +66,9 @@ def training_step(
 
     Raises:
         NonFiniteLossError: If the loss or its gradient is NaN or infinite.
-        TypeError: If a batch has another form.
-        ValueError: If no target counts, or an id is outside the vocabulary.
+        TypeError: If an argument is of the wrong type, or a batch has another form.
+        ValueError: If there is no micro-batch, no target counts, an id is outside the vocabulary, or an option is out
+            of range.
 
     >>> import torch
     >>> from tinygpt2 import (
@@ -80,7 +82,12 @@ def training_step(
     >>> training_step(NextTokenLoss(model), optimizer, [batch]).tokens
     3
     """
-    seeds = None if seed is None else (seed,)
+    check_instance("objective", objective, nn.Module, "a torch.nn.Module, such as a NextTokenLoss")
+    check_instance("optimizer", optimizer, torch.optim.Optimizer, "a torch.optim.Optimizer")
+    check_iterable("micro_batches", micro_batches, "a list of batches")
+    max_grad_norm = TRAINING_RANGES["max_grad_norm"].check("max_grad_norm", max_grad_norm)
+    precision = TRAINING_RANGES["precision"].check("precision", precision)
+    seeds = None if seed is None else (TRAINING_RANGES["seed"].check("seed", seed),)
     with fast_products(), nullcontext() if seed is None else random_states_kept(device_of(objective)):
         result, norm = backward(objective, micro_batches, precision=precision, seeds=seeds, seed_global=True)
     check_finite(result, objective)
@@ -109,6 +116,8 @@ def backward(
     device = device_of(objective)
     vocab_size = vocab_size_of(objective)
     batches = [as_batch(batch, f"micro-batch {i}", vocab_size) for i, batch in enumerate(micro_batches)]
+    if not batches:
+        raise ValueError("there is nothing to learn from: a step needs at least one micro-batch, got none")
     count = targets_that_count(batches)
     if not count:
         raise ValueError(f"every target of a step is {IGNORE_INDEX}, which does not count: nothing to learn from")
