@@ -1,10 +1,12 @@
 """What looks on during training."""
 
 import io
+import os
 import re
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Never
 
@@ -20,6 +22,7 @@ from tinygpt2 import (
     EarlyStopping,
     GPT2Config,
     GPT2Model,
+    GreedySampler,
     ProgressBar,
     TensorBoardLogger,
     TextSamples,
@@ -409,6 +412,41 @@ def test_what_is_no_callback_is_a_type_error(
 ) -> None:
     with pytest.raises(TypeError, match=message):
         run(tiny, loader, callback)
+
+
+@pytest.mark.parametrize("callbacks", [print, Diary(), None, 3, {"a": print}, ""])
+def test_callbacks_are_several(tiny: GPT2Model, loader: DataLoader[Batch], callbacks: Any) -> None:  # noqa: ANN401
+    with pytest.raises(TypeError, match="callbacks must be a list of Callback objects or functions of the training st"):
+        train(tiny, loader, callbacks=callbacks, device="cpu", progress=False)
+
+
+@pytest.mark.parametrize("adapt", [on_step, on_evaluation, on_epoch])
+def test_what_is_no_function_is_not_called_at_one_event(adapt: Callable[[Any], Callback]) -> None:
+    """It failed at the first event, and the class of a callback made an object at each."""
+    for wrong, message in ((Diary, r"pass Diary\(...\)"), (3, r"got 3 \(int\)"), (EarlyStopping(3), r"got EarlyStop")):
+        with pytest.raises(TypeError, match=message):
+            adapt(wrong)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"max_new_tokens": -1}, "max_new_tokens must be at least 0, got -1"),
+        ({"max_new_tokens": "4"}, "max_new_tokens must be an integer, got '4'"),
+        ({"sampler": GreedySampler}, "expected a sampler, such as .*; pass an instance"),
+        ({"sampler": len}, "a sampler must accept"),
+        ({"tokenizer": "gpt2"}, "tokenizer must be an object with n_vocab"),
+    ],
+)
+def test_samples_that_cannot_be_made_are_told_before_training(options: dict[str, Any], message: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=message):
+        TextSamples("abc", **{"tokenizer": TOKENIZER} | options)
+
+
+def test_tensorboard_gets_an_address_as_it_is() -> None:
+    """A path would make one slash of two."""
+    assert TensorBoardLogger("s3://bucket/runs").directory == "s3://bucket/runs"
+    assert TensorBoardLogger(Path("runs") / "a").directory == os.path.join("runs", "a")  # noqa: PTH118
 
 
 class Counter(Callback):

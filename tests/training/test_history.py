@@ -1,6 +1,7 @@
 """A history keeps its lists aligned, and comes back from a file as it was or not at all."""
 
 import json
+import math
 import os
 import sys
 from dataclasses import asdict
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -60,6 +62,39 @@ def test_each_entry_adds_its_values_to_the_list_of_the_same_name(entries: list[d
     assert history.train_losses == [entry["train_loss"] for entry in entries]
     assert history.val_losses == [entry["val_loss"] for entry in entries]
     assert history.learning_rates == [entry["learning_rate"] for entry in entries]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "error"),
+    [
+        ("step", -1, ValueError),
+        ("step", 1.0, TypeError),
+        ("epoch", math.nan, ValueError),
+        ("tokens_seen", None, TypeError),
+        ("train_loss", None, TypeError),
+        ("val_loss", "3.5", TypeError),
+        ("learning_rate", -0.1, ValueError),
+    ],
+)
+def test_a_wrong_entry_is_told_when_it_is_added_and_adds_nothing(
+    history: TrainingHistory, name: str, value: object, error: type[Exception]
+) -> None:
+    """It was told when the history was saved, after the training."""
+    before = asdict(history)
+    entry: dict[str, Any] = {"step": 99, "epoch": 9.0, "tokens_seen": 9, "train_loss": 1.0, "val_loss": 1.0}
+    entry["learning_rate"] = 0.1
+    with pytest.raises(error, match=f"{name} must be "):
+        history.append(**entry | {name: value})
+    assert asdict(history) == before
+
+
+def test_numbers_of_numpy_and_pytorch_become_plain_ones() -> None:
+    history = TrainingHistory()
+    loss: Any = torch.tensor(2.5)
+    step: Any = np.int64(3)
+    history.append(step=step, epoch=np.float64(1), tokens_seen=step, train_loss=loss, val_loss=loss, learning_rate=0)
+    assert history == TrainingHistory([3], [1.0], [3], [2.5], [2.5], [0.0])
+    assert {type(value) for values in asdict(history).values() for value in values} == {int, float}
 
 
 def test_histories_share_no_list() -> None:

@@ -326,6 +326,14 @@ def test_what_is_no_optimizer_or_not_the_models_is_told() -> None:
         run(None, optimizer=lambda *_: 3)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"function of \(model, config\).* is a AdamW; pass for instance lambda"):
         run(None, optimizer=make_optimizer(new_model(), CONFIG))  # type: ignore[arg-type]
+    others: list[Any] = [torch.optim.AdamW, lambda: None, int]
+    for wrong in others:
+        with pytest.raises(TypeError, match=r"function of \(model, config\).* raised: .*; pass for instance lambda"):
+            run(None, optimizer=wrong)
+    falsy: list[Any] = [0, "", [], {}]
+    for wrong in falsy:  # they were taken for none
+        with pytest.raises(TypeError, match=r"function of \(model, config\).* is a "):
+            run(None, optimizer=wrong)
     with pytest.raises(ValueError, match=r"parameters that are not the model's; create it from model\.parameters"):
         run(None, optimizer=lambda *_: torch.optim.SGD(new_model().parameters()))
 

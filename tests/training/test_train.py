@@ -4,7 +4,7 @@ import functools
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Never
+from typing import Any, Never
 
 import pytest
 import torch
@@ -390,6 +390,43 @@ def test_a_batch_may_have_any_length_up_to_the_context() -> None:
 def test_data_that_cannot_be_learned_is_refused(loader: list[Batch], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         quick(fresh_model(), loader, TrainingConfig())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"config": {"epochs": 2}}, r"config must be a TrainingConfig, got \{'epochs': 2\} \(dict\)"),
+        ({"config": TrainingConfig}, "config must be a TrainingConfig, got <class"),
+        ({"model": nn.Linear(2, 2)}, r"model must be a GPT2Model, got Linear\("),
+        ({"model": GPT2Model}, "model must be a GPT2Model, got <class"),
+        (
+            {"train_loader": {"input_ids": TOKENS, "labels": TOKENS}},
+            "train_loader must be an iterable of batches, got",
+        ),
+        ({"tokenizer": "gpt2"}, "tokenizer must be an object with n_vocab"),
+        ({"resume": "no"}, r"resume must be True or False, got 'no' \(str\)"),
+        ({"allow_changes": 0}, "allow_changes must be True or False, got 0"),
+        ({"progress": None}, "progress must be True or False, got None"),
+        ({"checkpoint_dir": ""}, "checkpoint_dir must be the path of a file or a directory, got ''"),
+        ({"checkpoint_dir": 3}, "checkpoint_dir must be a path, .* got 3"),
+    ],
+)
+def test_arguments_of_another_kind_are_refused_before_training(options: dict[str, Any], message: str) -> None:
+    """A checkpoint directory of no name was the current one, and "no" was true."""
+    model = fresh_model()
+    before = weights(model)
+    loader = make_dataloader(TOKENS, batch_size=4, context_length=16)
+    given: dict[str, Any] = {"model": model, "train_loader": loader, "device": "cpu", "progress": False}
+    with pytest.raises((TypeError, ValueError), match=message):
+        train(**given | options)
+    assert torch.equal(weights(model), before)
+
+
+def test_what_wraps_a_model_trains_as_the_model_does() -> None:
+    loader = make_dataloader(TOKENS, batch_size=4, context_length=16)
+    expected = quick(fresh_model(), loader, TrainingConfig())
+    wrapped: Any = torch.compile(fresh_model(), backend="eager")
+    assert quick(wrapped, loader, TrainingConfig()).val_losses == expected.val_losses
 
 
 def test_an_empty_validation_loader_is_refused_before_training() -> None:

@@ -5,11 +5,10 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
-from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Self
 
-from tinygpt2._internal.checks import shown
+from tinygpt2._internal.checks import check_path, shown
 from tinygpt2._internal.files import read_json, write_text
 from tinygpt2._internal.ranges import Check, Int, Loss, Many, Number, Optional
 from tinygpt2.plotting import plot_losses
@@ -19,14 +18,14 @@ if TYPE_CHECKING:
 
 _LIMIT = 32 << 20  # bytes; holds hundreds of thousands of evaluations, and bounds the cost of a hostile file
 
-_RANGES: Mapping[str, Check] = MappingProxyType(
+_RANGES: Mapping[str, Check] = MappingProxyType(  # of each entry
     {
-        "steps": Many(Int(minimum=0)),
-        "epochs": Many(Number()),
-        "tokens_seen": Many(Int(minimum=0)),
-        "train_losses": Many(Loss()),
-        "val_losses": Many(Optional(Loss())),
-        "learning_rates": Many(Number()),
+        "steps": Int(minimum=0),
+        "epochs": Number(),
+        "tokens_seen": Int(minimum=0),
+        "train_losses": Loss(),
+        "val_losses": Optional(Loss()),
+        "learning_rates": Number(),
     }
 )
 
@@ -69,13 +68,23 @@ class TrainingHistory:
         val_loss: float | None,
         learning_rate: float,
     ) -> None:
-        """Adds one evaluation."""
-        self.steps.append(step)
-        self.epochs.append(epoch)
-        self.tokens_seen.append(tokens_seen)
-        self.train_losses.append(train_loss)
-        self.val_losses.append(val_loss)
-        self.learning_rates.append(learning_rate)
+        """Adds one evaluation; NumPy's and PyTorch's numbers become plain ones.
+
+        Raises:
+            TypeError: If a value is of the wrong type.
+            ValueError: If a value is out of range: only a loss may be negative, NaN or infinite.
+        """
+        entry = {
+            "step": step,
+            "epoch": epoch,
+            "tokens_seen": tokens_seen,
+            "train_loss": train_loss,
+            "val_loss": val_loss,
+            "learning_rate": learning_rate,
+        }
+        checked = [each.check(*value) for each, value in zip(_RANGES.values(), entry.items(), strict=True)]
+        for name, value in zip(_RANGES, checked, strict=True):  # all of them, or none
+            getattr(self, name).append(value)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the lists as JSON, atomically; a loss that is not a number becomes ``NaN``, which Python can read.
@@ -84,9 +93,10 @@ class TrainingHistory:
 
         Raises:
             OSError: If it cannot be written; an existing file stays intact.
+            TypeError: If it is not a path.
             ValueError: If ``load`` would refuse it, for instance because the steps do not increase.
         """
-        write_text(path, json.dumps(vars(self.from_dict(vars(self))), indent=1) + "\n")
+        write_text(check_path("path", path), json.dumps(vars(self.from_dict(vars(self))), indent=1) + "\n")
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
@@ -94,12 +104,14 @@ class TrainingHistory:
 
         Raises:
             FileNotFoundError: If there is no such file.
+            TypeError: If it is not a path.
             ValueError: If the file holds anything else.
         """
+        path = check_path("path", path)
         try:
-            return cls.from_dict(read_json(Path(path), limit=_LIMIT, links=True))
+            return cls.from_dict(read_json(path, limit=_LIMIT, links=True))
         except ValueError as error:
-            raise ValueError(f"{os.fspath(path)} is not a training history: {error}") from error
+            raise ValueError(f"{path} is not a training history: {error}") from error
 
     @classmethod
     def from_dict(cls, content: object) -> Self:
@@ -111,7 +123,7 @@ class TrainingHistory:
         if not (isinstance(content, dict) and content.keys() == _RANGES.keys()):
             raise ValueError(f"expected an object with {', '.join(_RANGES)}, got {shown(content)}")
         try:
-            values = {name: list(expected.check(name, content[name])) for name, expected in _RANGES.items()}
+            values = {name: list(Many(expected).check(name, content[name])) for name, expected in _RANGES.items()}
         except TypeError as error:
             raise ValueError(str(error)) from error
         if len({len(each) for each in values.values()}) > 1:

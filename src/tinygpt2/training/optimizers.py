@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from tinygpt2._internal.checks import check_instance
+from tinygpt2._internal.checks import check_instance, shown
 from tinygpt2.config import TrainingConfig
 
 
@@ -68,15 +68,17 @@ def checked_optimizer(make: object, model: nn.Module, config: TrainingConfig) ->
     """Returns the optimizer that a user's function creates, with its initial learning rates recorded.
 
     Raises:
-        TypeError: If it returns something else, or is not a function.
+        TypeError: If it returns something else, or is not such a function.
         ValueError: If the optimizer updates something that is not a parameter of the model.
     """
+    expected = "optimizer should be a function of (model, config) that returns an optimizer"
+    fix = "pass for instance lambda model, config: torch.optim.SGD(model.parameters(), ...)"
     if not callable(make):
-        raise TypeError(
-            f"optimizer should be a function of (model, config) that returns an optimizer, but is a "
-            f"{type(make).__name__}; pass for instance lambda model, config: torch.optim.SGD(model.parameters(), ...)"
-        )
-    optimizer = make(model, config)
+        raise TypeError(f"{expected}, but is a {type(make).__name__}; {fix}")
+    try:
+        optimizer = make(model, config)
+    except TypeError as error:  # other arguments, for instance those of a class of PyTorch
+        raise TypeError(f"{expected}, but {shown(make)} raised: {error}; {fix}") from error
     if not isinstance(optimizer, torch.optim.Optimizer):
         raise TypeError(f"optimizer should return a torch.optim.Optimizer, but returned {type(optimizer).__name__}")
     names_of_trained(model, optimizer)  # raises before anything is trained

@@ -4,12 +4,11 @@ import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 
 import torch
 from torch import nn
 
-from tinygpt2._internal.checks import check_int
+from tinygpt2._internal.checks import check_bool, check_instance, check_int, check_iterable, check_path
 from tinygpt2._internal.console import write_line
 from tinygpt2._internal.cpu import fast_products, keep_memory
 from tinygpt2._internal.devices import Compiled, choose_device
@@ -19,13 +18,14 @@ from tinygpt2._internal.signals import deferred_signals
 from tinygpt2.config import TrainingConfig
 from tinygpt2.data.loader import Loader
 from tinygpt2.data.passes import Passes
+from tinygpt2.generation.decoding import check_model
 from tinygpt2.kernels.dropout import Dropout
 from tinygpt2.kernels.switch import calls_only, usable
 from tinygpt2.model.gpt2 import MLP, Attention, Block, GPT2Model
 from tinygpt2.model.modes import training_mode
 from tinygpt2.model.objective import NextTokenLoss
 from tinygpt2.run.directory import RunDirectory
-from tinygpt2.text.tokenizers import Tokenizer, gpt2_tokenizer
+from tinygpt2.text.tokenizers import Tokenizer, check_tokenizer, gpt2_tokenizer
 from tinygpt2.training.callbacks.base import Callback, Callbacks
 from tinygpt2.training.callbacks.progress import ProgressBar
 from tinygpt2.training.callbacks.samples import TextSamples
@@ -116,7 +116,8 @@ def train(
         NonFiniteLossError: If the loss or its gradient becomes NaN or infinite, or an evaluation's loss NaN. The model
             keeps the weights that it had before, and the error has the history and names a weight that is not finite.
         OSError: If a checkpoint cannot be written; earlier ones stay intact.
-        TypeError: If a batch has another form, or ``optimizer`` does not return an optimizer.
+        TypeError: If an argument is of the wrong type, a batch has another form, or ``optimizer`` does not return an
+            optimizer.
         ValueError: If a loader is empty, can be read only once or does not have as many batches as it says; if
             inputs or targets are outside the model's vocabulary or longer than its context length, or no target of a
             pass counts; if a `TokenFile` of at most 256 MiB is damaged; if there is no such device; or if there are
@@ -139,13 +140,14 @@ def train(
     True
     """
     config = TrainingConfig() if config is None else config
+    _check_types(model, config, callbacks, tokenizer, resume=resume, allow_changes=allow_changes, progress=progress)
     target = choose_device(device)
     passes, validation = _passes(model, train_loader, val_loader, config)
-    _check_checkpoint_options(checkpoint_dir, checkpoint_every, checkpoint_keep, resume)
+    directory = None if checkpoint_dir is None else RunDirectory(check_path("checkpoint_dir", checkpoint_dir))
+    _check_checkpoint_options(directory, checkpoint_every, checkpoint_keep, resume)
     watching = Callbacks([*_built_in(config, model, tokenizer, progress=progress), *callbacks])
-    directory = None if checkpoint_dir is None else RunDirectory(Path(checkpoint_dir))
     with _locked(directory), _surroundings(model.to(target), config, passes, validation) as draws_globally:
-        made = checked_optimizer(optimizer or make_optimizer, model, config)
+        made = checked_optimizer(make_optimizer if optimizer is None else optimizer, model, config)
         state = TrainState(model, made, config, total_steps=0, items_per_epoch=passes.items_per_pass())
         state.total_steps = _total_steps(config, passes)
         with _giving_the_history(state):
@@ -184,18 +186,26 @@ def _passes(
     return passes, None if val_loader is None else passes_over(val_loader, "val_loader")
 
 
-def _check_checkpoint_options(
-    directory: str | os.PathLike[str] | None, every: int | None, keep: int, resume: bool
-) -> None:
+def _check_types(model: object, config: object, callbacks: object, tokenizer: object, **switches: object) -> None:
+    check_model(model)
+    check_instance("config", config, TrainingConfig, "a TrainingConfig")
+    check_iterable("callbacks", callbacks, "a list of Callback objects or functions of the training state")
+    if tokenizer is not None:
+        check_tokenizer(tokenizer)
+    for name, value in switches.items():
+        check_bool(name, value)
+
+
+def _check_checkpoint_options(directory: RunDirectory | None, every: int | None, keep: int, resume: bool) -> None:
     if every is not None:
         check_int("checkpoint_every", every)
     check_int("checkpoint_keep", keep, minimum=2)
     if directory is None:
         if resume or every is not None:
             raise ValueError("resume and checkpoint_every need a checkpoint_dir")
-    elif not resume and (found := RunDirectory(Path(directory)).checkpoints()):
+    elif not resume and (found := directory.checkpoints()):
         raise ValueError(
-            f"{os.fspath(directory)} has checkpoints of an earlier run, the newest {found[0].name}; pass resume=True "
+            f"{directory.path} has checkpoints of an earlier run, the newest {found[0].name}; pass resume=True "
             "to resume it, or another checkpoint_dir"
         )
 
@@ -207,9 +217,8 @@ def _built_in(
     if progress:
         yield ProgressBar()
     if config.sample_prompt is not None:
-        yield TextSamples(
-            config.sample_prompt, tokenizer or _default_tokenizer(model), max_new_tokens=config.sample_tokens
-        )
+        tokenizer = _default_tokenizer(model) if tokenizer is None else tokenizer
+        yield TextSamples(config.sample_prompt, tokenizer, max_new_tokens=config.sample_tokens)
 
 
 def _default_tokenizer(model: GPT2Model) -> Tokenizer:

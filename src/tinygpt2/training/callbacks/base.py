@@ -5,7 +5,7 @@ from typing import Any
 
 from typing_extensions import override
 
-from tinygpt2._internal.checks import check_json
+from tinygpt2._internal.checks import check_json, of_type
 from tinygpt2.training.state import Event, TrainState
 
 
@@ -63,9 +63,18 @@ class FunctionCallback(Callback):
     Args:
         function: Function to call with the state.
         events: Events at which to call it; ``None`` for all.
+
+    Raises:
+        TypeError: If it is not a function, for instance the class of a callback.
     """
 
     def __init__(self, function: Callable[[TrainState], object], events: Sequence[Event] | None = None) -> None:
+        if isinstance(function, type):
+            raise TypeError(f"a callback should be an object, not a class; pass {function.__name__}(...)")
+        if not callable(function):
+            raise TypeError(
+                f"a callback should be a Callback or a function of the training state, got {of_type(function)}"
+            )
         self.function, self.events = function, events
 
     @override
@@ -100,6 +109,9 @@ class FunctionCallback(Callback):
 def on_step(function: Callable[[TrainState], object]) -> Callback:
     """Returns a callback that calls a function after each optimizer step.
 
+    Raises:
+        TypeError: If it is not a function.
+
     >>> def report(state):
     ...     print(state.step, state.loss)
     >>> isinstance(on_step(report), Callback)
@@ -110,6 +122,9 @@ def on_step(function: Callable[[TrainState], object]) -> Callback:
 
 def on_evaluation(function: Callable[[TrainState], object]) -> Callback:
     """Returns a callback that calls a function after each entry in the history.
+
+    Raises:
+        TypeError: If it is not a function.
 
     >>> def stop_when_good(state):
     ...     if state.history.train_losses[-1] < 3:
@@ -123,6 +138,9 @@ def on_evaluation(function: Callable[[TrainState], object]) -> Callback:
 def on_epoch(function: Callable[[TrainState], object]) -> Callback:
     """Returns a callback that calls a function after each pass over the training data.
 
+    Raises:
+        TypeError: If it is not a function.
+
     >>> isinstance(on_epoch(lambda state: print(state.epoch)), Callback)
     True
     """
@@ -135,13 +153,7 @@ def as_callback(callback: Callback | Callable[[TrainState], object]) -> Callback
     Raises:
         TypeError: If it is neither, for instance the class of a callback.
     """
-    if isinstance(callback, Callback):
-        return callback
-    if isinstance(callback, type):
-        raise TypeError(f"a callback should be an object, not a class; pass {callback.__name__}(...)")
-    if not callable(callback):
-        raise TypeError(f"a callback should be a Callback or a function of the training state, got {callback!r}")
-    return FunctionCallback(callback)
+    return callback if isinstance(callback, Callback) else FunctionCallback(callback)
 
 
 class Callbacks:

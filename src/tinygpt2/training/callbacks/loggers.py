@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from typing_extensions import override
 
+from tinygpt2._internal.checks import check_path
 from tinygpt2.training.callbacks.base import Callback
 from tinygpt2.training.state import TrainState
 
@@ -17,6 +18,9 @@ class TensorBoardLogger(Callback):
 
     Args:
         directory: Directory of the event files; view them with ``tensorboard --logdir DIRECTORY``.
+
+    Raises:
+        TypeError: If it is not a path.
 
     >>> import os, tempfile
     >>> from tinygpt2 import GPT2Config, make_dataloader, train
@@ -34,7 +38,8 @@ class TensorBoardLogger(Callback):
     """
 
     def __init__(self, directory: str | os.PathLike[str]) -> None:
-        self.directory = os.fspath(directory)
+        check_path("directory", directory)
+        self.directory = os.fspath(directory)  # as it is: TensorBoard takes addresses, too, such as s3://...
         self._writer: SummaryWriter | None = None
 
     @override

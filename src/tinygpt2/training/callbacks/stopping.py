@@ -33,8 +33,8 @@ class EarlyStopping(Callback):
     min_delta: float = 0.0
 
     def __post_init__(self) -> None:
-        check_int("patience", self.patience)
-        check_number("min_delta", self.min_delta)
+        self.patience = check_int("patience", self.patience)
+        self.min_delta = check_number("min_delta", self.min_delta)
 
     @override
     def on_start(self, state: TrainState) -> None:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from torch import Tensor
 
+from tinygpt2._internal.checks import check_path
 from tinygpt2._internal.directories import InUseError, remove_directory, write_directory
 from tinygpt2._internal.files import make_directories
 from tinygpt2.data.batches import Batch
@@ -74,6 +75,7 @@ def newest_checkpoint(directory: str | PathLike[str]) -> Path:
     Raises:
         FileNotFoundError: If there is no checkpoint.
         CheckpointError: If there are checkpoints, but all are damaged.
+        TypeError: If it is not a path.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as directory:
@@ -82,7 +84,7 @@ def newest_checkpoint(directory: str | PathLike[str]) -> Path:
     ...
     FileNotFoundError: ... has no checkpoint
     """
-    return _newest(RunDirectory(Path(directory)), verify_checkpoint)[0]
+    return _newest(RunDirectory(check_path("directory", directory)), verify_checkpoint)[0]
 
 
 def _newest(run: RunDirectory, read: Callable[[Path, int], T]) -> tuple[T, list[Path]]:
