@@ -265,7 +265,7 @@ def _add_optimisation_options(parser: argparse.ArgumentParser) -> None:
         f"steps over which the learning rate rises from zero (default: {WARMUP_STEPS}, or half of a short run)",
     )
     _add(group, "weight_decay", "weight decay of AdamW", "X")
-    _add(group, "precision", "auto is bf16 on a GPU that supports it", None)
+    _add(group, "precision", "auto is bf16 on a GPU that computes in it", None)
     _add(group, "compile", "compile the model, which pays off on a GPU")
     _add(group, "seed", "seed of weights, data order and dropout; the same seed gives the same run")
 

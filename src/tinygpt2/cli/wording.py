@@ -12,7 +12,8 @@ def in_flags(message: str, flags: Mapping[str, str]) -> str:
 
     A name that is also a word of English, such as ``seed``, is one of an argument only before ``=``.
 
-    >>> in_flags("the seed is 1; pass batch_size=2", {"seed": "--seed", "batch_size": "--batch-size"})
+    >>> flags = {"seed": "--seed", "batch_size": "--batch-size"}
+    >>> in_flags("the seed is 1; pass batch_size=2", flags)
     'the seed is 1; pass --batch-size 2'
     """
 
