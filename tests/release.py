@@ -34,7 +34,7 @@ def build(directory: Path) -> tuple[Path, Path]:
 def check_contents(wheel: Path) -> None:
     """Fails if the wheel is too large, or is not the package with its data and licences."""
     source = ROOT / "src"
-    expected = {str(path.relative_to(source).as_posix()) for path in source.rglob("*") if path.is_file()}
+    expected = {str(path.relative_to(source).as_posix()) for path in (source / "tinygpt2").rglob("*") if path.is_file()}
     expected = {name for name in expected if "__pycache__" not in name}
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
