@@ -123,11 +123,12 @@ class Run:
         state, before = self.state, self.state.progress
         step = before.step + 1
         rate = set_rates(state.optimizer, multiplier_at(step, state.total_steps, state.config))
-        learns = targets_that_count(micro_batches) > 0
-        if learns:
+        count = targets_that_count(micro_batches)
+        if count:
             result, norm = backward(
                 self.objective,
                 micro_batches,
+                count,
                 precision=state.config.precision,
                 seeds=(state.config.seed, _DROPOUT, step),
                 seed_global=self.seed_global,
@@ -138,7 +139,7 @@ class Run:
             result = self.skipped(micro_batches)
         items = before.items + sum(len(inputs) for inputs, _ in micro_batches)
         state.updating = True
-        if learns:
+        if count:
             state.optimizer.step()
         state.progress = Progress(
             step=step,

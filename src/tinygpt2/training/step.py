@@ -88,8 +88,15 @@ def training_step(
     max_grad_norm = TRAINING_RANGES["max_grad_norm"].check("max_grad_norm", max_grad_norm)
     precision = TRAINING_RANGES["precision"].check("precision", precision)
     seeds = None if seed is None else (TRAINING_RANGES["seed"].check("seed", seed),)
+    vocab_size = vocab_size_of(objective)
+    batches = [as_batch(batch, f"micro-batch {i}", vocab_size) for i, batch in enumerate(micro_batches)]
+    if not batches:
+        raise ValueError("there is nothing to learn from: a step needs at least one micro-batch, got none")
+    count = targets_that_count(batches)
+    if not count:
+        raise ValueError(f"every target of a step is {IGNORE_INDEX}, which does not count: nothing to learn from")
     with fast_products(), nullcontext() if seed is None else random_states_kept(device_of(objective)):
-        result, norm = backward(objective, micro_batches, precision=precision, seeds=seeds, seed_global=True)
+        result, norm = backward(objective, batches, count, precision=precision, seeds=seeds, seed_global=True)
     check_finite(result, objective)
     clip(objective, norm, max_grad_norm)
     optimizer.step()
@@ -98,7 +105,8 @@ def training_step(
 
 def backward(
     objective: nn.Module,
-    micro_batches: Sequence[Any],
+    batches: Sequence[Batch],
+    count: int,
     *,
     precision: Precision,
     seeds: Sequence[int] | None,
@@ -108,19 +116,13 @@ def backward(
 
     Args:
         objective: As in `training_step`; old gradients are cleared, even of parameters that no optimizer has.
-        micro_batches: As in `training_step`.
+        batches: The micro-batches of the step, checked.
+        count: Number of their targets that count, at least 1.
         precision: Precision of the forward pass.
         seeds: Seeds of dropout, to which the index of the micro-batch is appended.
         seed_global: Whether they also seed PyTorch's global random numbers.
     """
     device = device_of(objective)
-    vocab_size = vocab_size_of(objective)
-    batches = [as_batch(batch, f"micro-batch {i}", vocab_size) for i, batch in enumerate(micro_batches)]
-    if not batches:
-        raise ValueError("there is nothing to learn from: a step needs at least one micro-batch, got none")
-    count = targets_that_count(batches)
-    if not count:
-        raise ValueError(f"every target of a step is {IGNORE_INDEX}, which does not count: nothing to learn from")
     objective.zero_grad(set_to_none=True)
     losses: list[Tensor] = []
     for i, (inputs, targets) in enumerate(batches):
