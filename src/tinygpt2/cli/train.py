@@ -53,7 +53,7 @@ from tinygpt2.data.token_file import TokenFile
 from tinygpt2.model.gpt2 import GPT2Model
 from tinygpt2.run.directory import RunDirectory
 from tinygpt2.text.storage import load_tokenizer, save_tokenizer
-from tinygpt2.text.tokenizers import CharTokenizer, gpt2_tokenizer
+from tinygpt2.text.tokenizers import CharTokenizer, encoded, gpt2_tokenizer
 from tinygpt2.text.vocabulary import trim_vocabulary
 from tinygpt2.training.callbacks.base import Callback
 from tinygpt2.training.callbacks.stopping import EarlyStopping
@@ -188,7 +188,7 @@ def _plan(run: RunDirectory, options: TrainOptions, corpus: str | TokenFile, *, 
     beginning = prompt_from(corpus, tokenizer)
     prompt = beginning if options.sample_prompt is None else options.sample_prompt
     with naming("--sample-prompt"):
-        tokenizer.encode_ordinary(prompt)
+        encoded(tokenizer, prompt)
     batches = len(train_loader), len(val_loader)
     config = _training_config(options, None if quiet or not prompt else prompt, batches, model.config.n_embd)
     chosen = replace(
