@@ -53,6 +53,13 @@ def _spelled(text: str) -> str:
     return text
 
 
+def _parsed_float(text: str, expected: Check) -> float:
+    try:
+        return float(expected.check("", float(_spelled(text))))
+    except ValueError:
+        raise _refused(text, expected.description) from None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Int:
     """The integers from ``minimum`` to ``maximum``."""
@@ -110,10 +117,7 @@ class Number:
 
     def parse(self, text: str) -> float:
         """Returns the number that a text denotes."""
-        try:
-            return self.check("", float(_spelled(text)))
-        except ValueError:
-            raise _refused(text, self.description) from None
+        return _parsed_float(text, self)
 
 
 @dataclass(frozen=True)
@@ -134,10 +138,7 @@ class Loss:
 
     def parse(self, text: str) -> float:
         """Returns the number that a text denotes."""
-        try:
-            return self.check("", float(_spelled(text)))
-        except ValueError:
-            raise _refused(text, self.description) from None
+        return _parsed_float(text, self)
 
 
 @dataclass(frozen=True)
