@@ -9,6 +9,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:  # the same names again, for type checkers, editors and the documentation
     from tinygpt2.config import GPT2Config as GPT2Config
     from tinygpt2.config import TrainingConfig as TrainingConfig
+    from tinygpt2.data.encoding import encode_documents as encode_documents
     from tinygpt2.data.loader import make_dataloader as make_dataloader
     from tinygpt2.data.token_file import TokenFile as TokenFile
     from tinygpt2.data.token_file import tokenize_to_file as tokenize_to_file
@@ -40,7 +41,7 @@ if TYPE_CHECKING:  # the same names again, for type checkers, editors and the do
     from tinygpt2.text.reading import clean_text as clean_text
     from tinygpt2.text.reading import read_text as read_text
     from tinygpt2.text.reading import sample_text as sample_text
-    from tinygpt2.text.reading import split_text as split_text
+    from tinygpt2.text.splitting import split_text as split_text
     from tinygpt2.text.storage import load_tokenizer as load_tokenizer
     from tinygpt2.text.storage import save_tokenizer as save_tokenizer
     from tinygpt2.text.tokenizers import CharTokenizer as CharTokenizer
@@ -69,6 +70,7 @@ if TYPE_CHECKING:  # the same names again, for type checkers, editors and the do
 else:
     _NAMES = {
         "config": ["GPT2Config", "TrainingConfig"],
+        "data.encoding": ["encode_documents"],
         "data.loader": ["make_dataloader"],
         "data.token_file": ["TokenFile", "tokenize_to_file"],
         "data.windows": ["TokenDataset"],
@@ -90,7 +92,8 @@ else:
         "model.gpt2": ["GPT2Model"],
         "model.objective": ["NextTokenLoss"],
         "plotting": ["plot_losses", "plot_temperatures", "plot_token_frequencies"],
-        "text.reading": ["clean_text", "read_text", "sample_text", "split_text"],
+        "text.reading": ["clean_text", "read_text", "sample_text"],
+        "text.splitting": ["split_text"],
         "text.storage": ["load_tokenizer", "save_tokenizer"],
         "text.tokenizers": ["CharTokenizer", "Tokenizer", "gpt2_tokenizer", "tensor_to_text", "text_to_tensor"],
         "text.vocabulary": ["trim_vocabulary"],

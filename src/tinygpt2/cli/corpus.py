@@ -22,7 +22,8 @@ from tinygpt2.cli.train_options import TrainOptions
 from tinygpt2.data.batches import Batch
 from tinygpt2.data.loader import make_dataloader
 from tinygpt2.data.token_file import TokenFile
-from tinygpt2.text.reading import sample_text, split_text
+from tinygpt2.text.reading import sample_text
+from tinygpt2.text.splitting import split_text
 from tinygpt2.text.tokenizers import Tokenizer
 
 PARAGRAPH_CHARACTERS = 60  # at least; a shorter line may be a title

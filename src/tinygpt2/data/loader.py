@@ -13,7 +13,8 @@ from tinygpt2.data.batches import Batch
 from tinygpt2.data.order import EpochSampler
 from tinygpt2.data.token_file import TokenFile
 from tinygpt2.data.windows import TokenDataset
-from tinygpt2.text.tokenizers import Tokenizer, check_tokenizer, encoded, gpt2_tokenizer
+from tinygpt2.text.foreign import as_tokenizer
+from tinygpt2.text.tokenizers import Tokenizer, encoded, gpt2_tokenizer
 
 if TYPE_CHECKING:
     import numpy as np
@@ -84,8 +85,7 @@ def make_dataloader(
     seed = check_int("seed", seed, minimum=0, maximum=LARGEST_SEED)
     check_bool("shuffle", shuffle)
     check_bool("drop_last", drop_last)
-    if tokenizer is not None:
-        check_tokenizer(tokenizer)
+    tokenizer = None if tokenizer is None else as_tokenizer(tokenizer)
     if isinstance(source, str):
         tokenizer = gpt2_tokenizer() if tokenizer is None else tokenizer
         source = encoded(tokenizer, source)

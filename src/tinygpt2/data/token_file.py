@@ -18,12 +18,12 @@ import tiktoken
 from tinygpt2._internal.checks import check_instance, check_int, check_path, shown
 from tinygpt2._internal.files import PathLike, atomic_write, open_regular, parse_json
 from tinygpt2._internal.texts import check_text, check_texts
+from tinygpt2.text.foreign import as_tokenizer
 from tinygpt2.text.reading import open_text
 from tinygpt2.text.recognition import TOKENS_MAGIC, check_input
 from tinygpt2.text.tokenizers import (
     CharTokenizer,
     Tokenizer,
-    check_tokenizer,
     encoded,
     gpt2_tokenizer,
     panics_as_errors,
@@ -187,8 +187,7 @@ def tokenize_to_file(
     """
     threads = (os.cpu_count() or 1) if threads is None else check_int("threads", threads, maximum=_MOST_THREADS)
     out = check_path("out", out)
-    tokenizer = gpt2_tokenizer() if tokenizer is None else tokenizer
-    check_tokenizer(tokenizer)
+    tokenizer = as_tokenizer(gpt2_tokenizer() if tokenizer is None else tokenizer)
     dtype = _dtype(tokenizer.n_vocab)
     items = [source] if isinstance(source, str | os.PathLike) else check_texts("source", source)
     pieces = _pieces(_characters(items), tokenizer)

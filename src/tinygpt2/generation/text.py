@@ -10,7 +10,8 @@ from tinygpt2._internal.texts import check_texts
 from tinygpt2.generation.decoding import Decoding, decode
 from tinygpt2.generation.samplers import GreedySampler, Sampler
 from tinygpt2.model.gpt2 import GPT2Model
-from tinygpt2.text.tokenizers import Tokenizer, check_tokenizer, encoded
+from tinygpt2.text.foreign import as_tokenizer
+from tinygpt2.text.tokenizers import Tokenizer, encoded
 
 _GREEDY = GreedySampler()
 
@@ -62,6 +63,7 @@ def generate_text(
     >>> text.startswith("a cab")
     True
     """
+    tokenizer = as_tokenizer(tokenizer, ends=True)
     decoding = _decoding(tokenizer, max_new_tokens, sampler, generator)
     if isinstance(prompt, str):
         return _continued(model, tokenizer, [prompt], decoding)[0]
@@ -112,6 +114,7 @@ def stream_text(
     >>> "a cab" + "".join(pieces) == text
     True
     """
+    tokenizer = as_tokenizer(tokenizer, ends=True)
     decoding = _decoding(tokenizer, max_new_tokens, sampler, generator)
     rows = _encode([prompt], tokenizer)
     tokens, padding = _flush_right(rows, tokenizer.eot_token)
@@ -123,7 +126,6 @@ def _decoding(
     tokenizer: Tokenizer, max_new_tokens: int, sampler: Sampler, generator: torch.Generator | None
 ) -> Decoding:
     """Returns the decoding that stops at the end-of-text token and chooses only ids of the tokenizer."""
-    check_tokenizer(tokenizer, ends=True)
     return Decoding(
         max_new_tokens=max_new_tokens,
         sampler=sampler,

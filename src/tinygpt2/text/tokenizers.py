@@ -2,7 +2,7 @@
 
 import hashlib
 import operator
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -67,6 +67,25 @@ class Tokenizer(Protocol):
     def decode(self, tokens: Sequence[int], /) -> str:
         """Returns the text of ``tokens``; bytes that are not UTF-8 become U+FFFD."""
         ...
+
+
+def token_bytes(tokenizer: Tokenizer) -> list[int] | None:
+    """Returns how many bytes of text each token stands for, by its id, if that is known without the text.
+
+    The end-of-text token counts as one byte: it stands for the line break, or another sign, that ends a text in a file.
+
+    >>> token_bytes(CharTokenizer("aé好"))
+    [1, 2, 3, 1]
+    """
+    if isinstance(tokenizer, CharTokenizer):
+        return [*(len(char.encode("utf-8")) for char in tokenizer.characters), 1]
+    if isinstance(tokenizer, tiktoken.Encoding):
+        sizes = [1] * tokenizer.n_vocab
+        for token, rank in tokenizer._mergeable_ranks.items():  # noqa: SLF001 - tiktoken's own, in one call
+            sizes[rank] = len(token)
+        return sizes
+    known: Callable[[], list[int] | None] | None = getattr(tokenizer, "token_bytes", None)
+    return None if known is None else known()
 
 
 def check_tokenizer(tokenizer: object, *, ends: bool = False) -> None:

@@ -25,7 +25,8 @@ from tinygpt2.model.gpt2 import MLP, Attention, Block, GPT2Model
 from tinygpt2.model.modes import training_mode
 from tinygpt2.model.objective import NextTokenLoss
 from tinygpt2.run.directory import RunDirectory
-from tinygpt2.text.tokenizers import Tokenizer, check_tokenizer, gpt2_tokenizer
+from tinygpt2.text.foreign import as_tokenizer
+from tinygpt2.text.tokenizers import Tokenizer, gpt2_tokenizer
 from tinygpt2.training.callbacks.base import Callback, Callbacks
 from tinygpt2.training.callbacks.progress import ProgressBar
 from tinygpt2.training.callbacks.samples import TextSamples
@@ -140,7 +141,8 @@ def train(
     True
     """
     config = TrainingConfig() if config is None else config
-    _check_types(model, config, callbacks, tokenizer, resume=resume, allow_changes=allow_changes, progress=progress)
+    _check_types(model, config, callbacks, resume=resume, allow_changes=allow_changes, progress=progress)
+    tokenizer = None if tokenizer is None else as_tokenizer(tokenizer)
     target = choose_device(device)
     passes, validation = _passes(model, train_loader, val_loader, config)
     directory = None if checkpoint_dir is None else RunDirectory(check_path("checkpoint_dir", checkpoint_dir))
@@ -186,12 +188,10 @@ def _passes(
     return passes, None if val_loader is None else passes_over(val_loader, "val_loader")
 
 
-def _check_types(model: object, config: object, callbacks: object, tokenizer: object, **switches: object) -> None:
+def _check_types(model: object, config: object, callbacks: object, **switches: object) -> None:
     check_model(model)
     check_instance("config", config, TrainingConfig, "a TrainingConfig")
     check_iterable("callbacks", callbacks, "a list of Callback objects or functions of the training state")
-    if tokenizer is not None:
-        check_tokenizer(tokenizer)
     for name, value in switches.items():
         check_bool(name, value)
 

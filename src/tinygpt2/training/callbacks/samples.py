@@ -10,7 +10,8 @@ from tinygpt2._internal.console import write_line
 from tinygpt2._internal.random import mixed_seed
 from tinygpt2.generation.samplers import GreedySampler, Sampler, with_tokens
 from tinygpt2.generation.text import generate_text
-from tinygpt2.text.tokenizers import Tokenizer, check_tokenizer, encoded
+from tinygpt2.text.foreign import as_tokenizer
+from tinygpt2.text.tokenizers import Tokenizer, encoded
 from tinygpt2.training.callbacks.base import Callback
 from tinygpt2.training.state import TrainState
 
@@ -43,7 +44,7 @@ class TextSamples(Callback):
 
     def __post_init__(self) -> None:
         # Before training, not after an epoch.
-        check_tokenizer(self.tokenizer, ends=True)
+        self.tokenizer = as_tokenizer(self.tokenizer, ends=True)
         encoded(self.tokenizer, self.prompt)
         self.max_new_tokens = check_int("max_new_tokens", self.max_new_tokens, minimum=0)
         with_tokens(self.sampler)
