@@ -49,7 +49,7 @@ FILES = {
     ],
     "kernels": ["switch", "linear", "dropout", "attention", "cross_entropy"],
     "formats": ["safetensors", "manifest", "huggingface"],
-    "text": ["recognition", "reading", "splitting", "documents", "tokenizers", "vocabulary", "foreign", "storage"],
+    "text": ["recognition", "reading", "documents", "splitting", "tokenizers", "vocabulary", "foreign", "storage"],
     "data": ["encoding", "token_file", "batches", "windows", "order", "identity", "loader", "passes"],
     "model": ["modes", "cache", "checks", "gpt2", "objective"],
     "generation": ["samplers", "decoding", "text"],

@@ -41,6 +41,8 @@ if TYPE_CHECKING:  # the same names again, for type checkers, editors and the do
     from tinygpt2.text.reading import clean_text as clean_text
     from tinygpt2.text.reading import read_text as read_text
     from tinygpt2.text.reading import sample_text as sample_text
+    from tinygpt2.text.splitting import DocumentSplit as DocumentSplit
+    from tinygpt2.text.splitting import split_documents as split_documents
     from tinygpt2.text.splitting import split_text as split_text
     from tinygpt2.text.storage import load_tokenizer as load_tokenizer
     from tinygpt2.text.storage import save_tokenizer as save_tokenizer
@@ -93,7 +95,7 @@ else:
         "model.objective": ["NextTokenLoss"],
         "plotting": ["plot_losses", "plot_temperatures", "plot_token_frequencies"],
         "text.reading": ["clean_text", "read_text", "sample_text"],
-        "text.splitting": ["split_text"],
+        "text.splitting": ["DocumentSplit", "split_documents", "split_text"],
         "text.storage": ["load_tokenizer", "save_tokenizer"],
         "text.tokenizers": ["CharTokenizer", "Tokenizer", "gpt2_tokenizer", "tensor_to_text", "text_to_tensor"],
         "text.vocabulary": ["trim_vocabulary"],
