@@ -215,7 +215,7 @@ def test_what_is_no_text_is_one_line_that_helps_in_every_command(
     run_directory: Path, tmp_path: Path, standard_input: Provide, fails: Fails
 ) -> None:
     for name, content in {
-        "empty.txt": b"", "blank.txt": b" \n\t\n", "mark.txt": b"\xef\xbb\xbf", "a book.gz": gzip.compress(b"text"),
+        "empty.txt": b"", "blank.txt": b" \n\t\n", "mark.txt": b"\xef\xbb\xbf", "a book": gzip.compress(b"text"),
         "a.pdf": b"%PDF-1.7", "wide.txt": "a text".encode("utf-16"),
     }.items():  # fmt: skip
         (tmp_path / name).write_bytes(content)
@@ -228,8 +228,9 @@ def test_what_is_no_text_is_one_line_that_helps_in_every_command(
         fails([*command, tmp_path / "empty.txt"], "empty.txt: the text is empty\n")
         fails([*command, tmp_path / "blank.txt"], "blank.txt: the text is only whitespace (4 bytes)\n")
         fails([*command, tmp_path / "mark.txt"], "mark.txt: the text is only whitespace (3 bytes)")
-        gz = tmp_path / "a book.gz"
-        fails([*command, gz], f"{gz} is compressed with gzip; decompress it: gzip -dc '{gz}' | tinygpt2 train -")
+        gz = tmp_path / "a book"
+        named = "pass a file whose name ends in .gz, or decompress it"
+        fails([*command, gz], f"{gz} is compressed with gzip; {named}: gzip -dc '{gz}' | tinygpt2 train -")
         fails([*command, tmp_path / "a.pdf"], "a.pdf is a PDF; extract its text: pdftotext")
         fails([*command, tmp_path / "wide.txt"], "wide.txt is not UTF-8: byte 0xff at offset 0; it is UTF-16: ")
         fails(
@@ -239,7 +240,7 @@ def test_what_is_no_text_is_one_line_that_helps_in_every_command(
         fails([*command, tmp_path], f"{tmp_path}: Is a directory with 4 text files; pass them: {tmp_path / '*.txt'}")
         for content, part in (
             (b"", "the text is empty"),
-            (gzip.compress(b"text"), "is compressed with gzip; decompress it: gzip -dc FILE |"),
+            (gzip.compress(b"text"), f"is compressed with gzip; {named}: gzip -dc FILE |"),
         ):
             standard_input(content)
             fails([*command, "-"], f"standard input{':' if not content else ''} {part}")

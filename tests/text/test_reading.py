@@ -281,10 +281,10 @@ def database() -> bytes:
 
 TEXT = sample_text().encode()
 FORMATS: dict[str, tuple[Callable[[], bytes], str, str]] = {
-    "gz": (lambda: gzip.compress(TEXT), "compressed with gzip", "gzip -dc {} | tinygpt2 train -"),
-    "bz2": (lambda: bz2.compress(TEXT), "compressed with bzip2", "bzip2 -dc {} | tinygpt2 train -"),
-    "xz": (lambda: lzma.compress(TEXT), "compressed with xz", "xz -dc {} | tinygpt2 train -"),
-    "zst": (lambda: b"\x28\xb5\x2f\xfd\x24\x04!\x00\x00text\x9f", "compressed with zstd", "zstd -dc {} | tinygpt2"),
+    "gz.txt": (lambda: gzip.compress(TEXT), "compressed with gzip", "gzip -dc {} | tinygpt2 train -"),
+    "bz2.txt": (lambda: bz2.compress(TEXT), "compressed with bzip2", "bzip2 -dc {} | tinygpt2 train -"),
+    "xz.txt": (lambda: lzma.compress(TEXT), "compressed with xz", "xz -dc {} | tinygpt2 train -"),
+    "zst.txt": (lambda: b"\x28\xb5\x2f\xfd\x24\x04!\x00\x00text\x9f", "compressed with zstd", "zstd -dc {} | tinygpt2"),
     "lz4": (
         lambda: b"\x04\x22\x4d\x18d@\xa7\x04\0\0\x80text\0",
         "compressed with lz4",
@@ -320,7 +320,7 @@ FORMATS: dict[str, tuple[Callable[[], bytes], str, str]] = {
     "jpg": (lambda: b"\xff\xd8\xff\xe0\0\x10JFIF\0", "an image", "trains on text"),
     "mp4": (lambda: b"\0\0\0\x20ftypisom\0\0\2\0", "a video", "trains on text"),
     "mp3": (lambda: b"ID3\x04\0\0\0\0\x1f\x76\xff\xfb", "audio", "trains on text"),
-    "parquet": (lambda: b"PAR1\x15\x04\x15\xfe\xff\0\0PAR1", "a Parquet table", 'read_parquet({})["text"]'),
+    "parquet": (lambda: b"PAR1\x15\x04\x15\xfe\xff\0\0PAR1", "a Parquet table", 'read_documents({}, field="text")'),
     "arrow": (lambda: b"\xff\xff\xff\xff\xb8\x01\0\0\x10\0\0\0", "an Arrow table", 'from_file({})["text"]'),
     "sqlite": (database, "an SQLite database", "sqlite3 {}"),
     "pkl": (lambda: pickle.dumps(["text"]), "a pickle", "trains on text"),
@@ -345,12 +345,12 @@ def test_a_file_of_another_format_is_named_with_the_command_that_helps(refusal: 
 
 def test_a_path_in_python_is_a_string_even_without_spaces(refusal: Refusal, tmp_path: Path) -> None:
     message = refusal(FORMATS["parquet"][0](), "{book}.parquet")
-    assert f"pandas.read_parquet({str(tmp_path / '{book}.parquet')!r})" in message
+    assert f"read_documents({str(tmp_path / '{book}.parquet')!r}, " in message
 
 
 @pytest.mark.skipif(not all(map(shutil.which, ["bash", "gzip"])), reason="has no bash or gzip")
 def test_the_command_that_decompresses_works(refusal: Refusal) -> None:
-    message = refusal(gzip.compress(TEXT), "it's a book.gz")
+    message = refusal(gzip.compress(TEXT), "it's a book")
     command = message.partition("decompress it: ")[2].replace("tinygpt2 train -", "cat")
     assert subprocess.run(["bash", "-c", command], capture_output=True, check=True).stdout == TEXT
 

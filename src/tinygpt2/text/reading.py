@@ -3,6 +3,7 @@
 import codecs
 import os
 import shlex
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.resources import files
@@ -12,6 +13,7 @@ from typing import IO, NoReturn
 from tinygpt2._internal.checks import check_path
 from tinygpt2._internal.files import PathLike
 from tinygpt2._internal.texts import check_text
+from tinygpt2.text.archives import Decompressed, decompressed
 from tinygpt2.text.recognition import SAMPLE, TOKENS_MAGIC, advice_on_bytes, nul_bytes, open_file, unlike_text
 
 _PIECE = 8 << 20  # bytes to read at a time
@@ -32,12 +34,15 @@ def sample_text() -> str:
 def read_text(path: str | os.PathLike[str]) -> str:
     r"""Returns the text of a UTF-8 file or pipe, without a byte order mark and with ``\r\n`` turned into ``\n``.
 
+    A file whose name ends in .gz, .bz2, .xz or .zst is decompressed.
+
     Raises:
         FileNotFoundError: If there is no such file, with the one that has a similar name; other ``OSError`` if it
             cannot be read.
+        ImportError: If it is compressed with zstd, and Python is older than 3.14 and has no ``backports.zstd``.
         TypeError: If it is not a path.
-        ValueError: If the file is not UTF-8, with what it is instead or the offset of the first invalid byte, and what
-            to do about it.
+        ValueError: If the file is not UTF-8, with what it is instead or the offset of the first invalid byte, or is
+            damaged, and what to do about it.
 
     >>> import pathlib, tempfile
     >>> with tempfile.TemporaryDirectory() as directory:
@@ -71,17 +76,17 @@ class TextReader:
 
     Attributes:
         name: What messages call it.
-        bytes_read: Number of bytes read so far.
+        bytes_read: Number of bytes of the text read so far.
 
     Args:
-        file: The open file; `open_text` opens one.
+        file: The open file, decompressed; `open_text` opens one.
         path: Its path, or ``None`` for standard input.
 
     Raises:
         ValueError: During iteration, if it is not a text in UTF-8, with what it is and what to do.
     """
 
-    def __init__(self, file: IO[bytes], path: Path | None = None) -> None:
+    def __init__(self, file: IO[bytes] | Decompressed, path: Path | None = None) -> None:
         self.name = "standard input" if path is None else str(path)
         self._file, self._path = file, path
         self.bytes_read = 0
@@ -91,6 +96,11 @@ class TextReader:
     def holds_tokens(self) -> bool:
         """Whether it is a file of tokens instead."""
         return self._start.startswith(TOKENS_MAGIC)
+
+    @property
+    def position(self) -> int:
+        """Number of bytes of the file read so far, compressed if it is."""
+        return self._file.position if isinstance(self._file, Decompressed) else self.bytes_read
 
     def __iter__(self) -> Iterator[str]:
         """Yields the text."""
@@ -144,9 +154,23 @@ class TextReader:
 def open_text(path: PathLike) -> Iterator[TextReader]:
     """Opens a text, or a pipe that brings one, for the one time that it can be opened.
 
+    Whether it is compressed is known from its name alone; in a pipe without such a name it is not.
+
     Raises:
         OSError: If it cannot be opened, with what to do about it.
     """
     path = check_path("path", path)
     with open_file(path) as file:
-        yield TextReader(file, path)
+        yield TextReader(decompressed(file, path), path)
+
+
+@contextmanager
+def open_standard_input() -> Iterator[TextReader]:
+    """Opens the text that standard input brings, which is never compressed.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    if sys.stdin is None:
+        raise ValueError("there is no standard input; pass a file")
+    yield TextReader(sys.stdin.buffer)

@@ -76,6 +76,7 @@ def _nearest(path: Path) -> str:
 
 _TRAIN = "tinygpt2 train -"
 _NO_TEXT = "tinygpt2 trains on text"
+_NAMED = "pass a file whose name ends in"
 
 # How contents begin, what they are, and how to get a text. No text in UTF-8 begins so, but for the first two.
 _MARKED = (
@@ -93,10 +94,10 @@ _FILE_OF_A_ZIP = rb"(?=PK\x03\x04).*PK\x03\x04.{26}"
 _BINARY = (
     (re.escape(TOKENS_MAGIC), "a file of tokens, where a text is expected",
      "pass its path to 'tinygpt2 train', or TokenFile(path) to make_dataloader"),
-    (rb"\x1f\x8b", "compressed with gzip", f"decompress it: gzip -dc {{file}} | {_TRAIN}"),
-    (rb"BZh[1-9]1AY&SY", "compressed with bzip2", f"decompress it: bzip2 -dc {{file}} | {_TRAIN}"),
-    (rb"\xfd7zXZ\0", "compressed with xz", f"decompress it: xz -dc {{file}} | {_TRAIN}"),
-    (rb"\x28\xb5\x2f\xfd", "compressed with zstd", f"decompress it: zstd -dc {{file}} | {_TRAIN}"),
+    (rb"\x1f\x8b", "compressed with gzip", f"{_NAMED} .gz, or decompress it: gzip -dc {{file}} | {_TRAIN}"),
+    (rb"BZh[1-9]1AY&SY", "compressed with bzip2", f"{_NAMED} .bz2, or decompress it: bzip2 -dc {{file}} | {_TRAIN}"),
+    (rb"\xfd7zXZ\0", "compressed with xz", f"{_NAMED} .xz, or decompress it: xz -dc {{file}} | {_TRAIN}"),
+    (rb"\x28\xb5\x2f\xfd", "compressed with zstd", f"{_NAMED} .zst, or decompress it: zstd -dc {{file}} | {_TRAIN}"),
     (rb"\x04\x22\x4d\x18", "compressed with lz4", f"decompress it: lz4 -dc {{file}} | {_TRAIN}"),
     (rb"7z\xbc\xaf\x27\x1c", "a 7z archive", "unpack it, and pass its text files: 7z x {file}"),
     (rb"Rar!\x1a\x07", "a RAR archive", "unpack it, and pass its text files: unrar x {file}"),
@@ -115,7 +116,7 @@ _BINARY = (
     (rb"ID3[\x02-\x04]|OggS\0|fLaC\0|RIFF.{4}(?:WAVE|AVI )|\xff[\xfb\xf3\xf2].{0,600}\0", "audio", _NO_TEXT),
     (rb".{4}ftyp|\x1aE\xdf\xa3", "a video", _NO_TEXT),
     (rb"PAR1[\0-\x1f]", "a Parquet table",
-     'write its column of texts: tokenize_to_file(pandas.read_parquet({path})["text"], "corpus.tokens")'),
+     'read its column of texts, from a name that ends in .parquet: read_documents({path}, field="text")'),
     (rb"ARROW1|\xff\xff\xff\xff.{2}\0\0", "an Arrow table",
      'write its column of texts: tokenize_to_file(datasets.Dataset.from_file({path})["text"], "corpus.tokens")'),
     (rb"SQLite format 3\0", "an SQLite database", f"select its texts: sqlite3 {{file}} 'SELECT ...' | {_TRAIN}"),
