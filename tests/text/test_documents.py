@@ -1,12 +1,13 @@
-"""Documents of files: in order, one at a time, and refused in one line that helps."""
+"""Documents of files and of other libraries' tables: in order, one at a time, and refused in one line that helps."""
 
 import gzip
 import io
 import json
+import math
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -15,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinygpt2.text import reading
-from tinygpt2.text.documents import DocumentReader, read_documents
+from tinygpt2.text.documents import DocumentReader, documents_of, read_documents
 
 EVERYTHING = {
     "a.jsonl": '{"id": 1, "text": "one"}\n"two"\n',
@@ -333,3 +334,142 @@ def zstd(content: bytes) -> bytes:
     module = pytest.importorskip("compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd")
     compressed: bytes = module.compress(content)
     return compressed
+
+
+# --- other libraries' ---
+
+
+TEXTS = ["one", "two", "", "four\n"]
+
+
+def of(source: object, field: str = "text") -> list[str]:
+    return list(documents_of("documents", source, field))
+
+
+def generated() -> Iterator[str]:
+    yield from TEXTS
+
+
+def test_any_iterable_of_texts_or_of_rows_holds_documents() -> None:
+    rows = [{"id": i, "text": text} for i, text in enumerate(TEXTS)]
+    for source in (TEXTS, tuple(TEXTS), generated(), dict(enumerate(TEXTS)).values(), rows, iter(rows)):
+        assert of(source) == TEXTS
+    assert of([{"body": "a"}, "b"], "body") == ["a", "b"]
+
+
+def test_nothing_is_taken_before_it_is_wanted() -> None:
+    def endless() -> Iterator[str]:
+        while True:
+            yield "text"
+
+    assert next(iter(documents_of("documents", endless()))) == "text"
+
+
+@pytest.mark.parametrize(
+    ("source", "error", "message"),
+    [
+        ("a text", TypeError, "documents must be several str, got 'a text' (str); pass a list"),
+        (b"a text", TypeError, "documents must be several str"),
+        ({"a": "text"}, TypeError, "pass its values"),
+        ({"text"}, TypeError, "a set has no order; pass a list"),
+        (Path("a.txt"), TypeError, "documents must be several str"),
+        (3, TypeError, "documents must be several str, got 3 (int)"),
+        (["a", 3], TypeError, "documents[1] must be a str, got 3 (int)"),
+        (["a", None], TypeError, "documents[1] must be a str, got None (NoneType); drop the rows without a text"),
+        ([math.nan], TypeError, "documents[0] must be a str, got nan (float); drop the rows without a text: in pandas"),
+        ([["a"]], TypeError, "documents[0] must be a str, got ['a'] (list)"),
+        ([{"text": 3}], TypeError, "documents[0]['text'] must be a str, got 3 (int)"),
+        ([{"body": "a", "id": 1}], ValueError, "documents[0] has no 'text', only 'body', 'id'; pass the name"),
+        (["a", "\ud800"], ValueError, "documents[1] has a lone surrogate"),
+    ],
+    ids=range(13),
+)
+def test_what_holds_no_documents_is_refused(source: object, error: type[Exception], message: str) -> None:
+    with pytest.raises(error) as caught:
+        of(source)
+    assert message in str(caught.value)
+
+
+def test_columns_and_tables_of_pandas_hold_documents() -> None:
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"id": range(4), "text": TEXTS})
+    assert of(frame) == of(frame["text"]) == of(frame[frame["id"] >= 0]["text"]) == TEXTS
+    assert of(frame["text"].astype("category")) == TEXTS
+    assert of(frame.rename(columns={"text": "body"}), "body") == TEXTS
+    with pytest.raises(ValueError, match="documents has no 'body', only 'id', 'text'; pass"):
+        of(frame, "body")
+    with pytest.raises(ValueError, match="documents has 2 columns 'text'; rename all but one of them"):
+        of(pandas.concat([frame, frame], axis=1))
+    for missing in (None, math.nan, pandas.NA):
+        column = pandas.Series(["a", missing])
+        for source in (column, column.astype("string"), column.to_frame("text")):
+            with pytest.raises(TypeError, match=r"documents\[1\] must be a str, got .*in pandas, \.dropna\(\)"):
+                of(source)
+        assert of(column.dropna()) == ["a"]
+    with pytest.raises(TypeError, match=r"documents\[0\] must be a str, got 0 "):
+        of(frame, "id")
+
+
+def test_columns_and_tables_of_pyarrow_hold_documents() -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    table = pyarrow.table({"id": range(4), "text": TEXTS})
+    assert of(table) == of(table["text"]) == of(table["text"].chunk(0)) == TEXTS
+    with pytest.raises(ValueError, match="documents has no 'body', only 'id', 'text'"):
+        of(table, "body")
+
+
+def test_a_table_like_those_of_polars_holds_documents() -> None:
+    class Frame:
+        columns = ("id", "text")
+
+        def __getitem__(self, name: str) -> list[str]:
+            return {"text": TEXTS}[name]
+
+    assert of(Frame()) == TEXTS
+
+
+def test_data_sets_and_their_columns_hold_documents() -> None:
+    datasets = pytest.importorskip("datasets")
+    data_set = datasets.Dataset.from_dict({"id": range(4), "text": TEXTS})
+    streamed = data_set.to_iterable_dataset()
+    generator = datasets.IterableDataset.from_generator(lambda: ({"text": text} for text in TEXTS))
+    upper = data_set.with_transform(lambda rows: {"text": [text.upper() for text in rows["text"]]})
+    for source in (data_set, data_set["text"], streamed, streamed["text"], generator, generator["text"]):
+        assert of(source) == TEXTS
+    assert of(data_set.with_format("numpy")) == of(data_set.with_format("pandas")) == TEXTS
+    assert of(upper) == of(upper["text"]) == [text.upper() for text in TEXTS]
+    made = data_set.with_transform(lambda rows: {"body": [text + "!" for text in rows["text"]]})
+    assert of(made, "body") == [f"{text}!" for text in TEXTS]
+    with pytest.raises(ValueError, match="data set has no 'text', only 'body'"):
+        of(made)
+    assert of(data_set.filter(lambda row: row["id"] > 1)) == TEXTS[2:]
+    for source in (data_set, streamed):
+        with pytest.raises(ValueError, match="documents has no 'body', only 'id', 'text'; pass"):
+            of(source, "body")
+    with pytest.raises(ValueError, match="data set has no 'body', only 'text'; pass"):
+        of(generator, "body")
+    with pytest.raises(
+        TypeError, match=r"got a DatasetDict of several; pass one: documents\['train'\], documents\['val"
+    ):
+        of(datasets.DatasetDict(train=data_set, validation=data_set))
+    with pytest.raises(TypeError, match=r"documents\[0\] must be a str, got None"):
+        of(datasets.Dataset.from_dict({"text": [None, "a"]}))
+
+
+def test_a_data_set_is_never_loaded_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor row by row, which is slow: a column of a data set would do that."""
+    datasets = pytest.importorskip("datasets")
+    data_set = datasets.Dataset.from_dict({"id": range(5000), "text": ["text"] * 5000})
+    sizes: list[int] = []
+    real: Callable[..., Iterator[dict[str, list[str]]]] = datasets.Dataset.iter
+
+    def counting(self: object, batch_size: int) -> Iterator[dict[str, list[str]]]:
+        for batch in real(self, batch_size):
+            assert list(batch) == ["text"]  # no other column
+            sizes.append(len(batch["text"]))
+            yield batch
+
+    monkeypatch.setattr(datasets.Dataset, "iter", counting)
+    for source in (data_set, data_set["text"]):
+        assert len(of(source)) == 5000
+    assert sizes == [1000] * 10

@@ -1,20 +1,23 @@
 """Documents: the texts that files, tables and data sets hold, one at a time."""
 
-from collections.abc import Callable, Iterable, Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 from tinygpt2._internal.checks import of_type
 from tinygpt2._internal.files import PathLike
-from tinygpt2._internal.texts import check_text, check_texts
+from tinygpt2._internal.texts import check_text, check_texts, is_table
 from tinygpt2.text.reading import TextReader, open_standard_input, open_text
-from tinygpt2.text.rows import json_lines, json_values, pieces_between
+from tinygpt2.text.rows import json_lines, json_values, no_column, pieces_between
 from tinygpt2.text.sources import TEXT, Source, find_sources
 from tinygpt2.text.tables import ParquetRows, check_can_read_parquet, table_rows
 
 END_OF_TEXT = "<|endoftext|>"
 """How the end of a text is often typed in a file; it is text unless it is the separator."""
 
+_ROWS = 1000  # of a data set to read at a time
 _NAMED = 3  # files in a message
 
 _READERS: dict[str, Callable[[TextReader, str], Iterator[str]]] = {
@@ -226,24 +229,79 @@ def _listed(names: list[str]) -> str:
     return ", ".join(names) if len(names) <= _NAMED else f"{', '.join(names[:_NAMED])} and {len(names) - _NAMED:,} more"
 
 
-def documents_of(name: str, source: object, field: str = "text") -> Iterable[str]:  # noqa: ARG001
+# --- other libraries' ---
+
+
+def documents_of(name: str, source: object, field: str = "text") -> Iterable[str]:
     """Returns the documents that a value holds, lazily and in its order.
 
     Args:
         name: Name of the value in error messages.
-        source: Several ``str``: a list, a column of a table or of a data set, any other iterable; or a table or a data
-            set with a column of texts.
-        field: Name of that column.
+        source: Several ``str``, or rows with a field (``{"text": "..."}``): a list, an iterator, a column of a table or
+            of a data set, any other iterable; or a table of pandas, polars or pyarrow, or a data set of Hugging Face,
+            with a column of texts. Data sets are read a thousand rows at a time.
+        field: Name of that field or column.
 
     Raises:
-        TypeError: If it is anything else, or an item is no ``str``; during iteration.
-        ValueError: If an item has a lone surrogate; during iteration.
+        TypeError: If it is anything else; during iteration, if an item is no ``str``.
+        ValueError: If there is no column of that name, with those that there are; during iteration, if a row has no
+            such field or an item has a lone surrogate.
     """
-    return _checked(name, check_texts(name, source))
+    table = getattr(source, "source", None)
+    if is_table(table) and isinstance(column := getattr(source, "column_name", None), str):
+        source, field = table, column  # of a column of a data set, which itself reads row by row
+    if is_table(source):
+        return _checked(name, _column(name, source, field), field)
+    return _checked(name, check_texts(name, source), field)
 
 
-def _checked(name: str, items: Iterable[object]) -> Iterator[str]:
+def _column(name: str, table: Any, field: str) -> Iterable[object]:  # noqa: ANN401 - of any library
+    """Returns the items in a column of a table or a data set."""
+    names = table.column_names if hasattr(table, "column_names") else table.columns
+    if isinstance(names, Mapping):
+        splits = ", ".join(f"{name}[{split!r}]" for split in names)
+        raise TypeError(f"{name} must be one data set, got a {type(table).__name__} of several; pass one: {splits}")
+    if names is not None and not _is_transformed(table) and (count := list(names).count(field)) != 1:
+        problem = f"has {count} columns {field!r}; rename all but one of them" if count else no_column(field, names)
+        raise ValueError(f"{name} {problem}")
+    return _batches(table, field) if hasattr(table, "iter") else table[field]
+
+
+def _is_transformed(table: Any) -> bool:  # noqa: ANN401 - of any library
+    """Returns whether it is a data set whose columns a function makes, maybe from all columns."""
+    form = getattr(table, "format", None)
+    return isinstance(form, Mapping) and form.get("type") == "custom"
+
+
+def _batches(data_set: Any, field: str) -> Iterator[object]:  # noqa: ANN401 - of Hugging Face
+    """Yields the items of a column of a data set, in which reading one row at a time is slow."""
+    if data_set.column_names is not None and not _is_transformed(data_set):
+        data_set = data_set.select_columns([field])
+    for batch in data_set.iter(_ROWS):
+        if field not in batch:
+            raise ValueError(f"the data set {no_column(field, batch)}")
+        yield from batch[field]
+
+
+def _checked(name: str, items: Iterable[object], field: str) -> Iterator[str]:
     for i, item in enumerate(items):
+        place = f"{name}[{i}]"
+        if isinstance(item, Mapping):
+            if field not in item:
+                raise ValueError(f"{place} {no_column(field, item)}")
+            place, item = f"{place}[{field!r}]", item[field]  # noqa: PLW2901
         if not isinstance(item, str):
-            raise TypeError(f"{name}[{i}] must be a str, got {of_type(item)}")
-        yield check_text(f"{name}[{i}]", item)
+            item = _plain(item)  # noqa: PLW2901
+        if not isinstance(item, str):
+            raise TypeError(f"{place} must be a str, got {of_type(item)}{_missing(item)}")
+        yield check_text(place, item)
+
+
+def _plain(item: Any) -> object:  # noqa: ANN401 - of any library
+    """Returns the value of a scalar of pyarrow, and any other as it is."""
+    return item.as_py() if hasattr(item, "as_py") else item
+
+
+def _missing(item: object) -> str:
+    missing = item is None or (isinstance(item, float) and math.isnan(item)) or type(item).__name__ == "NAType"
+    return "; drop the rows without a text: in pandas, .dropna()" if missing else ""
