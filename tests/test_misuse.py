@@ -232,6 +232,9 @@ def text_calls() -> dict[str, Callable[[], Call]]:
         "clean_text": lambda: Call(tinygpt2.clean_text, {"text": "a\nb"}),
         "gpt2_tokenizer": lambda: Call(tinygpt2.gpt2_tokenizer),
         "load_tokenizer": lambda: Call(tinygpt2.load_tokenizer, {"directory": directory()}),
+        "read_documents": lambda: Call(
+            tinygpt2.read_documents, {"paths": written(), "field": "text", "separator": "b"}
+        ),
         "read_text": lambda: Call(tinygpt2.read_text, {"path": written()}),
         "sample_text": lambda: Call(tinygpt2.sample_text),
         "save_tokenizer": lambda: Call(save_tokenizer, {"tokenizer": LETTERS, "directory": directory()}),
@@ -421,7 +424,7 @@ WORKING: list[tuple[set[str], str]] = [
     (NUMBERS | {"-1", "nan", "inf", "empty tensor", "float tensor", "meta tensor"}, "perplexity.loss"),
     ({"0", "0-d tensor", "np.float32"}, "dropout p train_ratio"),
     ({"True"}, "allow_changes compile decay_all_parameters drop_last progress qkv_bias resume shuffle tie_weights"),
-    ({"'x'"}, "characters checkpoint_dir directory out path"),
+    ({"'x'"}, "characters checkpoint_dir directory field out path"),
     ({"'x'", "''"}, "prompt sample_prompt text"),
     ({"''", "[]", "{}", "empty tensor", "np.array([])"}, "generate_text.prompt"),
     ({"[]", "{}", "set", "''", "empty tensor", "np.array([])"}, "CharTokenizer.decode.tokens"),

@@ -38,6 +38,7 @@ if TYPE_CHECKING:  # the same names again, for type checkers, editors and the do
     from tinygpt2.plotting import plot_losses as plot_losses
     from tinygpt2.plotting import plot_temperatures as plot_temperatures
     from tinygpt2.plotting import plot_token_frequencies as plot_token_frequencies
+    from tinygpt2.text.documents import read_documents as read_documents
     from tinygpt2.text.reading import clean_text as clean_text
     from tinygpt2.text.reading import read_text as read_text
     from tinygpt2.text.reading import sample_text as sample_text
@@ -94,6 +95,7 @@ else:
         "model.gpt2": ["GPT2Model"],
         "model.objective": ["NextTokenLoss"],
         "plotting": ["plot_losses", "plot_temperatures", "plot_token_frequencies"],
+        "text.documents": ["read_documents"],
         "text.reading": ["clean_text", "read_text", "sample_text"],
         "text.splitting": ["DocumentSplit", "split_documents", "split_text"],
         "text.storage": ["load_tokenizer", "save_tokenizer"],
