@@ -15,7 +15,7 @@ from torch.utils.data import Sampler as IndexSampler
 
 from tinygpt2._internal.checks import check_json
 from tinygpt2.data.order import EpochSampler
-from tinygpt2.data.windows import TokenDataset
+from tinygpt2.data.windows import JoinedTokenDataset, TokenDataset, parts_of
 
 MAX_ELEMENTS = 1 << 27  # of an array that are hashed, in one or two seconds; of a larger one as many, evenly spaced
 MAX_ITEMS = 1 << 16  # likewise of a list
@@ -34,13 +34,19 @@ def own_identity(name: str, part: Any) -> dict[str, Any] | None:  # noqa: ANN401
     return {"identity": check_json(f"the identity() of {name}", part.identity())}
 
 
-def identity_of_windows(dataset: TokenDataset) -> dict[str, Any]:
+def identity_of_windows(dataset: TokenDataset | JoinedTokenDataset) -> dict[str, Any]:
     """Returns what the windows of a data set depend on."""
+    first, *others = parts = parts_of(dataset)
+    identities = [part.identity or {"sha256": sha256_of(part.tokens, whole=True)} for part in parts]
     return {
-        "context_length": dataset.context_length,
-        "stride": dataset.stride,
-        "tokens": len(dataset.tokens),
-        **(dataset.identity or {"sha256": sha256_of(dataset.tokens, whole=True)}),
+        "context_length": first.context_length,
+        "stride": first.stride,
+        "tokens": sum(len(part.tokens) for part in parts),
+        **(
+            {f"files[{i}].{name}": value for i, each in enumerate(identities) for name, value in each.items()}
+            if others
+            else identities[0]
+        ),
     }
 
 
@@ -67,7 +73,7 @@ def identity_of(loader: object) -> dict[str, Any]:
 
 
 def _of_dataset(name: str, dataset: object) -> dict[str, Any]:
-    if isinstance(dataset, TokenDataset):
+    if isinstance(dataset, TokenDataset | JoinedTokenDataset):
         return {f"{name}.{key}": value for key, value in identity_of_windows(dataset).items()}
     if own := own_identity(name, dataset):
         return {f"{name}.identity": own["identity"]}

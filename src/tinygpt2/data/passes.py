@@ -17,7 +17,7 @@ from tinygpt2.data.identity import identity_of, identity_of_windows, own_identit
 from tinygpt2.data.loader import Loader
 from tinygpt2.data.order import EpochSampler
 from tinygpt2.data.token_file import TokenFile
-from tinygpt2.data.windows import TokenDataset
+from tinygpt2.data.windows import JoinedTokenDataset, TokenDataset, parts_of
 
 
 @runtime_checkable
@@ -31,6 +31,8 @@ class _HasPosition(Protocol):
 
     def load_state_dict(self, state: dict[str, Any], /) -> object: ...
 
+
+_OURS = TokenDataset | JoinedTokenDataset
 
 MAX_BYTES = 1 << 28  # of a memory-mapped file that is read before training, in less than a second
 
@@ -66,8 +68,9 @@ class Passes:
         if self.batches == 0:
             raise ValueError(f"{name} has no batches; with drop_last=True a data set smaller than one batch has none")
         self._check = BatchCheck(vocab_size)
-        if vocab_size is not None and isinstance(loader, DataLoader) and isinstance(loader.dataset, TokenDataset):
-            _check_tokens(loader.dataset, name, vocab_size)
+        if vocab_size is not None and isinstance(loader, DataLoader):
+            for part in parts_of(loader.dataset):
+                _check_tokens(part, name, vocab_size)
         self._generators = [(generator, generator.initial_seed()) for generator in _generators(loader)]
         self._beginning = self.position()
         self._epoch = 0
@@ -81,7 +84,7 @@ class Passes:
         return (
             isinstance(loader, DataLoader)
             and isinstance(loader.sampler, EpochSampler)
-            and isinstance(loader.dataset, TokenDataset)
+            and isinstance(loader.dataset, _OURS)
         )
 
     def read(self, epoch: int, *, items: int = 0, state: dict[str, Any] | None = None) -> Iterator[Batch]:
@@ -163,7 +166,7 @@ class Passes:
         own = own_identity(self.name, loader)
         if own is not None:
             return own
-        if self.is_ours and isinstance(loader, DataLoader) and isinstance(loader.dataset, TokenDataset):
+        if self.is_ours and isinstance(loader, DataLoader) and isinstance(loader.dataset, _OURS):
             sampler: Any = loader.sampler
             return {
                 "sequences": self.items_per_pass(),

@@ -1,6 +1,6 @@
 """Windows of a sequence of tokens, with their targets."""
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import ConcatDataset, Dataset
 from typing_extensions import override
 
 from tinygpt2._internal.checks import LARGEST_INT, check_int, of_type
@@ -63,13 +63,7 @@ class TokenDataset(Dataset[Batch]):
         if isinstance(tokens, TokenFile):
             self.file, self.identity, tokens = tokens, tokens.identity(), tokens.tokens
         self.tokens = _as_token_array(tokens)
-        if len(self.tokens) <= context_length:
-            fitting = len(self.tokens) - 1
-            shorter = f"context_length={fitting} or less, or " if fitting >= _SHORTEST_CONTEXT else ""
-            raise ValueError(
-                f"context_length is {context_length}, which needs at least {context_length + 1} tokens (targets are "
-                f"shifted by one), but the text has only {len(self.tokens)}; pass {shorter}a longer text"
-            )
+        check_long_enough(len(self.tokens), context_length)
         _check_ids(self.tokens, None if n_vocab is None else check_int("n_vocab", n_vocab))
         self._window = np.arange(context_length + 1)
 
@@ -105,24 +99,70 @@ class TokenDataset(Dataset[Batch]):
             IndexError: If one of the windows does not exist.
             TypeError: If the indices are not integers in a sequence.
         """
-        wanted = _as_indices(indices)
-        outside = wanted[(wanted < -len(self)) | (wanted >= len(self))]
-        if outside.size:
-            raise IndexError(f"window {outside[0]} of {len(self)}")
-        starts = wanted.astype(np.int64) % len(self) * self.stride
+        starts = _places(indices, len(self)) * self.stride
         windows = self.tokens[starts[:, None] + self._window]  # (B, T + 1)
         # astype copies, so that masking targets in place does not change the inputs.
         return torch.from_numpy(windows[:, :-1].astype(np.int64)), torch.from_numpy(windows[:, 1:].astype(np.int64))
 
 
-def _as_indices(indices: object) -> TokenArray:
-    """Returns the indices of a batch as an array; a conversion to integers would round others."""
+class JoinedTokenDataset(ConcatDataset[Batch]):
+    """The windows of several sequences of tokens, one sequence after the other; no window crosses two of them.
+
+    Args:
+        datasets: The windows of each.
+
+    >>> one, two = (TokenDataset(range(first, first + 5), context_length=2) for first in (0, 10))
+    >>> JoinedTokenDataset([one, two]).__getitems__([1, 2])[0]
+    tensor([[ 2,  3],
+            [10, 11]])
+    """
+
+    datasets: list[TokenDataset]  # type: ignore[assignment]
+
+    def __init__(self, datasets: Iterable[TokenDataset]) -> None:
+        super().__init__(datasets)
+
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
+        """Returns the windows of a batch, as `TokenDataset` does; a ``DataLoader`` calls this."""
+        wanted = _places(indices, len(self))
+        of = np.searchsorted(self.cumulative_sizes, wanted, side="right")  # the sequence of each
+        inputs = torch.empty((len(wanted), self.datasets[0].context_length), dtype=torch.int64, device="cpu")
+        targets = torch.empty_like(inputs)
+        for part in np.unique(of).tolist():
+            here = np.flatnonzero(of == part)
+            before = self.cumulative_sizes[part - 1] if part else 0
+            inputs[here], targets[here] = self.datasets[part].__getitems__((wanted[here] - before).tolist())
+        return inputs, targets
+
+
+def parts_of(dataset: object) -> list[TokenDataset]:
+    """Returns the sequences of tokens of which a data set has the windows; none if it is of another kind."""
+    if isinstance(dataset, TokenDataset):
+        return [dataset]
+    return dataset.datasets if isinstance(dataset, JoinedTokenDataset) else []
+
+
+def check_long_enough(tokens: int, context_length: int) -> None:
+    """Raises ``ValueError`` if a text has too few tokens for one window."""
+    if tokens <= context_length:
+        shorter = f"context_length={tokens - 1} or less, or " if tokens > _SHORTEST_CONTEXT else ""
+        raise ValueError(
+            f"context_length is {context_length}, which needs at least {context_length + 1} tokens (targets are "
+            f"shifted by one), but the text has only {tokens}; pass {shorter}a longer text"
+        )
+
+
+def _places(indices: object, size: int) -> npt.NDArray[np.int64]:
+    """Returns the windows of a batch, counted from the start; a conversion to integers would round other indices."""
     wanted: npt.NDArray[Any] | None = None
     with suppress(RuntimeError, TypeError, ValueError):  # of a tensor without values, for instance
         wanted = np.asarray(indices)
     if wanted is None or wanted.ndim != 1 or (wanted.size and wanted.dtype.kind not in "iu"):
         raise TypeError(f"indices must be integers in a list, got {of_type(indices)}")
-    return wanted
+    outside = wanted[(wanted < -size) | (wanted >= size)]
+    if outside.size:
+        raise IndexError(f"window {outside[0]} of {size}")
+    return wanted.astype(np.int64) % size
 
 
 def _as_token_array(tokens: object) -> TokenArray:
@@ -134,9 +174,7 @@ def _as_token_array(tokens: object) -> TokenArray:
     if not len(values):
         raise ValueError("there are no tokens to cut into windows: the text is empty")
     if not _are_integers(values):
-        first = values[0]
-        fix = "join texts into one: '\\n'.join(texts)" if isinstance(first, str) else "convert whole numbers to int64"
-        raise TypeError(f"token ids must be integers, got {values.dtype}, beginning with {first!r}; {fix}")
+        raise TypeError(_not_integers(tokens, values))
     array: TokenArray = values.cpu().numpy() if isinstance(values, Tensor) else values
     if array.dtype.itemsize == 8 and array.dtype.kind == "u" and (highest := int(array.max())) > _LARGEST:
         raise ValueError(f"token ids must be at most {_LARGEST}, got {highest}")
@@ -156,6 +194,16 @@ def _as_array(tokens: object) -> npt.NDArray[Any]:
         raise ValueError(
             "expected token ids in one dimension, (T,), got sequences of several lengths; join them into one"
         ) from None
+
+
+def _not_integers(tokens: object, values: "Tensor | npt.NDArray[Any]") -> str:
+    """Returns the message for values of which not all are integers."""
+    items = tokens if isinstance(tokens, list | tuple) else values if values.dtype == object else ()
+    text = next((i for i, item in enumerate(items) if isinstance(item, str)), None)
+    if text:  # NumPy makes texts of the numbers before it
+        return f"token ids must be integers, but item {text} is {of_type(items[text])}; pass ids alone, or texts alone"
+    fix = "encode texts: encode_documents(texts)" if isinstance(values[0], str) else "convert whole numbers to int64"
+    return f"token ids must be integers, got {values.dtype}, beginning with {values[0]!r}; {fix}"
 
 
 def _are_integers(values: "Tensor | npt.NDArray[Any]") -> bool:
