@@ -63,7 +63,7 @@ FILES = {
         "foreign",
         "storage",
     ],
-    "data": ["encoding", "token_file", "batches", "windows", "order", "identity", "loader", "passes"],
+    "data": ["encoding", "token_file", "batches", "windows", "order", "identity", "streams", "loader", "passes"],
     "model": ["modes", "cache", "checks", "gpt2", "objective"],
     "generation": ["samplers", "decoding", "text"],
     "run": ["lock", "directory"],

@@ -7,21 +7,25 @@ import re
 import subprocess
 import sys
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence, Sized
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, overload
 
 import numpy as np
 import pytest
+import tiktoken
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils.data import ConcatDataset, DataLoader, Subset, default_collate
+from typing_extensions import override
 
 from tinygpt2 import (
     CharTokenizer,
     TokenDataset,
+    TokenFile,
     clean_text,
     gpt2_tokenizer,
     make_dataloader,
@@ -29,6 +33,7 @@ from tinygpt2 import (
     sample_text,
     split_text,
     tensor_to_text,
+    tokenize_to_file,
 )
 from tinygpt2.data.batches import Batch
 from tinygpt2.data.order import EpochSampler
@@ -268,10 +273,21 @@ def test_a_seed_may_be_as_large_as_one_of_pytorch(seed: int) -> None:
         make_dataloader(range(40), batch_size=2, context_length=4, seed=2**64)  # as in TrainingConfig
 
 
-@pytest.mark.parametrize("source", [[0.5, 1.0, 2.0], torch.rand(9), ["a", "b", "c"], np.array([True, False, True])])
+@pytest.mark.parametrize("source", [[0.5, 1.0, 2.0], torch.rand(9), [None, 1], np.array([True, False, True])])
 def test_what_is_not_a_number_of_a_token_is_a_type_error(source: Any) -> None:  # noqa: ANN401
     with pytest.raises(TypeError, match="token ids must be integers"):
         make_dataloader(source, batch_size=1, context_length=1)
+
+
+@pytest.mark.parametrize("texts", [["one", "two"], np.array(["one", "two"], dtype=object)])
+def test_windows_are_those_of_ids_and_not_of_texts(texts: Any) -> None:  # noqa: ANN401
+    with pytest.raises(TypeError, match=r"integers, got .*, beginning with .*'one'.*: encode_documents\(texts\)"):
+        TokenDataset(texts, context_length=1)
+
+
+def test_a_generator_of_ids_is_no_sequence() -> None:
+    with pytest.raises(TypeError, match=r"got generator; make a list of it: list\(tokens\)"):
+        TokenDataset((i for i in range(9)), context_length=1)  # type: ignore[arg-type]
 
 
 class Table:
@@ -286,14 +302,19 @@ class Table:
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        (["one", "two"], r"got <U3, beginning with .*'one'.*; join texts into one: '\\n'\.join\(texts\)"),
-        (np.array(["one", "two"], dtype=object), r"integers, got object, beginning with 'one'; join texts"),
-        (Table(), r"a text or token ids, got Table; join one column: '\\n'\.join\(table\['text'\]\)"),
+        ([3, 4, "one", "two"], r"integers, but item 2 is 'one' \(str\); pass ids alone, or texts alone"),
+        (np.array([None, "one"]), r"integers, but item 1 is 'one' \(str\); pass ids alone"),
+        (["one", 3], r"documents\[1\] must be a str, got 3 \(int\)"),
+        (["one", None], r"documents\[1\] must be a str, got None"),
+        ([b"one", b"two"], r"integers, got \|S3, beginning with np\.bytes_\(b'one'\)"),
+        ([True, False], "integers, got bool"),
+        ([Path("one.txt")], "integers, got object"),
+        (filter(None, ["one"]), r"a filter, which has no length; pass streaming=True"),
         ({1: 2, 3: 4}, "a text or token ids, got dict; pass a text, or its ids as a list"),
         ({1, 2, 3}, "a text or token ids, got set; pass a text, or its ids as a list"),
         (b"some text", r"got bytes; decode it: text\.decode\('utf-8'\)"),
         (Path("book.txt"), r"got \w*Path; read the file: read_text\(path\)"),
-        ((i for i in range(9)), r"got generator; make a list of it: list\(tokens\)"),
+        ((i for i in range(9)), r"a generator, which has no length; pass streaming=True .*, or list\(source\) if"),
         (io.StringIO("text"), r"got StringIO; read the file: read_text\(path\)"),
         (None, "got NoneType; pass a text, or its ids"),
         (3, "got int; pass a text, or its ids"),
@@ -315,7 +336,7 @@ def test_ids_of_several_texts_are_refused() -> None:
     with pytest.raises(
         ValueError, match=r"one dimension, \(T,\), got sequences of several lengths; join them into one"
     ):
-        make_dataloader([[1, 2], [3]], batch_size=1, context_length=1)  # type: ignore[list-item]
+        make_dataloader([[1, 2], [3]], batch_size=1, context_length=1)
 
 
 def test_an_id_that_does_not_fit_into_a_batch_is_refused() -> None:
@@ -435,6 +456,169 @@ def test_a_ratio_out_of_range_is_refused(ratio: float) -> None:
 def test_a_ratio_that_is_no_number_is_refused() -> None:
     with pytest.raises(TypeError, match="train_ratio"):
         split_text("abc" * 99, train_ratio="0.8")  # type: ignore[arg-type]
+
+
+# --- documents ---
+
+
+DOCUMENTS = ["Emma", "", "Olivia", "你好", "a", "one<|endoftext|>two", "Ada\nLovelace"]
+CHARACTERS = CharTokenizer.from_text("".join(DOCUMENTS))
+
+
+class Names(Sequence[str]):
+    """A column of a table: no list, but with a length and items."""
+
+    def __len__(self) -> int:
+        return len(DOCUMENTS)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    @override
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        return DOCUMENTS[index]
+
+
+KINDS: dict[str, Callable[[list[str]], Any]] = {
+    "list": list, "tuple": tuple, "array": np.array, "array of objects": lambda texts: np.array(texts, dtype=object),
+    "column": lambda _: Names(), "deque": deque,
+}  # fmt: skip
+
+
+def ids_of(loader: DataLoader[Batch]) -> list[int]:
+    """Returns all ids of an unshuffled loader whose windows do not overlap."""
+    batches = list(loader)
+    return [int(batches[0][0][0, 0]), *(token for _, targets in batches for token in targets.flatten().tolist())]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_several_texts_are_documents_and_each_ends(kind: str) -> None:
+    loader = make_dataloader(KINDS[kind](DOCUMENTS), batch_size=3, context_length=1, tokenizer=CHARACTERS)
+    expected = [[*CHARACTERS.encode_ordinary(text), CHARACTERS.eot_token] for text in DOCUMENTS if text]
+    assert ids_of(loader) == [token for document in expected for token in document]
+
+
+def test_documents_are_in_gpt2s_vocabulary_by_default_and_one_text_has_no_end() -> None:
+    end = gpt2_tokenizer().eot_token
+    assert ids_of(make_dataloader(["a b", "c"], batch_size=1, context_length=1)) == [64, 275, end, 66, end]
+    assert ids_of(make_dataloader("a b", batch_size=1, context_length=1)) == [64, 275]
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ([""], "nothing to encode: there are no documents, or all are empty"),
+        (["", ""], "nothing to encode: there are no documents, or all are empty"),
+        (["a", "b"], "context_length is 9.* has only 4; pass a longer text"),
+        (["a", "b\ud800"], r"documents\[1\] has a lone surrogate"),
+    ],
+)
+def test_documents_without_enough_text_are_refused(source: list[str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make_dataloader(source, batch_size=1, context_length=9)
+
+
+def test_a_tokenizer_that_ends_no_text_is_for_one_text_alone() -> None:
+    endless = tiktoken.Encoding("endless", pat_str=".", mergeable_ranks={b"a": 0, b"b": 1}, special_tokens={})
+    assert ids_of(make_dataloader("abab", batch_size=1, context_length=3, tokenizer=endless)) == [0, 1, 0, 1]
+    for streaming in (False, True):
+        with pytest.raises(ValueError, match=r"must have the token <\|endoftext\|>, at which a generated text ends"):
+            make_dataloader(["ab"], batch_size=1, context_length=1, tokenizer=endless, streaming=streaming)
+
+
+def test_a_column_of_numbers_has_ids() -> None:
+    pandas = pytest.importorskip("pandas")
+    ids = pandas.Series([5, 6, 7, 8, 9])[1:]  # whose first item is not number 0
+    assert ids_of(make_dataloader(ids, batch_size=1, context_length=1)) == [6, 7, 8, 9]
+    texts = pandas.Series(DOCUMENTS)[1:]
+    loader = make_dataloader(texts, batch_size=1, context_length=1, tokenizer=CHARACTERS)
+    assert ids_of(loader) == ids_of(
+        make_dataloader(DOCUMENTS[1:], batch_size=1, context_length=1, tokenizer=CHARACTERS)
+    )
+
+
+def test_columns_of_datasets_have_documents_or_ids() -> None:
+    datasets = pytest.importorskip("datasets")
+    table = datasets.Dataset.from_dict({"text": DOCUMENTS, "number": list(range(7))})
+    assert ids_of(make_dataloader(table["number"], batch_size=2, context_length=1)) == list(range(7))
+    loader = make_dataloader(table["text"], batch_size=1, context_length=1, tokenizer=CHARACTERS)
+    assert ids_of(loader) == ids_of(make_dataloader(DOCUMENTS, batch_size=1, context_length=1, tokenizer=CHARACTERS))
+    with pytest.raises(TypeError, match="source is a IterableDataset, which has no length; pass streaming=True"):
+        make_dataloader(table.to_iterable_dataset(), batch_size=1, context_length=1)
+
+
+def test_a_field_is_the_name_of_a_column() -> None:
+    with pytest.raises(TypeError, match=r"field must be a str, the name of a column, got 3 \(int\)"):
+        make_dataloader(DOCUMENTS, batch_size=1, context_length=1, field=3)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="field must be the name of a column, got ''"):
+        make_dataloader(DOCUMENTS, batch_size=1, context_length=1, field="")
+
+
+# --- files of tokens ---
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[TokenFile]:
+    texts = ["abcdefghijk", "lmnopqrs", "tuvwx"]
+    tokenizer = CharTokenizer("abcdefghijklmnopqrstuvwxyz")
+    return [
+        tokenize_to_file([text], tmp_path / f"{i}.tokens", tokenizer=tokenizer, threads=1)
+        for i, text in enumerate(texts)
+    ]
+
+
+@given(context_length=st.integers(1, 4), stride=st.integers(1, 6), batch_size=st.integers(1, 9))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])  # which is only read
+def test_windows_of_several_files_are_those_of_each(
+    files: list[TokenFile], context_length: int, stride: int, batch_size: int
+) -> None:
+    def read(source: Any, *, shuffle: bool = False) -> list[tuple[list[int], list[int]]]:  # noqa: ANN401
+        loader = make_dataloader(
+            source, batch_size=batch_size, context_length=context_length, stride=stride, shuffle=shuffle
+        )
+        found = [pair for batch in loader for pair in zip(*(part.tolist() for part in batch), strict=True)]
+        assert len(found) == len(cast("Sized", loader.dataset))
+        return found
+
+    expected = [window for file in files for window in read(file)]
+    assert read(files) == read(tuple(files)) == expected
+    assert sorted(read(files, shuffle=True)) == sorted(expected)
+    assert read([files[1]]) == read(files[1])
+
+
+def test_parts_of_files_may_be_joined_and_pickled(files: list[TokenFile]) -> None:
+    loader = make_dataloader([files[2], files[0][3:6]], batch_size=9, context_length=2)
+    (inputs, targets), *_ = loader
+    assert inputs.tolist() == [[19, 20], [21, 22], [3, 4]]
+    again = pickle.loads(pickle.dumps(loader.dataset))  # noqa: S301 - our own
+    assert torch.equal(again.__getitems__([2, -2, 0])[1], targets[[2, 1, 0]])
+    with pytest.raises(IndexError, match="window 3 of 3"):
+        again.__getitems__([3])
+
+
+def test_files_of_several_tokenizers_are_refused(files: list[TokenFile], tmp_path: Path) -> None:
+    other = tokenize_to_file(["abc"], tmp_path / "other.tokens", tokenizer=CharTokenizer("abc"), threads=1)
+    with pytest.raises(ValueError, match=r"other\.tokens was made with another tokenizer than .*0\.tok.* 4 and 27 tok"):
+        make_dataloader([*files, other], batch_size=1, context_length=1)
+    with pytest.raises(ValueError, match=r"0\.tokens has ids of a vocabulary of 27, but the tokenizer has 4"):
+        make_dataloader(files, batch_size=1, context_length=1, tokenizer=CharTokenizer("abc"))
+    for file, value in zip(files, "abc", strict=True):  # of the same size, but other characters
+        file.__dict__["tokenizer_sha256"] = value
+    with pytest.raises(ValueError, match=r"1\.tokens was made with another tokenizer than .*0\.tokens; tokenize all"):
+        make_dataloader(files[:2], batch_size=1, context_length=1)
+
+
+def test_a_list_of_files_has_only_files(files: list[TokenFile]) -> None:
+    with pytest.raises(TypeError, match=r"source\[1\] must be a TokenFile, as source\[0\] is, got 'a' \(str\)"):
+        make_dataloader([files[0], "a"], batch_size=1, context_length=1)
+
+
+def test_a_file_too_short_for_a_window_is_left_out_as_a_tail_is(files: list[TokenFile]) -> None:
+    """The last of several files may be as short as it likes."""
+    assert rows(make_dataloader(files, batch_size=1, context_length=8)) == [list(range(8))]
+    with pytest.raises(ValueError, match=r"context_length is 11.* has only 11"):
+        make_dataloader(files, batch_size=1, context_length=11)
 
 
 # --- order ---

@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -507,6 +508,27 @@ def test_a_file_of_tokens_is_known_by_its_header_and_not_hashed(
         (tokens.sha256, 0, 90),
         (tokens.sha256, 30, 60),
     ]
+
+
+def test_several_files_of_tokens_are_known_by_their_headers_and_resume_exactly(
+    tokens: TokenFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def loader(*files: TokenFile) -> DataLoader[Batch]:
+        return make_dataloader(list(files), batch_size=4, context_length=8, shuffle=True)
+
+    one, two = tokens[:200], tokens[200:]
+    with monkeypatch.context() as patch:
+        patch.setattr(hashlib, "sha256", lambda *_: pytest.fail("hashed"))
+        found = Passes(loader(one, two), name="train_loader", seed=0).identity()
+    assert found["tokens"] == 360
+    assert [found[f"files[{i}].begin"] for i in (0, 1)] == [0, 200]
+    assert found["files[1].file"] == tokens.sha256
+    assert_resumes_exactly(tmp_path, lambda: loader(one, two))
+    with pytest.raises(IncompatibleRunError, match=r"training data's files\[0\]\.begin was 0 and is 200"):
+        run(loader(two, one), tmp_path / "broken")
+    small = GPT2Model(replace(SHAPE, vocab_size=40))
+    with pytest.raises(ValueError, match="the model's vocabulary has ids 0 to 39, but train_loader has 48"):
+        run(loader(one, two), model=small)
 
 
 @pytest.mark.parametrize("part", [slice(None), slice(300), slice(20, 340)])

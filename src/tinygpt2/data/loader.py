@@ -1,24 +1,28 @@
 """Loaders of shuffled batches of windows."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader
 from typing_extensions import override
 
-from tinygpt2._internal.checks import LARGEST_SEED, check_bool, check_int
+from tinygpt2._internal.checks import LARGEST_SEED, can_be_iterated, check_bool, check_instance, check_int, of_type
 from tinygpt2._internal.random import seeded_generator
+from tinygpt2._internal.texts import is_table
 from tinygpt2.data.batches import Batch
+from tinygpt2.data.encoding import encode_documents
 from tinygpt2.data.order import EpochSampler
+from tinygpt2.data.streams import DocumentStream
 from tinygpt2.data.token_file import TokenFile
-from tinygpt2.data.windows import TokenDataset
+from tinygpt2.data.windows import JoinedTokenDataset, TokenDataset
 from tinygpt2.text.foreign import as_tokenizer
 from tinygpt2.text.tokenizers import Tokenizer, encoded, gpt2_tokenizer
 
 if TYPE_CHECKING:
     import numpy as np
-    from torch import Tensor
     from torch.utils.data.dataloader import _BaseDataLoaderIter
 
 
@@ -44,7 +48,7 @@ class Loader(Protocol):
 
 
 def make_dataloader(
-    source: "str | Sequence[int] | Tensor | np.ndarray | TokenFile",
+    source: "str | Tensor | np.ndarray | TokenFile | Iterable[Any] | Callable[[], Iterable[Any]]",
     *,
     batch_size: int,
     context_length: int,
@@ -53,24 +57,42 @@ def make_dataloader(
     drop_last: bool = False,
     tokenizer: Tokenizer | None = None,
     seed: int = 0,
+    field: str = "text",
+    streaming: bool = False,
 ) -> DataLoader[Batch]:
     """Returns a PyTorch ``DataLoader`` of (inputs, targets), both (B, T) int64, the targets shifted by one token.
 
+    The source is one of these; what a list or a column holds is decided by its first item.
+
+    - **A text**, a ``str``, which is encoded as it is: nothing ends it.
+    - **Documents**, several ``str``: a list, a column of a table or of a data set of Hugging Face; or a table or a data
+      set, whose column ``field`` has the texts. The end-of-text token follows each document; empty ones are skipped.
+    - **Token ids**, one-dimensional: a list, a tensor, a NumPy array (also a memory-mapped one) or a `TokenFile`.
+    - **Several `TokenFile`**, in a list, made with one tokenizer. No window crosses from one file into the next, and a
+      file too short for one is left out.
+    - With ``streaming``, **documents that do not fit into memory**, which are encoded as they are read: any iterable,
+      or a function without arguments that returns one. The windows are those that a list of them has.
+
     Args:
-        source: A text, or one-dimensional token ids: a list, a tensor, a NumPy array (also a memory-mapped one) or a
-            `TokenFile`.
+        source: The texts or the ids.
         batch_size: Windows per batch, B.
         context_length: Tokens per window, T.
         stride: Distance between the starts of successive windows; ``context_length`` by default.
-        shuffle: Whether each epoch has its own order, a pure function of ``seed`` and the epoch.
+        shuffle: Whether each epoch has its own order, a pure function of ``seed`` and the epoch. With ``streaming``,
+            each window is drawn from the next 1,024 ones, so sorted documents need to be shuffled in the source, too.
         drop_last: Whether to leave out a last batch with fewer than B windows.
-        tokenizer: Encodes a text, `gpt2_tokenizer` by default; if given with ids, they must be in its vocabulary.
+        tokenizer: Encodes texts, `gpt2_tokenizer` by default; if given with ids, they must be in its vocabulary.
         seed: Seed of the shuffling.
+        field: Name of the column of texts, if the source is a table or a data set.
+        streaming: Whether to encode documents while they are read. The loader then has no ``len()``, so that `train`
+            needs ``max_steps``, and reads in one process. An iterator, such as a generator, can be read once, in a loop
+            of one's own; `train` needs an iterable that begins anew, or a function.
 
     Raises:
-        TypeError: If the source is neither one text nor a sequence of integers, or an option is of the wrong type.
-        ValueError: If the text is empty, too short for one window (or, with ``drop_last``, for one batch) or has a lone
-            surrogate, an id is outside the vocabulary, or a number is out of range.
+        TypeError: If the source is none of these, its items are of several types, or an option is of the wrong type.
+        ValueError: If there is no text, too little for one window (or, with ``drop_last``, for one batch), or a lone
+            surrogate, an id is outside the vocabulary, files have several vocabularies, or a number is out of range.
+            With ``streaming``, what concerns the documents is told during iteration.
 
     >>> loader = make_dataloader(range(9), batch_size=2, context_length=4)
     >>> inputs, targets = next(iter(loader))
@@ -80,23 +102,31 @@ def make_dataloader(
     >>> targets
     tensor([[1, 2, 3, 4],
             [5, 6, 7, 8]])
+
+    Names, each followed by the end of a text:
+
+    >>> loader = make_dataloader(["Emma", "Olivia"], batch_size=1, context_length=5)
+    >>> next(iter(loader))[1]
+    tensor([[ 2611, 50256, 30098, 20254, 50256]])
     """
     batch_size = check_int("batch_size", batch_size)
     seed = check_int("seed", seed, minimum=0, maximum=LARGEST_SEED)
-    check_bool("shuffle", shuffle)
-    check_bool("drop_last", drop_last)
-    tokenizer = None if tokenizer is None else as_tokenizer(tokenizer)
-    if isinstance(source, str):
-        tokenizer = gpt2_tokenizer() if tokenizer is None else tokenizer
-        source = encoded(tokenizer, source)
-    n_vocab = None if tokenizer is None else tokenizer.n_vocab
-    if isinstance(source, TokenFile):
-        if n_vocab not in (None, source.n_vocab):
-            raise ValueError(
-                f"{source.path} has ids of a vocabulary of {source.n_vocab}, but the tokenizer has {n_vocab}"
-            )
-        n_vocab = None  # that tokenizer made its ids: there is no need to read them all
-    dataset = TokenDataset(source, context_length=context_length, stride=stride, n_vocab=n_vocab)
+    for name, value in {"shuffle": shuffle, "drop_last": drop_last, "streaming": streaming}.items():
+        check_bool(name, value)
+    check_instance("field", field, str, "a str, the name of a column")
+    if not field:
+        raise ValueError("field must be the name of a column, got ''")
+    windows: dict[str, Any] = {"context_length": check_int("context_length", context_length), "stride": stride}
+    if streaming:
+        tokenizer = as_tokenizer(gpt2_tokenizer() if tokenizer is None else tokenizer, ends=True)
+        return _WindowLoader(
+            DocumentStream(source, tokenizer, field=field, shuffle=shuffle, seed=seed, **windows),
+            batch_size=batch_size,
+            drop_last=drop_last,
+            collate_fn=_stacked,
+            generator=seeded_generator(seed),
+        )
+    dataset = _dataset(source, None if tokenizer is None else as_tokenizer(tokenizer), field, windows)
     if drop_last and len(dataset) < batch_size:
         raise ValueError(
             f"the text has only {len(dataset)} windows of {context_length} tokens, fewer than a batch of {batch_size}, "
@@ -113,6 +143,75 @@ def make_dataloader(
     )
 
 
+def _dataset(
+    source: Any,  # noqa: ANN401 - what it is, is found out here
+    tokenizer: Tokenizer | None,
+    field: str,
+    windows: dict[str, Any],
+) -> TokenDataset | JoinedTokenDataset:
+    """Returns the windows of a source that is in memory, or in files of tokens."""
+    first = None if isinstance(source, str | TokenFile) else _first(source)
+    if isinstance(source, TokenFile) or isinstance(first, TokenFile):
+        files: list[Any] = [source] if isinstance(source, TokenFile) else list(source)
+        _check_one_vocabulary(files, tokenizer)  # it made the ids: there is no need to read them all
+        return _of_files(files, windows)
+    if isinstance(source, str):
+        tokenizer = gpt2_tokenizer() if tokenizer is None else tokenizer
+        source = encoded(tokenizer, source)
+    elif isinstance(first, str | Mapping) or is_table(source):
+        tokenizer = gpt2_tokenizer() if tokenizer is None else tokenizer
+        source = encode_documents(source, tokenizer, field=field)
+    return TokenDataset(source, n_vocab=None if tokenizer is None else tokenizer.n_vocab, **windows)
+
+
+def _first(source: object) -> object:
+    """Returns the first item, which tells documents, ids and files apart; ``None`` if there is none to look at.
+
+    Raises:
+        TypeError: If it could be read only to its end, and perhaps only once.
+    """
+    if isinstance(source, Tensor | Mapping | AbstractSet | bytes | bytearray) or hasattr(source, "read"):
+        return None
+    if isinstance(source, Iterable) and not isinstance(source, Sized):
+        raise TypeError(
+            f"source is a {type(source).__name__}, which has no length; pass streaming=True to encode its documents "
+            "while they are read, or list(source) if all fit into memory"
+        )
+    if is_table(source) or not can_be_iterated(source):
+        return None
+    first: Any = next(iter(source), None)
+    return first.as_py() if hasattr(first, "as_py") else first  # of pyarrow
+
+
+def _check_one_vocabulary(files: Sequence[object], tokenizer: Tokenizer | None) -> None:
+    """Raises an error if files were not all made with one tokenizer, or not with that which is given."""
+    first: Any = files[0]
+    for i, file in enumerate(files):
+        if not isinstance(file, TokenFile):
+            raise TypeError(f"source[{i}] must be a TokenFile, as source[0] is, got {of_type(file)}")
+        if tokenizer is not None and file.n_vocab != tokenizer.n_vocab:
+            raise ValueError(
+                f"{file.path} has ids of a vocabulary of {file.n_vocab}, but the tokenizer has {tokenizer.n_vocab}"
+            )
+        if (file.n_vocab, _tokenizer_of(file)) != (first.n_vocab, _tokenizer_of(first)):
+            sizes = "" if file.n_vocab == first.n_vocab else f", of {file.n_vocab} and {first.n_vocab} tokens"
+            raise ValueError(
+                f"{file.path} was made with another tokenizer than {first.path}{sizes}; tokenize all files with one"
+            )
+
+
+def _tokenizer_of(file: TokenFile) -> str | None:
+    """Returns the hash of the tokenizer that made a file, if the file has it."""
+    return getattr(file, "tokenizer_sha256", None)
+
+
+def _of_files(files: Sequence[TokenFile], windows: dict[str, Any]) -> TokenDataset | JoinedTokenDataset:
+    """Returns the windows of files; one that is too short for a window is left out, as the tail of another is."""
+    long_enough = [file for file in files if len(file) > windows["context_length"]]
+    parts = [TokenDataset(file, **windows) for file in long_enough or [max(files, key=len)]]
+    return parts[0] if len(parts) == 1 else JoinedTokenDataset(parts)
+
+
 class _WindowLoader(DataLoader[Batch]):
     """A ``DataLoader`` that works under ``torch.set_default_device``: it draws its seed on its generator's device."""
 
@@ -126,3 +225,9 @@ def _as_it_is(batch: Any) -> Batch:  # noqa: ANN401 - DataLoader's own type prom
     """Returns the batch unchanged: `TokenDataset` gathers a whole batch at once."""
     inputs, targets = batch
     return inputs, targets
+
+
+def _stacked(batch: Any) -> Batch:  # noqa: ANN401 - as above
+    """Returns the windows of a stream as a batch."""
+    inputs, targets = zip(*batch, strict=True)
+    return torch.stack(inputs), torch.stack(targets)

@@ -16,6 +16,7 @@ from tinygpt2.data.batches import Batch, BatchCheck
 from tinygpt2.data.identity import identity_of, identity_of_windows, own_identity, sha256_of
 from tinygpt2.data.loader import Loader
 from tinygpt2.data.order import EpochSampler
+from tinygpt2.data.streams import DocumentStream, check_read_again
 from tinygpt2.data.token_file import TokenFile
 from tinygpt2.data.windows import JoinedTokenDataset, TokenDataset, parts_of
 
@@ -68,6 +69,8 @@ class Passes:
         if self.batches == 0:
             raise ValueError(f"{name} has no batches; with drop_last=True a data set smaller than one batch has none")
         self._check = BatchCheck(vocab_size)
+        if isinstance(loader, DataLoader) and isinstance(loader.dataset, DocumentStream):
+            check_read_again(name, loader.dataset)
         if vocab_size is not None and isinstance(loader, DataLoader):
             for part in parts_of(loader.dataset):
                 _check_tokens(part, name, vocab_size)
