@@ -1,10 +1,28 @@
 """``tinygpt2 generate``."""
 
+import io
+import random
+import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
+from tinygpt2 import (
+    CharTokenizer,
+    GPT2Config,
+    GPT2Model,
+    TrainingConfig,
+    generate_text,
+    load_tokenizer,
+    make_dataloader,
+    stream_text,
+    train,
+)
+from tinygpt2.cli import generate
 from tinygpt2.cli.main import main
 
 Fails = Callable[..., None]
@@ -122,3 +140,129 @@ def test_a_closed_standard_input_is_one_line(
 ) -> None:
     monkeypatch.setattr("sys.stdin", None)
     fails(["generate", "--model", run_directory, "-"], "standard input, but that is closed")
+
+
+# --- new texts, and several ---
+
+BEGINNINGS, MIDDLES, ENDS = ("Ka", "Mo", "Li", "Dra"), ("ra", "lin", "do", "vi"), ("n", "s", "la", "")
+NAME = re.compile(f"({'|'.join(BEGINNINGS)})({'|'.join(MIDDLES)})+({'|'.join(ENDS)})")
+
+
+@pytest.fixture(scope="module")
+def names(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of names, each a document, which was trained for a second or two."""
+    choice = random.Random(0).choice  # noqa: S311
+    made = [choice(BEGINNINGS) + choice(MIDDLES) + choice((*MIDDLES, "")) + choice(ENDS) for _ in range(300)]
+    tokenizer = CharTokenizer.from_text("".join(made) + "\n ")
+    loader = make_dataloader(made, batch_size=16, context_length=16, shuffle=True, tokenizer=tokenizer)
+    torch.manual_seed(0)
+    shape: dict[str, Any] = {"n_layer": 1, "n_head": 2, "n_embd": 32, "context_length": 16, "dropout": 0.0}
+    model = GPT2Model(GPT2Config(vocab_size=tokenizer.n_vocab, **shape))
+    config = TrainingConfig(epochs=20, learning_rate=1e-2, eval_every=1000, eval_batches=1)
+    train(model, loader, config=config, device="cpu", progress=False)
+    directory = tmp_path_factory.mktemp("names")
+    model.save_pretrained(directory, tokenizer=tokenizer)
+    return directory
+
+
+@pytest.fixture
+def generated(names: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Returns what runs the command with the model of names and returns its output."""
+
+    def run(*arguments: object) -> str:
+        assert main(["generate", "--model", str(names), "--device", "cpu", *map(str, arguments)]) == 0
+        return capsys.readouterr().out
+
+    return run
+
+
+def test_a_model_of_names_writes_names_and_stops(generated: Callable[..., str]) -> None:
+    """Many more than are generated together, and each ends where the model ends it."""
+    lines = generated("--samples", 50, "--seed", 1).splitlines()
+    assert len(lines) == 50
+    assert max(map(len, lines)) < 30  # at most 100 tokens were asked for
+    assert sum(NAME.fullmatch(line) is not None for line in lines) >= 40
+    assert len(set(lines)) >= 20
+
+
+def test_one_new_text_is_printed_as_it_is_generated(generated: Callable[..., str]) -> None:
+    text = generated("--seed", 1)
+    assert text == generated("--seed", 1, "--samples", 1) == generated("--seed", 1, "")
+    assert re.fullmatch(r"[A-Z][a-z]+\n", text)
+    assert len({generated("--seed", seed) for seed in range(9)}) > 3
+
+
+def test_a_prompt_is_continued_several_times(generated: Callable[..., str]) -> None:
+    lines = generated("--samples", 8, "--seed", 1, "Dra").splitlines()
+    assert len(lines) == 8
+    assert all(line.startswith("Dra") for line in lines)
+    assert len(set(lines)) > 2
+
+
+def test_the_same_seed_and_options_give_the_same_texts(
+    generated: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = generated("--samples", 20, "--seed", 1)
+    assert first == generated("--samples", 20, "--seed", 1) != generated("--samples", 20, "--seed", 2)
+    monkeypatch.setattr(generate, "_ROWS", 3)
+    assert len(generated("--samples", 20, "--seed", 1).splitlines()) == 20
+
+
+def test_texts_of_several_lines_are_separated(generated: Callable[..., str]) -> None:
+    texts = generated("--samples", 3, "--seed", 1, "Ka\nMo").split("\n---\n")
+    assert len(texts) == 3
+    assert all(text.startswith("Ka\nMo") for text in texts)
+    text = generated("--samples", 2, "--max-new-tokens", 0, "\n Ka")
+    assert text == "\n Ka\n---\n\n Ka\n"  # white space is printed as it is
+
+
+def test_rows_that_ended_are_silent_while_others_continue(names: Path) -> None:
+    model, tokenizer = GPT2Model.from_pretrained(names), load_tokenizer(names)
+    for prompts in ([""], [""] * 40):
+        texts = generate_text(model, tokenizer, prompts, max_new_tokens=60, generator=torch.Generator().manual_seed(1))
+        assert len(texts) == len(prompts)
+        assert not any("<|endoftext|>" in text for text in texts)
+    assert "".join(stream_text(model, tokenizer, "", max_new_tokens=60)) == generate_text(
+        model, tokenizer, "", max_new_tokens=60
+    )
+
+
+def test_without_a_prompt_standard_input_is_not_read(
+    generated: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Unread(io.BytesIO):
+        def read(self, *_: object) -> bytes:
+            pytest.fail("standard input was read")
+
+        read1 = readinto = read  # type: ignore[assignment]
+
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(Unread(b"Ka")))
+    assert generated("--samples", 2, "--seed", 1)
+    monkeypatch.setattr(sys, "stdin", None)
+    assert generated("--seed", 1)
+
+
+def test_several_continuations_of_standard_input(
+    generated: Callable[..., str], standard_input: Callable[[bytes], None]
+) -> None:
+    standard_input(b"Dra")
+    assert [line[:3] for line in generated("--samples", 2, "--seed", 1, "-").splitlines()] == ["Dra", "Dra"]
+
+
+@pytest.mark.parametrize("samples", ["0", "-1", "1.5", "many"])
+def test_a_number_of_texts_out_of_range_is_incorrect_usage(
+    names: Path, samples: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["generate", "--model", str(names), "--samples", samples]) == 2
+    assert "argument --samples: expected an integer" in capsys.readouterr().err
+
+
+def test_greedy_has_one_text(names: Path, fails: Fails) -> None:
+    fails(["generate", "--model", names, "--greedy", "--samples", "3"], "--greedy always gives the same text, so it")
+
+
+def test_the_prompt_may_stand_anywhere(names: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--model", str(names)], ["--seed", "1"], ["--device", "cpu"], ["Dra"]
+    for order in (options, options[::-1], options[2:] + options[:2]):
+        assert main(["generate", *(word for option in order for word in option)]) == 0
+    assert len(set(capsys.readouterr().out.splitlines())) == 1
