@@ -196,9 +196,10 @@ def model_calls() -> dict[str, Callable[[], Call]]:
 
 def data_calls() -> dict[str, Callable[[], Call]]:
     loader = {"source": IDS, "batch_size": 2, "context_length": 3, "stride": 2, "shuffle": True, "drop_last": True}
+    loader |= {"tokenizer": LETTERS, "seed": 0, "field": "text", "streaming": False}
     dataset = tinygpt2.TokenDataset(IDS, context_length=3)
     return {
-        "make_dataloader": lambda: Call(make_dataloader, loader | {"tokenizer": LETTERS, "seed": 0}),
+        "make_dataloader": lambda: Call(make_dataloader, loader),
         "TokenDataset": lambda: Call(
             tinygpt2.TokenDataset, {"tokens": IDS, "context_length": 3, "stride": 2, "n_vocab": 4}
         ),
