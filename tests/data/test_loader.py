@@ -555,6 +555,51 @@ def test_a_field_is_the_name_of_a_column() -> None:
         make_dataloader(DOCUMENTS, batch_size=1, context_length=1, field="")
 
 
+# --- tables and rows ---
+
+
+def test_tables_of_pandas_have_documents_in_a_column() -> None:
+    pandas = pytest.importorskip("pandas")
+    table = pandas.DataFrame({"text": DOCUMENTS, "title": ["a"] * len(DOCUMENTS)})
+    options: dict[str, Any] = {"batch_size": 1, "context_length": 1, "tokenizer": CHARACTERS}
+    expected = ids_of(make_dataloader(DOCUMENTS, **options))
+    for streaming in (False, True):
+        assert ids_of(make_dataloader(table, streaming=streaming, **options)) == expected
+    assert (
+        ids_of(make_dataloader(table, field="title", **options))
+        == [*CHARACTERS.encode_ordinary("a"), CHARACTERS.eot_token] * 7
+    )
+    with pytest.raises(ValueError, match="'missing'"):
+        make_dataloader(table, field="missing", **options)
+
+
+def test_data_sets_of_hugging_face_have_documents_in_a_column() -> None:
+    datasets = pytest.importorskip("datasets")
+    table = datasets.Dataset.from_dict({"text": DOCUMENTS, "number": list(range(7))})
+    options: dict[str, Any] = {"batch_size": 1, "context_length": 1, "tokenizer": CHARACTERS}
+    expected = ids_of(make_dataloader(DOCUMENTS, **options))
+    assert ids_of(make_dataloader(table, **options)) == expected
+    for source in (table, table.to_iterable_dataset(), table.to_iterable_dataset()["text"]):
+        assert ids_of(make_dataloader(source, streaming=True, **options)) == expected
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_rows_have_documents_in_a_field(streaming: bool) -> None:
+    options: dict[str, Any] = {"batch_size": 1, "context_length": 1, "tokenizer": CHARACTERS, "streaming": streaming}
+    rows = [{"name": text, "number": 3} for text in DOCUMENTS]
+    expected = ids_of(make_dataloader(DOCUMENTS, **options))
+    assert ids_of(make_dataloader(rows, field="name", **options)) == expected
+
+
+def test_columns_of_pyarrow_have_documents_or_ids() -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    options: dict[str, Any] = {"batch_size": 1, "context_length": 1, "tokenizer": CHARACTERS}
+    expected = ids_of(make_dataloader(DOCUMENTS, **options))
+    assert ids_of(make_dataloader(pyarrow.array(DOCUMENTS), **options)) == expected
+    assert ids_of(make_dataloader(pyarrow.table({"text": DOCUMENTS}), **options)) == expected
+    assert ids_of(make_dataloader(pyarrow.chunked_array([[1, 2], [3]]), **options)) == [1, 2, 3]
+
+
 # --- files of tokens ---
 
 
