@@ -1,6 +1,7 @@
 """GPT-2's tokenizer against a second one built from the same merges, trimmed vocabularies, and characters."""
 
 import os
+import pickle
 import subprocess
 import sys
 import threading
@@ -32,7 +33,8 @@ from tinygpt2 import (
     text_to_tensor,
     trim_vocabulary,
 )
-from tinygpt2.text.tokenizers import check_tokenizer
+from tinygpt2.generation.text import _whole_characters
+from tinygpt2.text.tokenizers import check_tokenizer, token_bytes
 
 END_OF_TEXT = "<|endoftext|>"
 
@@ -271,7 +273,10 @@ def test_an_unknown_character_is_told_with_its_position() -> None:
         CharTokenizer("你好世").encode_ordinary("你世界")
 
 
-@pytest.mark.parametrize(("characters", "message"), [("", "at least one"), ("你好你", "'你' occurs twice")])
+@pytest.mark.parametrize(
+    ("characters", "message"),
+    [("", "at least one"), ("你好你", "'你' occurs twice"), ("a\ud800", "lone surrogate, U\\+D800, at position 1")],
+)
 def test_wrong_characters_are_refused(characters: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         CharTokenizer(characters)
@@ -297,6 +302,78 @@ def test_only_integers_are_decoded_to_characters(ids: Any) -> None:  # noqa: ANN
 @pytest.mark.parametrize("ids", [np.array([1, 0], np.uint8), torch.tensor([1, 0]), iter([1, 0]), (np.int64(1), 0)])
 def test_integers_of_every_kind_are_decoded(ids: Any) -> None:  # noqa: ANN401
     assert CharTokenizer("ab").decode(ids) == "ba"
+
+
+# --- one token a character, and the bytes of all others ---
+
+
+@given(characters=st.text(min_size=1), text=st.text())
+def test_with_the_bytes_every_text_is_lossless(characters: str, text: str) -> None:
+    tokenizer = CharTokenizer.from_text(characters, byte_fallback=True)
+    ids = tokenizer.encode_ordinary(text)
+    assert tokenizer.decode(ids) == text
+    assert all(0 <= i < tokenizer.eot_token for i in ids)
+    assert len(ids) == sum(1 if char in characters else len(char.encode()) for char in text)
+
+
+@given(characters=st.text(min_size=1))
+def test_the_bytes_come_after_the_characters_and_the_end_of_text_last(characters: str) -> None:
+    plain = CharTokenizer.from_text(characters)
+    tokenizer = CharTokenizer.from_text(characters, byte_fallback=True)
+    first = len(plain.characters)
+    assert tokenizer.encode_ordinary(characters) == plain.encode_ordinary(characters)
+    assert (tokenizer.n_vocab, tokenizer.eot_token) == (first + 257, first + 256)
+    assert tokenizer.decode([tokenizer.eot_token]) == END_OF_TEXT
+    ascii_only = CharTokenizer("é", byte_fallback=True).encode_ordinary("".join(map(chr, range(128))))
+    assert ascii_only == list(range(1, 129))
+
+
+@given(ids=st.lists(st.integers(0, 258)))
+def test_bytes_that_are_no_character_are_replaced(ids: list[int]) -> None:
+    tokenizer = CharTokenizer("a好", byte_fallback=True)
+    pieces = [b"a", "好".encode(), *(bytes([byte]) for byte in range(256)), END_OF_TEXT.encode()]
+    assert tokenizer.decode(ids) == b"".join(pieces[i] for i in ids).decode("utf-8", errors="replace")
+
+
+def test_tokenizers_with_and_without_the_bytes_differ() -> None:
+    plain, tokenizer = CharTokenizer("ab"), CharTokenizer("ab", byte_fallback=True)
+    assert tokenizer == CharTokenizer("ab", byte_fallback=True) != plain
+    assert hash(tokenizer) == hash(CharTokenizer("ab", byte_fallback=True)) != hash(plain)
+    for each in (plain, tokenizer):
+        assert eval(repr(each)) == pickle.loads(pickle.dumps(each)) == each  # noqa: S301, S307
+
+
+def test_the_bytes_of_each_token_are_known() -> None:
+    assert token_bytes(CharTokenizer("aé好🙂")) == [1, 2, 3, 4, 1]
+    assert token_bytes(CharTokenizer("aé好🙂", byte_fallback=True)) == [1, 2, 3, 4, *[1] * 256, 1]
+
+
+@given(prompt=st.text("a🙂", max_size=3), text=st.text("ab好é🙂", min_size=1))
+def test_a_streamed_character_of_several_bytes_is_held_back_until_it_is_whole(prompt: str, text: str) -> None:
+    tokenizer = CharTokenizer("ab", byte_fallback=True)
+    pieces = list(_whole_characters(tokenizer.encode_ordinary(text), tokenizer.encode_ordinary(prompt), tokenizer))
+    assert pieces == list(text)
+
+
+def test_streamed_bytes_that_never_become_a_character_are_replaced() -> None:
+    tokenizer = CharTokenizer("ab", byte_fallback=True)
+    emoji = tokenizer.encode_ordinary("🙂")
+    pieces = _whole_characters([*emoji[:3], 0, *emoji, emoji[0]], [1], tokenizer)
+    assert list(pieces) == ["\ufffda", "🙂", "\ufffd"]
+
+
+@pytest.mark.parametrize("value", [1, None, "yes"])
+def test_the_fallback_is_a_bool(value: Any) -> None:  # noqa: ANN401
+    for make in (CharTokenizer, CharTokenizer.from_text):
+        with pytest.raises(TypeError, match="byte_fallback must be True or False, got "):
+            make("ab", byte_fallback=value)
+
+
+def test_a_long_text_with_few_unknown_characters_is_encoded() -> None:
+    text = "abc好" * 100_000
+    ids = CharTokenizer("abc", byte_fallback=True).encode_ordinary(text)
+    assert len(ids) == 600_000
+    assert ids[:6] == [0, 1, 2, *(3 + byte for byte in "好".encode())]
 
 
 # --- what is no tokenizer ---
@@ -381,6 +458,8 @@ ENTRANCES: dict[str, Callable[[Any], object]] = {
     "TextSamples": lambda text: TextSamples(text, gpt2_tokenizer()),
 }
 
+LEARNING = {"CharTokenizer.from_text", "trim_vocabulary"}
+
 
 @pytest.mark.parametrize("enter", ENTRANCES.values(), ids=ENTRANCES)
 def test_half_a_character_is_refused_with_its_position(enter: Callable[[Any], object]) -> None:
@@ -392,11 +471,29 @@ def test_half_a_character_is_refused_with_its_position(enter: Callable[[Any], ob
 
 
 @pytest.mark.parametrize("enter", ENTRANCES.values(), ids=ENTRANCES)
-@pytest.mark.parametrize("text", [["a", "b"], ("a", "b"), b"ab", None, Path("ab")])
+@pytest.mark.parametrize("text", [b"ab", None, Path("ab")])
 def test_what_is_no_text_is_a_type_error(enter: Callable[[Any], object], text: object) -> None:
-    """A list of texts became a vocabulary of texts, or the ids of one."""
-    with pytest.raises(TypeError, match=r"text must be a str, got .*\((list|tuple|bytes|NoneType|\w*Path)\)"):
+    with pytest.raises(TypeError, match=r"text must be a str, got .*\((bytes|NoneType|\w*Path)\)"):
         enter(text)
+
+
+@pytest.mark.parametrize("name", sorted(set(ENTRANCES) - LEARNING))
+@pytest.mark.parametrize("text", [["a", "b"], ("a", "b")])
+def test_several_texts_are_no_text(name: str, text: object) -> None:
+    """A list of texts became the ids of one."""
+    with pytest.raises(TypeError, match=r"text must be a str, got .*\((list|tuple)\)"):
+        ENTRANCES[name](text)
+
+
+@pytest.mark.parametrize("name", sorted(LEARNING))
+def test_a_vocabulary_is_learned_from_documents_as_from_a_text(name: str) -> None:
+    learn = ENTRANCES[name]
+    expected = learn("ba the cat")
+    for documents in (["ba the", " cat"], ("ba", " the cat", ""), iter(["ba the cat"])):
+        found = learn(documents)
+        assert getattr(found, "_mergeable_ranks", found) == getattr(expected, "_mergeable_ranks", expected)
+    with pytest.raises(TypeError, match=r"text\[1\] must be a str, got 2 \(int\)"):
+        learn(["a", 2])
 
 
 def test_characters_are_one_text() -> None:

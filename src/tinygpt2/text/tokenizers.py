@@ -7,15 +7,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
+from itertools import chain
 from typing import Protocol, Self, runtime_checkable
 
 import tiktoken
 import torch
 from torch import Tensor
 
-from tinygpt2._internal.checks import of_type, shown
+from tinygpt2._internal.checks import can_be_iterated, check_bool, of_type, shown
 from tinygpt2._internal.texts import check_text
 from tinygpt2.kernels.cross_entropy import INTEGER_DTYPES
+from tinygpt2.text.documents import documents_of
 
 END_OF_TEXT = "<|endoftext|>"
 
@@ -26,14 +28,14 @@ _MERGES_SHA256 = "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726ad
 # How GPT-2 splits a text before it merges: contractions, then words, numbers and other signs, each with the space
 # before it, then whitespace. It is equivalent to the pattern in OpenAI's encoder.py, but with possessive quantifiers,
 # which avoid backtracking on long runs: nothing that follows could make a shorter run match.
-_SPLIT_PATTERN = r"'(?:s|t|re|ve|m|ll|d)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"
+SPLIT_PATTERN = r"'(?:s|t|re|ve|m|ll|d)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"
 
 
 # A file may ask for more than any tokenizer needs. tiktoken takes a second to build half a million tokens, and its time
 # grows faster than their number; the largest known vocabularies have 262,144, the longest known tokens 256 bytes, and
 # the longest known patterns 500 characters.
-_MOST_TOKENS = 1 << 19
-_LONGEST_TOKEN = 1 << 10  # bytes
+MOST_TOKENS = 1 << 19
+LONGEST_TOKEN = 1 << 10  # bytes
 _LONGEST_PATTERN = 1 << 12  # characters
 
 # Each kind of character, and runs on which a pattern that backtracks would do so; short, since it can for long.
@@ -78,7 +80,8 @@ def token_bytes(tokenizer: Tokenizer) -> list[int] | None:
     [1, 2, 3, 1]
     """
     if isinstance(tokenizer, CharTokenizer):
-        return [*(len(char.encode("utf-8")) for char in tokenizer.characters), 1]
+        sizes = [len(char.encode("utf-8")) for char in tokenizer.characters]
+        return sizes + [1] * (tokenizer.n_vocab - len(sizes))
     if isinstance(tokenizer, tiktoken.Encoding):
         sizes = [1] * tokenizer.n_vocab
         for token, rank in tokenizer._mergeable_ranks.items():  # noqa: SLF001 - tiktoken's own, in one call
@@ -130,7 +133,7 @@ def gpt2_tokenizer() -> tiktoken.Encoding:
     >>> gpt2_tokenizer().decode([15496, 11, 995])
     'Hello, world'
     """
-    return byte_pair_encoding("gpt2", _SPLIT_PATTERN, _gpt2_tokens())
+    return byte_pair_encoding("gpt2", SPLIT_PATTERN, _gpt2_tokens())
 
 
 def _gpt2_tokens() -> list[bytes]:
@@ -167,28 +170,44 @@ def visible(token: bytes) -> str:
     return "".join(map(_signs().__getitem__, token))
 
 
-def byte_pair_encoding(name: str, pattern: str, tokens: Sequence[bytes]) -> tiktoken.Encoding:
-    """Returns the encoding with these tokens, in the order of their ranks, followed by the end-of-text token.
+def byte_pair_encoding(
+    name: str, pattern: str, tokens: Sequence[bytes], special_tokens: Sequence[str] = ()
+) -> tiktoken.Encoding:
+    """Returns the encoding with these tokens, in the order of their ranks, followed by special tokens.
+
+    The last of them is the end of text, which is not among ``special_tokens``.
 
     Raises:
         ValueError: If there are too many tokens, one is too long, or the pattern is not one that splits texts.
     """
-    if len(tokens) > _MOST_TOKENS:
-        raise ValueError(f"it has {len(tokens):,} tokens; at most {_MOST_TOKENS:,} are read")
-    if (longest := max(map(len, tokens), default=0)) > _LONGEST_TOKEN:
-        raise ValueError(f"it has a token of {longest:,} bytes; at most {_LONGEST_TOKEN:,} are read")
+    specials = [*special_tokens, END_OF_TEXT]
+    if len(tokens) > MOST_TOKENS:
+        raise ValueError(f"it has {len(tokens):,} tokens; at most {MOST_TOKENS:,} are read")
+    if (longest := max(map(len, tokens), default=0)) > LONGEST_TOKEN:
+        raise ValueError(f"it has a token of {longest:,} bytes; at most {LONGEST_TOKEN:,} are read")
     if len(pattern) > _LONGEST_PATTERN:
         raise ValueError(f"its pattern has {len(pattern):,} characters; at most {_LONGEST_PATTERN:,} are read")
     encoding = tiktoken.Encoding(
         name=name,
         pat_str=pattern,
         mergeable_ranks={token: rank for rank, token in enumerate(tokens)},
-        special_tokens={END_OF_TEXT: len(tokens)},
-        explicit_n_vocab=len(tokens) + 1,
+        special_tokens={special: len(tokens) + i for i, special in enumerate(specials)},
+        explicit_n_vocab=len(tokens) + len(specials),
     )
     for text in _PROBES:
         encoded(encoding, text)
     return encoding
+
+
+def texts_of(name: str, source: object) -> Iterable[str]:
+    """Returns the only text that a ``str`` is, or the documents that another value holds, as `documents_of` does.
+
+    Raises:
+        TypeError: If it is neither.
+        ValueError: If it has a lone surrogate; with documents, during iteration.
+    """
+    several = can_be_iterated(source) and not isinstance(source, str | bytes | bytearray)
+    return documents_of(name, source) if several else [check_text(name, source)]
 
 
 def encoded(tokenizer: Tokenizer, text: str) -> list[int]:
@@ -220,26 +239,33 @@ def panics_as_errors(tokenizer: object) -> Iterator[None]:
 class CharTokenizer:
     """A tokenizer with one token per character: a few dozen ids for English, a few thousand for Chinese.
 
+    The ids are, in this order: the characters; with ``byte_fallback`` the 256 bytes; the end of text.
+
     Attributes:
-        characters: The characters, each once; the index of each is its id. The end-of-text token has the last id.
+        characters: The characters, each once; the index of each is its id.
+        byte_fallback: Whether any other character is encoded as the bytes of its UTF-8, so that every text can be.
 
     Raises:
-        TypeError: If they are not a ``str``.
-        ValueError: If there are no characters, or one occurs twice.
+        TypeError: If they are not a ``str``, or ``byte_fallback`` not a bool.
+        ValueError: If there are no characters, one occurs twice, or one is a lone surrogate.
 
     >>> tokenizer = CharTokenizer.from_text("你好，世界")
     >>> tokenizer.n_vocab
     6
     >>> tokenizer.decode(tokenizer.encode_ordinary("世界你好"))
     '世界你好'
+    >>> CharTokenizer("ab", byte_fallback=True).encode_ordinary("aé")
+    [0, 197, 171]
     """
 
     characters: str
+    byte_fallback: bool = False
     _ids: dict[str, int] = field(init=False, repr=False, compare=False)
+    _pieces: list[bytes] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.characters, str):
-            check_text("characters", self.characters)
+        check_text("characters", self.characters)
+        check_bool("byte_fallback", self.byte_fallback)
         if not self.characters:
             raise ValueError("a CharTokenizer needs at least one character, got none")
         ids = {char: i for i, char in enumerate(self.characters)}
@@ -247,62 +273,81 @@ class CharTokenizer:
             twice = next(char for i, char in enumerate(self.characters) if ids[char] != i)
             raise ValueError(f"the characters of a CharTokenizer must differ, but {twice!r} occurs twice; "
                              "use CharTokenizer.from_text(text)")  # fmt: skip
+        fallback = [bytes([byte]) for byte in range(256)] if self.byte_fallback else []
+        pieces = [*(char.encode("utf-8") for char in ids), *fallback, END_OF_TEXT.encode("ascii")]
         object.__setattr__(self, "_ids", ids)
+        object.__setattr__(self, "_pieces", pieces)
 
     @classmethod
-    def from_text(cls, text: str) -> Self:
+    def from_text(cls, text: str | Iterable[str], *, byte_fallback: bool = False) -> Self:
         r"""Returns the tokenizer of the characters that occur in ``text``, in code point order.
 
+        Args:
+            text: A text, or several documents, which are read one at a time.
+            byte_fallback: Whether it encodes any other character, too.
+
         Raises:
-            TypeError: If ``text`` is not a ``str``; join several: ``"\n".join(texts)``.
-            ValueError: If ``text`` is empty or has a lone surrogate.
+            TypeError: If ``text`` is neither a ``str`` nor several, or ``byte_fallback`` not a bool.
+            ValueError: If there is no text, or a lone surrogate in it.
         """
-        check_text("text", text)
-        return cls("".join(sorted(set(text))))
+        characters: set[str] = set()
+        for document in texts_of("text", text):
+            characters.update(document)
+        return cls("".join(sorted(characters)), byte_fallback)
 
     @property
     def n_vocab(self) -> int:
-        """Number of token ids, V: one per character, and the end-of-text token."""
-        return len(self.characters) + 1
+        """Number of token ids, V: one per character, with ``byte_fallback`` one per byte, and the end of text."""
+        return len(self._pieces)
 
     @property
     def eot_token(self) -> int:
         """Id of the token that ends a text: the last one."""
-        return len(self.characters)
+        return len(self._pieces) - 1
 
     def encode_ordinary(self, text: str, /) -> list[int]:
         """Returns the ids of ``text``.
 
         Raises:
             TypeError: If ``text`` is not a ``str``.
-            ValueError: If a character is not in the vocabulary, or is a lone surrogate.
+            ValueError: If a character is a lone surrogate, or is not in the vocabulary and there is no
+                ``byte_fallback``.
         """
         check_text("text", text)
         try:
-            return [self._ids[char] for char in text]
+            return list(map(self._ids.__getitem__, text))
         except KeyError as error:
+            if self.byte_fallback:
+                return self._with_bytes(text)
             char = error.args[0]
             raise ValueError(
                 f"the character {char!r} (U+{ord(char):04X}) at position {text.index(char)} is not among the "
-                f"{len(self.characters)} of this CharTokenizer; leave it out, or build the tokenizer from a text that "
-                "has it"
+                f"{len(self.characters)} of this CharTokenizer; leave it out, build the tokenizer from a text that "
+                "has it, or pass byte_fallback=True"
             ) from None
+
+    def _with_bytes(self, text: str) -> list[int]:
+        first = len(self.characters)  # the id of byte 0
+        ids = {char: [self._ids[char]] if char in self._ids else [first + byte for byte in char.encode("utf-8")]
+               for char in set(text)}  # fmt: skip
+        return list(chain.from_iterable(map(ids.__getitem__, text)))
 
     def decode(self, tokens: Iterable[int], /) -> str:
         """Returns the text of ``tokens``; the end-of-text token reads ``<|endoftext|>``, as GPT-2's does.
+
+        Bytes that are not UTF-8 become U+FFFD.
 
         Raises:
             TypeError: If ``tokens`` is not an iterable of integers.
             ValueError: If an id is outside the vocabulary.
         """
-        pieces = [*self.characters, END_OF_TEXT]
         try:
             ids = [operator.index(token) for token in tokens]
         except (RuntimeError, TypeError):  # the former from PyTorch, of a tensor without values
             raise TypeError(f"tokens must be integers, in a list for instance, got {of_type(tokens)}") from None
-        if ids and not (min(ids) >= 0 and max(ids) < len(pieces)):
-            raise ValueError(f"token ids must be from 0 to {len(pieces) - 1}, got {min(ids)} to {max(ids)}")
-        return "".join(pieces[i] for i in ids)
+        if ids and not (min(ids) >= 0 and max(ids) < self.n_vocab):
+            raise ValueError(f"token ids must be from 0 to {self.n_vocab - 1}, got {min(ids)} to {max(ids)}")
+        return b"".join(map(self._pieces.__getitem__, ids)).decode("utf-8", errors="replace")
 
 
 def text_to_tensor(text: str, tokenizer: Tokenizer) -> Tensor:

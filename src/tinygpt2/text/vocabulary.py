@@ -1,14 +1,15 @@
 """Vocabularies trimmed to a text."""
 
+from collections.abc import Iterable
 from itertools import pairwise
 
 import tiktoken
 
 from tinygpt2._internal.checks import check_instance
-from tinygpt2.text.tokenizers import byte_pair_encoding, encoded
+from tinygpt2.text.tokenizers import byte_pair_encoding, encoded, texts_of
 
 
-def trim_vocabulary(tokenizer: tiktoken.Encoding, text: str) -> tiktoken.Encoding:
+def trim_vocabulary(tokenizer: tiktoken.Encoding, text: str | Iterable[str]) -> tiktoken.Encoding:
     """Returns a tokenizer with only the tokens that ``text`` needs, which makes a model smaller and much faster.
 
     A text of 90,000 characters uses a tenth of GPT-2's tokens, and in a small model the head takes most of the
@@ -17,10 +18,10 @@ def trim_vocabulary(tokenizer: tiktoken.Encoding, text: str) -> tiktoken.Encodin
 
     Args:
         tokenizer: For instance `gpt2_tokenizer`.
-        text: The text that the model will be trained on.
+        text: The text that the model will be trained on, or several documents, which are read one at a time.
 
     Raises:
-        TypeError: If the tokenizer is not a ``tiktoken.Encoding``, or the text not a ``str``.
+        TypeError: If the tokenizer is not a ``tiktoken.Encoding``, or the text neither a ``str`` nor several.
         ValueError: If it has a lone surrogate.
 
     >>> text = "Byte pairs, byte by byte, from GPT-2's own merges."
@@ -32,8 +33,11 @@ def trim_vocabulary(tokenizer: tiktoken.Encoding, text: str) -> tiktoken.Encodin
     """
     check_instance("tokenizer", tokenizer, tiktoken.Encoding, "a tiktoken.Encoding, such as gpt2_tokenizer()")
     ranks = tokenizer._mergeable_ranks  # noqa: SLF001 - tiktoken's own way to build one encoding from another
+    used: set[int] = set()
+    for document in texts_of("text", text):
+        used.update(encoded(tokenizer, document))
     kept = {bytes([byte]) for byte in range(256)}
-    for token in tokenizer.decode_tokens_bytes(sorted(set(encoded(tokenizer, text)))):
+    for token in tokenizer.decode_tokens_bytes(sorted(used)):
         kept |= _merged_on_the_way(token, ranks)
     tokens = sorted(kept, key=ranks.__getitem__)
     return byte_pair_encoding(f"{tokenizer.name}-trimmed", tokenizer._pat_str, tokens)  # noqa: SLF001
