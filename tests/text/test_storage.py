@@ -115,7 +115,6 @@ def test_gpt2s_tokenizer_is_saved_by_its_name_and_comes_back_as_the_one_there_is
         pytest.param(
             encoding(dict(list(BYTE_RANKS.items())[:255]), {END_OF_TEXT: 255}), "byte is missing", id="a byte less"
         ),
-        pytest.param(CharTokenizer("a\ud800"), "cannot save the CharTokenizer", id="half a character"),
     ],
 )  # fmt: skip
 def test_what_would_come_back_as_another_is_refused(

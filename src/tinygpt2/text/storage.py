@@ -47,7 +47,7 @@ def save_tokenizer(tokenizer: Tokenizer, directory: PathLike) -> None:
     >>> with tempfile.TemporaryDirectory() as directory:
     ...     save_tokenizer(CharTokenizer("abc"), directory)
     ...     load_tokenizer(directory)
-    CharTokenizer(characters='abc')
+    CharTokenizer(characters='abc', byte_fallback=False)
     """
     content = tokenizer_content(tokenizer)
     path = check_path("directory", directory)
@@ -63,7 +63,11 @@ def tokenizer_content(tokenizer: Tokenizer) -> bytes:
         ValueError: If it does not read back as the same tokenizer, with the differences.
     """
     if isinstance(tokenizer, CharTokenizer):
-        described: dict[str, object] = {"type": "characters", "characters": tokenizer.characters}
+        described: dict[str, object] = {
+            "type": "characters",
+            "characters": tokenizer.characters,
+            "byte_fallback": tokenizer.byte_fallback,
+        }
     elif isinstance(tokenizer, tiktoken.Encoding):
         described = _described(tokenizer)
     else:
@@ -238,7 +242,7 @@ def _built(content: Mapping[str, Any]) -> "tiktoken.Encoding | CharTokenizer":
     """Returns the tokenizer that a file describes."""
     match content["type"]:
         case "characters":
-            return CharTokenizer(_text(content, "characters"))
+            return CharTokenizer(_text(content, "characters"), content.get("byte_fallback", False))
         case "gpt2":
             return gpt2_tokenizer()
         case "byte pairs":
