@@ -100,7 +100,7 @@ def load(
 
 def check_prompt(prompt: str, tokenizer: tiktoken.Encoding | CharTokenizer) -> None:
     """Raises ``ValueError`` if a prompt has a character that a model of characters was not trained on."""
-    if not isinstance(tokenizer, CharTokenizer):
+    if not isinstance(tokenizer, CharTokenizer) or tokenizer.byte_fallback:
         return
     for position, character in enumerate(prompt):
         if character not in tokenizer.characters:
