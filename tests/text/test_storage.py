@@ -62,6 +62,7 @@ def gpt2_like(name: str, special: dict[str, int], more: dict[bytes, int] | None 
         trimmed(),
         CharTokenizer.from_text('世界 "\\\n\u2028你好'),
         CharTokenizer("\x00\ufeff\r"),
+        CharTokenizer("ab", byte_fallback=True),
         encoding(BYTE_RANKS, {END_OF_TEXT: 256}),
         encoding({bytes([i]): 255 - i for i in range(256)} | {b"ab": 256}, {END_OF_TEXT: 257}, "gpt2"),
     ],
