@@ -60,6 +60,7 @@ FILES = {
         "splitting",
         "tokenizers",
         "vocabulary",
+        "choice",
         "foreign",
         "storage",
     ],
