@@ -226,10 +226,17 @@ def text_calls() -> dict[str, Callable[[], Call]]:
         return "model"
 
     return {
-        "CharTokenizer": lambda: Call(CharTokenizer, {"characters": "abc"}),
-        "CharTokenizer.from_text": lambda: Call(CharTokenizer.from_text, {"text": "abc"}),
+        "CharTokenizer": lambda: Call(CharTokenizer, {"characters": "abc", "byte_fallback": False}),
+        "CharTokenizer.from_text": lambda: Call(CharTokenizer.from_text, {"text": "abc", "byte_fallback": False}),
         "CharTokenizer.encode_ordinary": lambda: Call(LETTERS.encode_ordinary, {"text": "abc"}),
         "CharTokenizer.decode": lambda: Call(LETTERS.decode, {"tokens": [0, 1]}),
+        "TokenizerChoice": lambda: Call(
+            tinygpt2.TokenizerChoice,
+            {"tokenizer": LETTERS, "name": "char", "reason": "short", "per_byte": 1.0, "alternatives": {}},
+        ),
+        "choose_tokenizer": lambda: Call(
+            tinygpt2.choose_tokenizer, {"documents": "abcabc", "kind": "bpe", "vocab_size": 258}
+        ),
         "clean_text": lambda: Call(tinygpt2.clean_text, {"text": "a\nb"}),
         "gpt2_tokenizer": lambda: Call(tinygpt2.gpt2_tokenizer),
         "load_tokenizer": lambda: Call(tinygpt2.load_tokenizer, {"directory": directory()}),
@@ -242,6 +249,9 @@ def text_calls() -> dict[str, Callable[[], Call]]:
         "split_text": lambda: Call(tinygpt2.split_text, {"text": "abcdef", "train_ratio": 0.5}),
         "tensor_to_text": lambda: Call(tinygpt2.tensor_to_text, {"tokens": torch.tensor([0, 1]), "tokenizer": LETTERS}),
         "text_to_tensor": lambda: Call(tinygpt2.text_to_tensor, {"text": "abc", "tokenizer": LETTERS}),
+        "train_tokenizer": lambda: Call(
+            tinygpt2.train_tokenizer, {"documents": "abcabc", "vocab_size": 259, "special_tokens": ["<a>"]}
+        ),
         "trim_vocabulary": lambda: Call(
             tinygpt2.trim_vocabulary, {"tokenizer": tinygpt2.gpt2_tokenizer(), "text": "abc"}
         ),
@@ -424,9 +434,13 @@ WORKING: list[tuple[set[str], str]] = [
     (NUMBERS | {"-1", "nan", "inf"}, "scale"),
     (NUMBERS | {"-1", "nan", "inf", "empty tensor", "float tensor", "meta tensor"}, "perplexity.loss"),
     ({"0", "0-d tensor", "np.float32"}, "dropout p train_ratio"),
+    ({"[]", "empty tensor", "np.array([])"}, "special_tokens"),
+    ({"'x'", "''", "[]", "empty tensor", "np.array([])"}, "trim_vocabulary.text"),
+    ({"True"}, "byte_fallback"),
     ({"True"}, "allow_changes compile decay_all_parameters drop_last progress qkv_bias resume shuffle tie_weights"),
     ({"'x'"}, "characters checkpoint_dir directory field out path"),
     ({"'x'", "''"}, "prompt sample_prompt text"),
+    ({"'x'"}, "documents"),
     ({"''", "[]", "{}", "empty tensor", "np.array([])"}, "generate_text.prompt"),
     ({"[]", "{}", "set", "''", "empty tensor", "np.array([])"}, "CharTokenizer.decode.tokens"),
     ({"[]", "empty tensor", "np.array([])"}, "callbacks indices"),
@@ -445,7 +459,10 @@ WORKING: list[tuple[set[str], str]] = [
             for name in ("Greedy", "MinP", "Multinomial", "Temperature", "TopK", "TopP")
         ),
     ),
-    (ANYTHING, "Evaluation GreedySampler.__call__.generator Progress StepResult TrainState TrainingHistory"),
+    (
+        ANYTHING,
+        "Evaluation GreedySampler.__call__.generator Progress StepResult TokenizerChoice TrainState TrainingHistory",
+    ),
 ]
 MAY_WORK = {key: values for values, keys in WORKING for key in keys.split()}
 """The values that may work, by the name of a call and an argument, of a call, or of an argument; others must not."""

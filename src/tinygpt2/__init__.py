@@ -38,6 +38,8 @@ if TYPE_CHECKING:  # the same names again, for type checkers, editors and the do
     from tinygpt2.plotting import plot_losses as plot_losses
     from tinygpt2.plotting import plot_temperatures as plot_temperatures
     from tinygpt2.plotting import plot_token_frequencies as plot_token_frequencies
+    from tinygpt2.text.choice import TokenizerChoice as TokenizerChoice
+    from tinygpt2.text.choice import choose_tokenizer as choose_tokenizer
     from tinygpt2.text.documents import read_documents as read_documents
     from tinygpt2.text.reading import clean_text as clean_text
     from tinygpt2.text.reading import read_text as read_text
@@ -52,6 +54,7 @@ if TYPE_CHECKING:  # the same names again, for type checkers, editors and the do
     from tinygpt2.text.tokenizers import gpt2_tokenizer as gpt2_tokenizer
     from tinygpt2.text.tokenizers import tensor_to_text as tensor_to_text
     from tinygpt2.text.tokenizers import text_to_tensor as text_to_tensor
+    from tinygpt2.text.vocabulary import train_tokenizer as train_tokenizer
     from tinygpt2.text.vocabulary import trim_vocabulary as trim_vocabulary
     from tinygpt2.training.callbacks.base import Callback as Callback
     from tinygpt2.training.callbacks.base import on_epoch as on_epoch
@@ -96,11 +99,12 @@ else:
         "model.objective": ["NextTokenLoss"],
         "plotting": ["plot_losses", "plot_temperatures", "plot_token_frequencies"],
         "text.documents": ["read_documents"],
+        "text.choice": ["TokenizerChoice", "choose_tokenizer"],
         "text.reading": ["clean_text", "read_text", "sample_text"],
         "text.splitting": ["DocumentSplit", "split_documents", "split_text"],
         "text.storage": ["load_tokenizer", "save_tokenizer"],
         "text.tokenizers": ["CharTokenizer", "Tokenizer", "gpt2_tokenizer", "tensor_to_text", "text_to_tensor"],
-        "text.vocabulary": ["trim_vocabulary"],
+        "text.vocabulary": ["train_tokenizer", "trim_vocabulary"],
         "training.callbacks.base": ["Callback", "on_epoch", "on_evaluation", "on_step"],
         "training.callbacks.loggers": ["TensorBoardLogger"],
         "training.callbacks.progress": ["ProgressBar"],
