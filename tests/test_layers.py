@@ -67,6 +67,7 @@ FILES = {
     "data": ["encoding", "token_file", "batches", "windows", "order", "identity", "streams", "loader", "passes"],
     "model": ["modes", "cache", "checks", "gpt2", "objective"],
     "generation": ["samplers", "decoding", "text"],
+    "evaluation": ["loss"],
     "run": ["lock", "directory"],
     "training": [
         "history",

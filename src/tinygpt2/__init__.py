@@ -17,8 +17,8 @@ if TYPE_CHECKING:  # the same names again, for type checkers, editors and the do
     from tinygpt2.errors import CheckpointError as CheckpointError
     from tinygpt2.errors import IncompatibleRunError as IncompatibleRunError
     from tinygpt2.errors import NonFiniteLossError as NonFiniteLossError
-    from tinygpt2.evaluation import Evaluation as Evaluation
-    from tinygpt2.evaluation import evaluate as evaluate
+    from tinygpt2.evaluation.loss import Evaluation as Evaluation
+    from tinygpt2.evaluation.loss import evaluate as evaluate
     from tinygpt2.generation.decoding import generate as generate
     from tinygpt2.generation.decoding import stream as stream
     from tinygpt2.generation.samplers import GreedySampler as GreedySampler
@@ -81,7 +81,7 @@ else:
         "data.token_file": ["TokenFile", "tokenize_to_file"],
         "data.windows": ["TokenDataset"],
         "errors": ["CheckpointError", "IncompatibleRunError", "NonFiniteLossError"],
-        "evaluation": ["Evaluation", "evaluate"],
+        "evaluation.loss": ["Evaluation", "evaluate"],
         "generation.decoding": ["generate", "stream"],
         "generation.samplers": [
             "GreedySampler",

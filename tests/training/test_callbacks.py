@@ -35,7 +35,7 @@ from tinygpt2 import (
     train,
 )
 from tinygpt2.data.batches import Batch
-from tinygpt2.evaluation import evaluate_batches
+from tinygpt2.evaluation.loss import evaluate_batches
 
 TOKENIZER = CharTokenizer("abcdefgh")
 

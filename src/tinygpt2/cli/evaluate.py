@@ -36,7 +36,7 @@ def evaluate_command(options: argparse.Namespace) -> int:
     from tinygpt2._internal.devices import choose_device
     from tinygpt2.cli.common import load, naming
     from tinygpt2.cli.inputs import check_inputs
-    from tinygpt2.evaluation import evaluate
+    from tinygpt2.evaluation.loss import evaluate
 
     check_inputs(options.files)
     device = choose_device(options.device)

@@ -13,7 +13,7 @@ from tinygpt2._internal.devices import autocast
 from tinygpt2.data.batches import Batch
 from tinygpt2.data.passes import Passes
 from tinygpt2.errors import NonFiniteLossError
-from tinygpt2.evaluation import evaluate_batches
+from tinygpt2.evaluation.loss import evaluate_batches
 from tinygpt2.losses import IGNORE_INDEX
 from tinygpt2.model.checks import not_finite
 from tinygpt2.training.callbacks.base import Callbacks
