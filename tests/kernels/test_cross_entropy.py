@@ -89,6 +89,23 @@ def test_head_and_loss_fused_are_head_then_loss(
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
 
 
+def test_targets_that_do_not_count_cost_nothing_in_the_head(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a window that slides by a few tokens, or of padded texts, most do not count."""
+    hidden, weight, targets = problem((4, 10), 8, 50)
+    targets[:, :7] = IGNORED
+    expected = plain(hidden, weight, targets)
+    rows = []
+    multiply = torch.mm
+
+    def watched(left: Tensor, *others: Tensor, **options: Tensor) -> Tensor:
+        rows.append(len(left))
+        return multiply(left, *others, **options)
+
+    monkeypatch.setattr(torch, "mm", watched)
+    torch.testing.assert_close(linear_cross_entropy(hidden, weight, targets), expected)
+    assert sum(rows) == 12
+
+
 @pytest.mark.usefixtures("parts")
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 def test_gradients_of_several_parts_are_right(reduction: Reduction) -> None:

@@ -70,6 +70,8 @@ def linear_cross_entropy(
         logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
         return F.cross_entropy(logits, flat_target, ignore_index=ignore_index, reduction=reduction) * scale
     device = input.device.type
+    if device == "cpu" and not (counts := flat_target != ignore_index).all():  # elsewhere the device would have to wait
+        rows, flat_target = rows[counts], flat_target[counts]
     if torch.is_autocast_enabled(device) and input.dtype != torch.float64:  # float64 is not autocast
         dtype = torch.get_autocast_dtype(device)
         rows, linear_weight = rows.to(dtype), linear_weight.to(dtype)
