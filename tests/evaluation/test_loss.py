@@ -12,8 +12,19 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from typing_extensions import override
 
-from tinygpt2 import GPT2Config, GPT2Model, NonFiniteLossError, TokenDataset, evaluate, make_dataloader
+from tinygpt2 import (
+    CharTokenizer,
+    Evaluation,
+    GPT2Config,
+    GPT2Model,
+    NonFiniteLossError,
+    TokenDataset,
+    evaluate,
+    gpt2_tokenizer,
+    make_dataloader,
+)
 from tinygpt2.data.batches import Batch
+from tinygpt2.evaluation import loss as evaluation_loss
 
 VOCAB_SIZE = 13
 
@@ -89,6 +100,73 @@ def test_a_gpt2_over_a_loader_with_a_ragged_last_batch(model: GPT2Model, batch_s
     assert count == 160
     assert evaluate(model, loader).tokens == 160
     assert evaluate(model, loader).loss == pytest.approx(loss, rel=1e-5)
+
+
+LETTERS = CharTokenizer("abcdef éßü好世")  # 12 characters of 1 to 3 bytes, and the end of text
+
+
+@given(shapes, st.sampled_from([0.0, 0.5]), st.integers(0, 2**32))
+def test_bits_per_byte_count_the_bytes_of_the_targets(shapes: list[tuple[int, int]], ignored: float, seed: int) -> None:
+    """Of those that count, and of no other token."""
+    batches = random_batches(shapes, seed, ignored)
+    batches[0][1][0, 0] = 12  # the end of text, which counts as one byte
+    ids = [target for _, targets in batches for target in targets.flatten().tolist() if target != -100]
+    expected = sum(len([*LETTERS.characters, "\n"][token].encode()) for token in ids)
+    result = evaluate(Bigram(), batches, tokenizer=LETTERS)
+    assert result.bytes == expected
+    assert result.bits_per_byte == pytest.approx(result.loss * result.tokens / expected / math.log(2), rel=1e-12)
+    plain = evaluate(Bigram(), batches)
+    assert (plain.loss, plain.tokens) == (result.loss, result.tokens)
+    assert plain.bytes is plain.bits_per_byte is plain.words is plain.word_perplexity is plain.documents is None
+
+
+def test_the_bytes_of_a_text_are_exact_for_byte_pairs() -> None:
+    """Also where a token is part of a character."""
+    ids = gpt2_tokenizer().encode_ordinary("Any text, naïve or 世界.")
+    model = GPT2Model(GPT2Config(context_length=4, n_layer=1, n_head=1, n_embd=4))
+    loader = make_dataloader(ids, batch_size=2, context_length=4)
+    last = (len(ids) - 1) // 4 * 4
+    expected = len(gpt2_tokenizer().decode_bytes(ids[1 : last + 1]))
+    assert evaluate(model, loader, tokenizer=gpt2_tokenizer()).bytes == expected
+
+
+def test_bytes_are_unknown_where_a_tokenizer_does_not_say() -> None:
+    class Silent:
+        n_vocab, eot_token = 13, 12
+
+        def encode_ordinary(self, text: str, /) -> list[int]:
+            return LETTERS.encode_ordinary(text)
+
+        def decode(self, tokens: Iterable[int], /) -> str:
+            return LETTERS.decode(tokens)
+
+    result = evaluate(Bigram(), random_batches([(2, 3)]), tokenizer=Silent())
+    assert result.bytes is result.bits_per_byte is None
+
+
+def test_tokens_of_another_tokenizer_are_told() -> None:
+    batches = random_batches([(2, 3)])
+    batches[0][1][1, 1] = 12
+    with pytest.raises(ValueError, match="tokenizer has ids 0 to 3, but one of the targets is 12; pass"):
+        evaluate(Bigram(), [(batches[0][0], torch.full((2, 3), 12))], tokenizer=CharTokenizer("abc"))
+    with pytest.raises(TypeError, match="tokenizer must be an object with"):
+        evaluate(Bigram(), batches, tokenizer=CharTokenizer)  # type: ignore[arg-type]
+
+
+def test_figures_that_do_not_exist_are_none() -> None:
+    """A division by zero, if a text is only whitespace, or a token stands for no text."""
+    nothing = Evaluation(loss=1.0, perplexity=math.e, tokens=1, bytes=0, words=0)
+    assert nothing.bits_per_byte is nothing.word_perplexity is None
+    assert Evaluation(loss=800.0, perplexity=math.inf, tokens=1, words=1).word_perplexity == math.inf
+
+
+def test_many_batches_add_up_with_few_of_their_sums_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    batches = random_batches([(2, 3)] * 10)
+    expected = evaluate(Bigram(), batches, tokenizer=LETTERS)
+    monkeypatch.setattr(evaluation_loss, "_MOST_WAITING", 3)
+    result = evaluate(Bigram(), batches, tokenizer=LETTERS)
+    assert (result.tokens, result.bytes) == (expected.tokens, expected.bytes)
+    assert result.loss == pytest.approx(expected.loss, rel=1e-14)
 
 
 def test_a_model_that_knows_nothing_hesitates_among_all_tokens() -> None:
