@@ -67,7 +67,7 @@ FILES = {
     "data": ["encoding", "token_file", "batches", "windows", "order", "identity", "streams", "loader", "passes"],
     "model": ["modes", "cache", "checks", "gpt2", "objective"],
     "generation": ["samplers", "decoding", "text"],
-    "evaluation": ["loss"],
+    "evaluation": ["loss", "passages", "windows", "text", "scores"],
     "run": ["lock", "directory"],
     "training": [
         "history",
