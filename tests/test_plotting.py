@@ -119,6 +119,40 @@ def test_the_two_horizontal_axes_say_the_same_in_epochs_and_in_tokens() -> None:
         assert above.transData.transform((tokens, 3.0))[0] == pytest.approx(place)
 
 
+def with_bits(train: list[float | None], val: list[float | None]) -> TrainingHistory:
+    """Returns a history of losses of a nat for each byte of validation data, and of half of one of training data."""
+    history = history_of([2 * bits if bits is not None else 1.0 for bits in train], val)
+    history.train_bits_per_byte, history.val_bits_per_byte = train, val
+    return history
+
+
+@pytest.mark.parametrize(
+    ("train", "val", "scale"),
+    [
+        ([4.0, 3.0], [4.0, 3.5], 1.0),
+        ([4.0, 3.0], [None, None], 0.5),
+        ([4.0, 3.0], [4.0, float("inf")], 1.0),
+        ([None, 3.0], [None, None], 0.5),
+    ],
+)
+def test_an_axis_on_the_right_shows_bits_per_byte(
+    train: list[float | None], val: list[float | None], scale: float
+) -> None:
+    """Of the validation data, if there are any."""
+    figure = plot_losses(with_bits(train, val))
+    assert draw(figure).startswith(b"\x89PNG")
+    axes = figure.axes[0]
+    (right,) = axes.child_axes
+    assert right.get_ylabel() == "Bits per byte"
+    assert right.get_ylim() == pytest.approx([scale * limit for limit in axes.get_ylim()])
+
+
+@pytest.mark.parametrize("bits", [[None, None], [0.0, float("nan")], [float("inf")] * 2])
+def test_without_known_bits_per_byte_there_is_no_axis_for_them(bits: list[float | None]) -> None:
+    history = with_bits([None, None], bits)
+    assert not plot_losses(history).axes[0].child_axes
+
+
 def test_an_empty_history_is_refused() -> None:
     with pytest.raises(ValueError, match="no evaluations"):
         plot_losses(TrainingHistory())
@@ -391,10 +425,11 @@ EVERY_PLOT = pytest.mark.parametrize(
     [
         lambda: plot_losses(history_of([3.0], [None])),
         lambda: history_of([3.0, 2.0], [3.5, 3.0]).plot(),
+        lambda: with_bits([3.0, 2.0], [3.5, 3.0]).plot(),
         lambda: plot_temperatures(LOGITS),
         lambda: plot_token_frequencies(GreedySampler(), LOGITS),
     ],
-    ids=["losses", "history", "temperatures", "frequencies"],
+    ids=["losses", "history", "bits", "temperatures", "frequencies"],
 )
 
 

@@ -4,8 +4,11 @@ They need matplotlib: ``pip install 'tinygpt2[plot]'``. Each function returns a 
 or to leave as the last value of a notebook's cell, which shows it. None changes pyplot's state.
 """
 
+import math
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
+from functools import partial
+from operator import mul
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +29,9 @@ _MOST_DRAWS = 1_000_000  # they are drawn at once, and a plot shows no more
 
 def plot_losses(history: "TrainingHistory") -> "Figure":
     """Returns a plot of training and validation loss over epochs, with the tokens seen on a second axis above.
+
+    If the history has bits per byte, an axis on the right shows them. Its scale is that of the validation data (of the
+    training data, if there are no others), since a token of another text stands for slightly more or fewer bytes.
 
     Args:
         history: A history with at least one evaluation.
@@ -66,7 +72,20 @@ def plot_losses(history: "TrainingHistory") -> "Figure":
     above.plot(history.tokens_seen, history.train_losses, alpha=0)  # invisible: sets the scale of the axis
     above.set_xlabel("Tokens seen")
     above.xaxis.set_major_formatter("{x:,.0f}")
+    if (scale := _bits_per_byte_of_a_nat(history)) is not None:
+        # The axis shows what the left one does; functions of a module, unlike lambdas, can be pickled with the figure.
+        right = axes.secondary_yaxis("right", functions=(partial(mul, scale), partial(mul, 1 / scale)))
+        right.set_ylabel("Bits per byte")
     return figure
+
+
+def _bits_per_byte_of_a_nat(history: "TrainingHistory") -> float | None:
+    """Returns the bits per byte that a loss of one nat per token is, of the data measured last; ``None`` if unknown."""
+    validated = any(bits is not None for bits in history.val_bits_per_byte)
+    losses: Sequence[float | None] = history.val_losses if validated else history.train_losses
+    all_bits = history.val_bits_per_byte if validated else history.train_bits_per_byte
+    scales = [bits / loss for loss, bits in zip(losses, all_bits, strict=True) if loss and bits]
+    return next((scale for scale in reversed(scales) if math.isfinite(scale)), None)
 
 
 def plot_temperatures(

@@ -1,6 +1,7 @@
 """What looks on during training."""
 
 import io
+import math
 import os
 import re
 import signal
@@ -27,7 +28,9 @@ from tinygpt2 import (
     TensorBoardLogger,
     TextSamples,
     TrainingConfig,
+    TrainingHistory,
     TrainState,
+    evaluate,
     make_dataloader,
     on_epoch,
     on_evaluation,
@@ -68,6 +71,47 @@ def test_where_there_is_no_terminal_each_evaluation_is_a_line(
     assert "tokens/s" in lines[-2]
     assert "00:00 left" in lines[-2]
     assert re.fullmatch(r"time 00:\d\d: training \d+%, evaluations \d+%(, samples \d+%)?", lines[-1])
+
+
+def test_a_line_ends_its_losses_with_bits_per_byte_where_they_are_known(
+    tiny: GPT2Model, loader: DataLoader[Batch], capsys: pytest.CaptureFixture[str]
+) -> None:
+    history = train(tiny, loader, loader, TrainingConfig(max_steps=1), device="cpu", tokenizer=TOKENIZER)
+    line = capsys.readouterr().err.splitlines()[-2]
+    assert f"| val loss {history.val_losses[-1]:.3f} ({history.val_bits_per_byte[-1]:.2f} bits/byte) | " in line
+    history = train(tiny, loader, None, TrainingConfig(max_steps=1), device="cpu", tokenizer=TOKENIZER)
+    line = capsys.readouterr().err.splitlines()[-2]
+    assert f"| train loss {history.train_losses[-1]:.3f} ({history.train_bits_per_byte[-1]:.2f} bits/byte) | " in line
+
+
+def test_bits_per_byte_are_those_of_evaluate(tiny: GPT2Model, loader: DataLoader[Batch]) -> None:
+    config = TrainingConfig(max_steps=2, eval_every=1, eval_batches=1)
+    history = train(tiny, loader, loader, config, device="cpu", tokenizer=TOKENIZER, progress=False)
+    result = evaluate(tiny, loader, max_batches=1, tokenizer=TOKENIZER)
+    assert len(history.val_bits_per_byte) == 3
+    assert history.val_bits_per_byte[-1] == history.train_bits_per_byte[-1] == result.bits_per_byte
+    assert result.bits_per_byte == pytest.approx(result.loss / math.log(2))  # each character is a byte
+    without = train(tiny, loader, loader, config, device="cpu", progress=False)
+    assert without.val_bits_per_byte == without.train_bits_per_byte == [None] * 3
+
+
+def test_bits_per_byte_of_a_resumed_run_are_those_of_an_uninterrupted_one(
+    tiny: GPT2Model, loader: DataLoader[Batch], tmp_path: Path
+) -> None:
+    state = {name: weight.clone() for name, weight in tiny.state_dict().items()}
+
+    def run(epochs: int, **options: Any) -> TrainingHistory:  # noqa: ANN401
+        tiny.load_state_dict(state)
+        config = TrainingConfig(epochs=epochs)
+        return train(tiny, loader, loader, config, device="cpu", progress=False, tokenizer=TOKENIZER, **options)
+
+    run(1, checkpoint_dir=tmp_path)
+    assert run(2, checkpoint_dir=tmp_path, resume=True) == run(2)
+
+
+def test_a_tokenizer_that_did_not_make_the_data_is_told(tiny: GPT2Model, loader: DataLoader[Batch]) -> None:
+    with pytest.raises(ValueError, match="tokenizer has ids 0 to 3, but one of the targets of train_loader is"):
+        train(tiny, loader, device="cpu", progress=False, tokenizer=CharTokenizer("abc"))
 
 
 def test_on_a_terminal_there_is_a_bar_with_loss_speed_and_remaining_time(
@@ -212,12 +256,15 @@ def test_samples_do_not_change_what_is_learned(tiny: GPT2Model, loader: DataLoad
 def test_tensorboard_gets_every_step_and_evaluation(tiny: GPT2Model, loader: DataLoader[Batch], tmp_path: Path) -> None:
     reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     logger = TensorBoardLogger(tmp_path)
-    history = train(tiny, loader, loader, TrainingConfig(epochs=2), device="cpu", progress=False, callbacks=[logger])
+    history = train(tiny, loader, loader, TrainingConfig(epochs=2), device="cpu", progress=False, callbacks=[logger],
+                    tokenizer=TOKENIZER)  # fmt: skip
     events = reader.EventAccumulator(str(tmp_path))
     events.Reload()
     assert [event.step for event in events.Scalars("step/loss")] == [1, 2, 3, 4]
     logged = [event.value for event in events.Scalars("evaluation/val_loss")]
     assert torch.allclose(torch.tensor(logged), torch.tensor(history.val_losses))
+    logged = [event.value for event in events.Scalars("evaluation/val_bits_per_byte")]
+    assert torch.allclose(torch.tensor(logged), torch.tensor(history.val_bits_per_byte))
 
 
 def test_tensorboard_that_is_not_installed_is_named(

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from tinygpt2 import TrainingHistory
 
-NAMES = ["steps", "epochs", "tokens_seen", "train_losses", "val_losses", "learning_rates"]
+BITS = ["train_bits_per_byte", "val_bits_per_byte"]
+NAMES = ["steps", "epochs", "tokens_seen", "train_losses", "val_losses", "learning_rates", *BITS]
 LOSSES = st.floats(0, 1e6) | st.floats(0, 1e-300)
 ENTRIES = st.fixed_dictionaries(
     {
@@ -26,6 +27,8 @@ ENTRIES = st.fixed_dictionaries(
         "train_loss": LOSSES,
         "val_loss": st.none() | LOSSES,
         "learning_rate": st.floats(0, 1),
+        "train_bits_per_byte": st.none() | LOSSES,
+        "val_bits_per_byte": st.none() | LOSSES,
     }
 )
 
@@ -62,6 +65,8 @@ def test_each_entry_adds_its_values_to_the_list_of_the_same_name(entries: list[d
     assert history.train_losses == [entry["train_loss"] for entry in entries]
     assert history.val_losses == [entry["val_loss"] for entry in entries]
     assert history.learning_rates == [entry["learning_rate"] for entry in entries]
+    assert history.train_bits_per_byte == [entry["train_bits_per_byte"] for entry in entries]
+    assert history.val_bits_per_byte == [entry["val_bits_per_byte"] for entry in entries]
 
 
 @pytest.mark.parametrize(
@@ -74,6 +79,7 @@ def test_each_entry_adds_its_values_to_the_list_of_the_same_name(entries: list[d
         ("train_loss", None, TypeError),
         ("val_loss", "3.5", TypeError),
         ("learning_rate", -0.1, ValueError),
+        ("val_bits_per_byte", "2.5", TypeError),
     ],
 )
 def test_a_wrong_entry_is_told_when_it_is_added_and_adds_nothing(
@@ -92,9 +98,25 @@ def test_numbers_of_numpy_and_pytorch_become_plain_ones() -> None:
     history = TrainingHistory()
     loss: Any = torch.tensor(2.5)
     step: Any = np.int64(3)
-    history.append(step=step, epoch=np.float64(1), tokens_seen=step, train_loss=loss, val_loss=loss, learning_rate=0)
-    assert history == TrainingHistory([3], [1.0], [3], [2.5], [2.5], [0.0])
+    history.append(step=step, epoch=np.float64(1), tokens_seen=step, train_loss=loss, val_loss=loss, learning_rate=0,
+                   train_bits_per_byte=loss, val_bits_per_byte=loss)  # fmt: skip
+    assert history == TrainingHistory([3], [1.0], [3], [2.5], [2.5], [0.0], [2.5], [2.5])
     assert {type(value) for values in asdict(history).values() for value in values} == {int, float}
+
+
+def test_bits_per_byte_that_are_left_out_are_unknown_at_each_evaluation(history: TrainingHistory) -> None:
+    assert history.train_bits_per_byte == history.val_bits_per_byte == [None, None]
+    history.append(step=20, epoch=1.0, tokens_seen=5120, train_loss=6.0, val_loss=7.0, learning_rate=0.1,
+                   val_bits_per_byte=2.0)  # fmt: skip
+    assert history.train_bits_per_byte == [None, None, None]
+    assert history.val_bits_per_byte == [None, None, 2.0]
+
+
+def test_a_file_without_bits_per_byte_is_read(tmp_path: Path, history: TrainingHistory) -> None:
+    """As runs wrote it before there were any."""
+    content = {name: values for name, values in asdict(history).items() if name not in BITS}
+    (tmp_path / "history.json").write_text(json.dumps(content), encoding="utf-8")
+    assert TrainingHistory.load(tmp_path / "history.json") == history
 
 
 def test_histories_share_no_list() -> None:
@@ -154,7 +176,7 @@ def test_a_file_cut_short_is_refused_by_name(tmp_path: Path, history: TrainingHi
 @pytest.mark.parametrize("name", NAMES)
 def test_lists_of_different_lengths_are_refused(tmp_path: Path, history: TrainingHistory, name: str) -> None:
     content = asdict(history)
-    content[name] = content[name][:-1]
+    content[name] = content[name][:1]
     (tmp_path / "history.json").write_text(json.dumps(content), encoding="utf-8")
     with pytest.raises(ValueError, match=rf"history\.json is not.*{name} 1"):
         TrainingHistory.load(tmp_path / "history.json")

@@ -4,7 +4,7 @@ import io
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import tiktoken
 import torch
@@ -117,10 +117,35 @@ def history_in(directory: Path) -> TrainingHistory | None:
     return TrainingHistory.load(path) if path.exists() else read_history(directory)
 
 
-def lowest_validation_loss(history: TrainingHistory) -> tuple[float, int] | None:
-    """Returns the loss and the first step at which it was measured; ``None`` without validation data."""
-    measured = zip(history.val_losses, history.steps, strict=True)
-    return min(((loss, step) for loss, step in measured if loss is not None), default=None)
+class Best(NamedTuple):
+    """The evaluation with the lowest validation loss.
+
+    Attributes:
+        loss: The loss in nats per token.
+        step: The first step at which it was measured.
+        bits_per_byte: The same in bits per byte, if that is known.
+    """
+
+    loss: float
+    step: int
+    bits_per_byte: float | None
+
+
+def lowest_validation_loss(history: TrainingHistory) -> Best | None:
+    """Returns the evaluation with the lowest validation loss; ``None`` without validation data."""
+    measured = zip(history.val_losses, history.steps, history.val_bits_per_byte, strict=True)
+    found = (Best(loss, step, bits) for loss, step, bits in measured if loss is not None)
+    return min(found, key=lambda each: (each.loss, each.step), default=None)
+
+
+def loss_in_words(loss: float, bits_per_byte: float | None) -> str:
+    """Returns a loss with its units.
+
+    >>> loss_in_words(2.5, 1.25)
+    '2.5000 nats per token, 1.2500 bits per byte'
+    """
+    bits = "" if bits_per_byte is None else f", {bits_per_byte:.4f} bits per byte"
+    return f"{loss:.4f} nats per token{bits}"
 
 
 def plot_history(history: TrainingHistory, path: Path) -> None:

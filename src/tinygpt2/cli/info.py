@@ -56,17 +56,19 @@ def _shape(model: "GPT2Model", tokenizer: str) -> dict[str, str]:
 
 
 def _losses(history: "TrainingHistory | None") -> dict[str, str]:
-    from tinygpt2.cli.common import lowest_validation_loss
+    from tinygpt2.cli.common import loss_in_words, lowest_validation_loss
 
     if history is None or not history.steps:
         return {}
-    first, last = history.train_losses[0], history.train_losses[-1]
+    first = history.train_losses[0]
     rows = {
         "trained for": f"{history.steps[-1]:,} steps, {history.epochs[-1]:.2f} epochs, "
         f"{history.tokens_seen[-1]:,} tokens",
-        "train loss": f"{last:.4f} nats per token (initially {first:.4f})",
+        "train loss": f"{loss_in_words(history.train_losses[-1], history.train_bits_per_byte[-1])} "
+        f"(initially {first:.4f} nats)",
     }
-    if best := lowest_validation_loss(history):
-        loss = history.val_losses[-1]
-        rows["validation loss"] = f"{loss:.4f} nats per token (lowest {best[0]:.4f}, at step {best[1]})"
+    loss, best = history.val_losses[-1], lowest_validation_loss(history)
+    if loss is not None and best is not None:
+        rows["validation loss"] = loss_in_words(loss, history.val_bits_per_byte[-1])
+        rows["lowest validation loss"] = f"{loss_in_words(best.loss, best.bits_per_byte)}, at step {best.step}"
     return rows

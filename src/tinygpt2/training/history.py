@@ -26,8 +26,11 @@ _RANGES: Mapping[str, Check] = MappingProxyType(  # of each entry
         "train_losses": Loss(),
         "val_losses": Optional(Loss()),
         "learning_rates": Number(),
+        "train_bits_per_byte": Optional(Loss()),
+        "val_bits_per_byte": Optional(Loss()),
     }
 )
+_MAY_BE_ABSENT = ("train_bits_per_byte", "val_bits_per_byte")  # from older files
 
 
 @dataclass
@@ -41,6 +44,9 @@ class TrainingHistory:
         train_losses: Loss on training data, without dropout, in nats per token.
         val_losses: Loss on validation data, likewise; ``None`` in a run without validation data.
         learning_rates: Learning rate of the last step; 0.0 before the first.
+        train_bits_per_byte: Loss on training data in bits per byte of text; ``None`` if the bytes are not known,
+            because `train` was not given the tokenizer. Lists that are left out have ``None`` for each evaluation.
+        val_bits_per_byte: Likewise, on validation data.
 
     >>> history = TrainingHistory()
     >>> history.append(
@@ -57,6 +63,14 @@ class TrainingHistory:
     train_losses: list[float] = field(default_factory=list)
     val_losses: list[float | None] = field(default_factory=list)
     learning_rates: list[float] = field(default_factory=list)
+    train_bits_per_byte: list[float | None] = field(default_factory=list)
+    val_bits_per_byte: list[float | None] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        for name in _MAY_BE_ABSENT:
+            values = getattr(self, name)
+            if isinstance(values, list) and not values:
+                setattr(self, name, [None] * len(self.steps))
 
     def append(
         self,
@@ -67,6 +81,8 @@ class TrainingHistory:
         train_loss: float,
         val_loss: float | None,
         learning_rate: float,
+        train_bits_per_byte: float | None = None,
+        val_bits_per_byte: float | None = None,
     ) -> None:
         """Adds one evaluation; NumPy's and PyTorch's numbers become plain ones.
 
@@ -81,6 +97,8 @@ class TrainingHistory:
             "train_loss": train_loss,
             "val_loss": val_loss,
             "learning_rate": learning_rate,
+            "train_bits_per_byte": train_bits_per_byte,
+            "val_bits_per_byte": val_bits_per_byte,
         }
         checked = [each.check(*value) for each, value in zip(_RANGES.values(), entry.items(), strict=True)]
         for name, value in zip(_RANGES, checked, strict=True):  # all of them, or none
@@ -120,10 +138,10 @@ class TrainingHistory:
         Raises:
             ValueError: If it is anything else.
         """
-        if not (isinstance(content, dict) and content.keys() == _RANGES.keys()):
+        if not (isinstance(content, dict) and content.keys() | set(_MAY_BE_ABSENT) == _RANGES.keys()):
             raise ValueError(f"expected an object with {', '.join(_RANGES)}, got {shown(content)}")
         try:
-            values = {name: list(Many(expected).check(name, content[name])) for name, expected in _RANGES.items()}
+            values = {name: list(Many(_RANGES[name]).check(name, value)) for name, value in content.items()}
         except TypeError as error:
             raise ValueError(str(error)) from error
         if len({len(each) for each in values.values()}) > 1:

@@ -7,13 +7,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 
-from torch import nn
+from torch import Tensor, nn
 
 from tinygpt2._internal.devices import autocast
 from tinygpt2.data.batches import Batch
 from tinygpt2.data.passes import Passes
 from tinygpt2.errors import NonFiniteLossError
-from tinygpt2.evaluation.loss import evaluate_batches
+from tinygpt2.evaluation.loss import Evaluation, evaluate_batches
 from tinygpt2.losses import IGNORE_INDEX
 from tinygpt2.model.checks import not_finite
 from tinygpt2.training.callbacks.base import Callbacks
@@ -44,6 +44,7 @@ class Run:
         saver: Saver of checkpoints, if they are requested.
         batches: Batches left of the pass in which the run resumes, if it does.
         seed_global: Whether to seed PyTorch's global random numbers, for dropout without a seed of its own.
+        sizes: Bytes of text that each id stands for, if that is known.
         warned: Whether a step with nothing to learn from was reported.
     """
 
@@ -55,6 +56,7 @@ class Run:
     saver: CheckpointSaver | None
     batches: Iterator[Batch] | None
     seed_global: bool
+    sizes: Tensor | None = None
     warned: bool = False
 
     def __call__(self) -> None:
@@ -187,23 +189,25 @@ class Run:
         state = self.state
         with state.timing.during("evaluations"):
             try:
-                train_loss = self.loss(self.passes)
-                val_loss = None if self.validation is None else self.loss(self.validation)
+                training = self.evaluation(self.passes)
+                validation = None if self.validation is None else self.evaluation(self.validation)
             except _InterruptedError:
                 return
             state.history.append(
                 step=state.step,
                 epoch=state.epochs,
                 tokens_seen=state.tokens_seen,
-                train_loss=train_loss,
-                val_loss=val_loss,
+                train_loss=training.loss,
+                val_loss=None if validation is None else validation.loss,
                 learning_rate=state.learning_rate,
+                train_bits_per_byte=training.bits_per_byte,
+                val_bits_per_byte=None if validation is None else validation.bits_per_byte,
             )
             if self.saver:
                 self.saver.evaluated(state)
             self.callbacks.emit(state, "evaluation")
 
-    def loss(self, passes: Passes) -> float:
+    def evaluation(self, passes: Passes) -> Evaluation:
         """Returns the loss over a data set."""
         config, model = self.state.config, self.state.model
         with passes.evaluation() as batches, autocast(model.device, config.precision):
@@ -211,7 +215,7 @@ class Run:
             if passes.batches is not None:  # otherwise one that counts may never come
                 read = _counting(read)
             try:
-                return evaluate_batches(model, islice(read, config.eval_batches), passes.name).loss
+                return evaluate_batches(model, islice(read, config.eval_batches), passes.name, sizes=self.sizes)
             except NonFiniteLossError as error:
                 error.step, error.history = self.state.step, self.state.history
                 raise

@@ -18,6 +18,7 @@ from tinygpt2._internal.signals import deferred_signals
 from tinygpt2.config import TrainingConfig
 from tinygpt2.data.loader import Loader
 from tinygpt2.data.passes import Passes
+from tinygpt2.evaluation.loss import bytes_per_token
 from tinygpt2.generation.decoding import check_model
 from tinygpt2.kernels.dropout import Dropout
 from tinygpt2.kernels.switch import calls_only, usable
@@ -91,7 +92,8 @@ def train(
             rate of each group is its ``initial_lr``, at first the one it was created with, times the schedule's
             multiplier.
         callbacks: Called in this order at every event: `Callback` objects, or functions of the training state.
-        tokenizer: Tokenizer of the data. It is saved with each checkpoint, and encodes and decodes the samples of
+        tokenizer: Tokenizer of the data. It is saved with each checkpoint, tells how many bytes of text a token stands
+            for, so that losses are reported in bits per byte, too, and encodes and decodes the samples of
             ``config.sample_prompt``, for which `gpt2_tokenizer` is the default.
         device: Device to train on; by default a CUDA GPU if there is one, else Apple's (MPS), else the CPU.
         checkpoint_dir: Directory of the checkpoints, ``checkpoint-STEP``, and of the model with the lowest validation
@@ -143,6 +145,7 @@ def train(
     config = TrainingConfig() if config is None else config
     _check_types(model, config, callbacks, resume=resume, allow_changes=allow_changes, progress=progress)
     tokenizer = None if tokenizer is None else as_tokenizer(tokenizer)
+    sizes = None if tokenizer is None else bytes_per_token(tokenizer)
     target = choose_device(device)
     passes, validation = _passes(model, train_loader, val_loader, config)
     directory = None if checkpoint_dir is None else RunDirectory(check_path("checkpoint_dir", checkpoint_dir))
@@ -164,7 +167,7 @@ def train(
             if not (resumed and _is_complete(state)):
                 batches = resumed.batches if resumed else None
                 objective = Compiled(NextTokenLoss(model)) if config.compile else NextTokenLoss(model)
-                run = Run(state, objective, passes, validation, watching, saver, batches, draws_globally)
+                run = Run(state, objective, passes, validation, watching, saver, batches, draws_globally, sizes)
                 with deferred_signals(state.interrupt, notice=NOTICE if progress else None):
                     _run_to_its_end(run)
                     if progress and not (state.interrupted and state.announced):

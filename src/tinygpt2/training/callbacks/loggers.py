@@ -57,10 +57,14 @@ class TensorBoardLogger(Callback):
 
     @override
     def on_evaluation(self, state: TrainState) -> None:
-        val_loss = state.history.val_losses[-1]
-        self._write(state.step, {"evaluation/train_loss": state.history.train_losses[-1]})
-        if val_loss is not None:
-            self._write(state.step, {"evaluation/val_loss": val_loss})
+        history = state.history
+        measured = {
+            "evaluation/train_loss": history.train_losses[-1],
+            "evaluation/val_loss": history.val_losses[-1],
+            "evaluation/train_bits_per_byte": history.train_bits_per_byte[-1],
+            "evaluation/val_bits_per_byte": history.val_bits_per_byte[-1],
+        }
+        self._write(state.step, {name: value for name, value in measured.items() if value is not None})
 
     @override
     def on_end(self, state: TrainState, error: BaseException | None) -> None:

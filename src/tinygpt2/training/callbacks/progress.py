@@ -9,6 +9,7 @@ from typing_extensions import override
 
 from tinygpt2._internal.console import write_line
 from tinygpt2.training.callbacks.base import Callback
+from tinygpt2.training.history import TrainingHistory
 from tinygpt2.training.state import TrainState
 
 
@@ -51,11 +52,7 @@ class ProgressBar(Callback):
     @override
     def on_evaluation(self, state: TrainState) -> None:
         self._show(state)
-        val_loss = state.history.val_losses[-1]
-        validation = "" if val_loss is None else f" | val loss {val_loss:.3f}"
-        self._write(
-            f"{_position(state)} | train loss {state.history.train_losses[-1]:.3f}{validation} | {_pace(state)}"
-        )
+        self._write(f"{_position(state)} | {_losses(state.history)} | {_pace(state)}")
 
     @override
     def on_end(self, state: TrainState, error: BaseException | None) -> None:
@@ -78,6 +75,14 @@ class ProgressBar(Callback):
 def _position(state: TrainState) -> str:
     width = len(str(state.total_steps))
     return f"epoch {state.epochs:5.2f} | step {state.step:{width}d}/{state.total_steps}"
+
+
+def _losses(history: TrainingHistory) -> str:
+    """Returns the losses of the last evaluation, the last of them in bits per byte, too, if that is known."""
+    line, bits = f"train loss {history.train_losses[-1]:.3f}", history.train_bits_per_byte[-1]
+    if (val_loss := history.val_losses[-1]) is not None:
+        line, bits = f"{line} | val loss {val_loss:.3f}", history.val_bits_per_byte[-1]
+    return line if bits is None else f"{line} ({bits:.2f} bits/byte)"
 
 
 def _pace(state: TrainState, separator: str = " | ") -> str:
