@@ -187,11 +187,12 @@ def test_a_file_of_tokens_is_evaluated_like_its_text(
     assert main(["tokenize", str(text_file), "--model", str(run_directory), "--out", str(tokens)]) == 0
     capsys.readouterr()
     evaluate = ["evaluate", "--model", str(run_directory), "--device", "cpu"]
-    assert main([*evaluate, str(text_file), str(tokens)]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    names, losses = zip(*(line.split(": ", 1) for line in lines), strict=True)
-    assert names == (str(text_file), str(tokens))
-    assert len(set(losses)) == 1
+    losses = []
+    for file in (text_file, tokens):
+        assert main([*evaluate, str(file)]) == 0
+        losses.append(capsys.readouterr().out.splitlines()[0])
+    assert losses[0] == losses[1]
+    assert "bits per byte" in losses[0]
 
     tokenize_to_file([text_file], tokens)
     fails([*evaluate, tokens], f"{tokens} has tokens from a vocabulary of 50,257, but the model's has 30")

@@ -1,18 +1,28 @@
 """The command ``tinygpt2 evaluate``."""
 
 import argparse
+import re
 from typing import TYPE_CHECKING
 
 from tinygpt2._internal.ranges import Int
-from tinygpt2.cli.options import FILES_HELP, Commands, add_command, add_device, add_model, add_option
+from tinygpt2.cli.options import FILES_HELP, Commands, add_command, add_device, add_option
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
-    from tinygpt2.config import GPT2Config
-    from tinygpt2.data.batches import Batch
     from tinygpt2.data.token_file import TokenFile
+    from tinygpt2.evaluation.loss import Evaluation
+    from tinygpt2.evaluation.passages import Passages
+    from tinygpt2.evaluation.windows import Windows
+    from tinygpt2.model.gpt2 import GPT2Model
     from tinygpt2.text.tokenizers import Tokenizer
+
+_COLUMNS = ("document", "index", "byte", "id", "token", "log_probability", "probability", "rank")
+
+_STANDARD_OUTPUT = "-"
+
+_ESCAPES = {"\\": "\\", "n": "\n", "r": "\r", "t": "\t", "0": "\0"}
+_INVISIBLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 def add(commands: Commands) -> None:
@@ -22,68 +32,154 @@ def add(commands: Commands) -> None:
         "evaluate",
         evaluate_command,
         "measure a model's loss and perplexity on text files",
-        "Each token except the first is predicted once, from the tokens before it, at most as many as the model's "
-        "context length.",
+        "Every byte is predicted once. One file is one text; several files, or what stands between separators, are "
+        "documents: each begins anew, and its end is predicted, too.",
     )
-    add_model(parser)
-    parser.add_argument("files", metavar="FILE", nargs="+", help=f"{FILES_HELP}; or files of the model's tokens")
+    parser.usage = "%(prog)s [OPTIONS] RUN FILE [FILE ...]"
+    parser.add_argument(
+        "first", metavar="RUN", help="run directory, or any directory with a GPT-2 in Hugging Face layout"
+    )
+    parser.add_argument("files", metavar="FILE", nargs="*", help=f"{FILES_HELP}; or a file of the model's tokens")
+    add_option(parser, "--model", "the same as RUN; all other words are then FILEs", metavar="DIR")
+    stride_help = "tokens between the beginnings of windows; fewer give each token a longer context, and take longer"
+    add_option(parser, "--stride", f"{stride_help} (default: the context length)", Int(), metavar="N")
+    add_option(parser, "--per-token", "write each token's probability and rank as a table; - for stdout", metavar="TSV")
+    add_option(parser, "--separator", r"what ends a document, for instance '\n' for one a line", metavar="STRING")
+    add_option(parser, "--field", "field or column of rows with the texts", metavar="NAME", default="text")
     add_option(parser, "--batch-size", "windows per batch", Int(), metavar="N", default=8)
     add_device(parser)
 
 
 def evaluate_command(options: argparse.Namespace) -> int:
-    """Prints the loss and perplexity on each file."""
+    """Prints the loss of a model on texts, in all its units."""
+    from contextlib import nullcontext
+
+    from tinygpt2._internal.console import write_line
     from tinygpt2._internal.devices import choose_device
     from tinygpt2.cli.common import load, naming
-    from tinygpt2.cli.inputs import check_inputs
-    from tinygpt2.evaluation.loss import evaluate
+    from tinygpt2.cli.inputs import STANDARD_INPUT, check_inputs
+    from tinygpt2.evaluation.passages import Passages
+    from tinygpt2.evaluation.text import evaluate_text
+    from tinygpt2.evaluation.windows import Windows
 
-    check_inputs(options.files)
+    directory, files = _model_and_files(options)
+    check_inputs(files)
     device = choose_device(options.device)
-    model, tokenizer = load(options.model, device, options.program)
-    for file in options.files:
-        name, tokens = _tokens_of(file, tokenizer)
-        with naming(name):
-            result = evaluate(model, _all_tokens(tokens, tokenizer, model.config, options.batch_size))
-        loss = f"loss {result.loss:.4f} nats per token, perplexity {result.perplexity:.2f}"
-        print(f"{name}: {loss}, {result.tokens:,} tokens")
+    model, tokenizer = load(directory, device, options.program)
+    windows = Windows(model, options.stride, options.batch_size)
+    source, table = _source(files, options.field, options.separator), options.per_token
+    name = "standard input" if files[0] == STANDARD_INPUT else files[0]
+    with naming(name) if isinstance(source, str) else nullcontext():
+        if table is None:
+            result = evaluate_text(model, tokenizer, source, stride=options.stride, batch_size=options.batch_size)
+        else:
+            result = _write_scores(table, model, Passages(tokenizer, source), windows)
+    rows = _rows(result)
+    write = write_line if table == _STANDARD_OUTPUT else print
+    for figure, value in rows.items():
+        write(f"{figure:{max(map(len, rows))}}  {value}")
     return 0
 
 
-def _tokens_of(file: str, tokenizer: "Tokenizer") -> "tuple[str, list[int] | TokenFile]":
-    """Returns the name of a file in messages, and its tokens."""
-    from tinygpt2.cli.common import naming
-    from tinygpt2.cli.inputs import check_not_blank, is_blank, open_input, token_file
-    from tinygpt2.text.tokenizers import encoded
-
-    with open_input(file) as reader:
-        if not reader.holds_tokens:
-            text = "".join(reader)
-            check_not_blank([reader.name], reader.bytes_read, blank=is_blank(text))
-            with naming(reader.name):
-                return reader.name, encoded(tokenizer, text)
-        tokens = token_file(file, reader)
-    if tokens.n_vocab != tokenizer.n_vocab:
+def _model_and_files(options: argparse.Namespace) -> tuple[str, list[str]]:
+    if options.model is not None:
+        return options.model, [options.first, *options.files]
+    if not options.files:
         raise ValueError(
-            f"{file} has tokens from a vocabulary of {tokens.n_vocab:,}, but the model's has {tokenizer.n_vocab:,}; "
-            "evaluate the text itself, or make the file with the model's tokenizer: tinygpt2 tokenize --model DIR"
+            f"expected RUN and FILE, got only {options.first}; for instance: tinygpt2 evaluate runs/novel chapter.txt"
         )
-    return file, tokens
+    return options.first, options.files
 
 
-def _all_tokens(
-    tokens: "list[int] | TokenFile", tokenizer: "Tokenizer", config: "GPT2Config", batch_size: int
-) -> "Iterator[Batch]":
-    """Yields batches in which each token except the first is a target once: full windows, then a shorter one."""
-    from tinygpt2.data.loader import make_dataloader
-    from tinygpt2.data.windows import TokenDataset
+def _source(files: list[str], field: str, separator: str | None) -> "str | Iterable[str] | TokenFile":  # noqa: ARG001
+    """Returns what files hold: a file of tokens, a single text, or documents."""
+    from tinygpt2.cli.inputs import check_not_blank, is_blank, open_input, token_file
 
-    whole = (len(tokens) - 1) // config.context_length * config.context_length
-    if whole > 0:
-        yield from make_dataloader(
-            tokens, batch_size=batch_size, context_length=config.context_length, tokenizer=tokenizer
-        )
-    if whole < len(tokens) - 1 or not len(tokens):
-        rest = tokens[whole:]
-        inputs, targets = TokenDataset(rest, context_length=max(1, len(rest) - 1))[0]
-        yield inputs.unsqueeze(0), targets.unsqueeze(0)
+    if len(files) > 1 or separator is not None:
+        return _documents(files, None if separator is None else _unescaped(separator))
+    with open_input(files[0]) as reader:
+        if reader.holds_tokens:
+            return token_file(files[0], reader)
+        text = "".join(reader)
+        check_not_blank([reader.name], reader.bytes_read, blank=is_blank(text))
+    return text
+
+
+def _documents(files: list[str], separator: str | None) -> "Iterator[str]":
+    from tinygpt2.cli.inputs import open_input
+
+    for file in files:
+        with open_input(file) as reader:
+            if reader.holds_tokens:
+                raise ValueError("a file of tokens is evaluated alone, and without --separator")
+            text = "".join(reader)
+        yield from [text] if separator is None else text.split(separator)
+
+
+def _unescaped(text: str) -> str:
+    return re.sub(r"\\([\\nrt0])", lambda found: _ESCAPES[found[1]], text)
+
+
+def _rows(result: "Evaluation") -> dict[str, str]:
+    from tinygpt2.cli.common import loss_in_words
+
+    words = "" if result.word_perplexity is None else f", {_number(result.word_perplexity)} per word"
+    counts = {
+        "tokens": result.tokens, "bytes": result.bytes, "words": result.words, "documents": result.documents
+    }  # fmt: skip
+    return {
+        "loss": loss_in_words(result.loss, result.bits_per_byte),
+        "perplexity": f"{_number(result.perplexity)} per token{words}",
+        "measured on": ", ".join(f"{count:,} {name}" for name, count in counts.items() if count is not None),
+    }
+
+
+def _number(perplexity: float) -> str:
+    return f"{perplexity:,.2f}" if perplexity < 1e6 else f"{perplexity:.3g}"
+
+
+def _write_scores(path: str, model: "GPT2Model", passages: "Passages", windows: "Windows") -> "Evaluation":
+    """Writes a row for each token, and returns the evaluation that they add up to."""
+    import sys
+    from typing import BinaryIO
+
+    from tinygpt2._internal.files import atomic_write
+    from tinygpt2.evaluation.loss import Evaluation
+    from tinygpt2.evaluation.scores import score_passages
+    from tinygpt2.losses import perplexity
+
+    nats, tokens = 0.0, 0
+
+    def write(line: "Callable[[str], object]") -> None:
+        nonlocal nats, tokens
+        line("\t".join(_COLUMNS) + "\n")
+        document, index = -1, 0
+        for number, each in score_passages(model, passages, windows):
+            document, index = number, index + 1 if number == document else 0
+            token = _escaped(passages.tokenizer, each.token)
+            place = "" if each.start is None else each.start
+            line(f"{document}\t{index}\t{place}\t{each.token}\t{token}\t{each.log_probability:.6f}\t"
+                 f"{each.probability:.6g}\t{each.rank}\n")  # fmt: skip
+            nats, tokens = nats - each.log_probability, tokens + 1
+
+    def write_file(file: "BinaryIO") -> None:
+        write(lambda line: file.write(line.encode("utf-8")))
+
+    if path == _STANDARD_OUTPUT:
+        write(sys.stdout.write)
+    else:
+        atomic_write(path, write_file)
+    loss = nats / tokens
+    return passages.completed(Evaluation(loss=loss, perplexity=perplexity(loss), tokens=tokens))
+
+
+def _escaped(tokenizer: "Tokenizer", token: int) -> str:
+    r"""Returns the text of a token on one line, with the escapes of Python; ``\xe4`` may be part of a character."""
+    import tiktoken
+
+    if isinstance(tokenizer, tiktoken.Encoding):
+        content = tokenizer.decode_single_token_bytes(token)
+    else:
+        content = tokenizer.decode([token]).encode("utf-8")
+    text = content.replace(b"\\", b"\\\\").decode("utf-8", errors="backslashreplace")
+    return _INVISIBLE.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
