@@ -299,7 +299,11 @@ def training_calls() -> dict[str, Callable[[], Call]]:
             given | config | saving | {"device": "cpu", "resume": False, "allow_changes": False, "progress": False},
         )
 
+    def measuring() -> dict[str, Any]:
+        return {"model": GPT2Model(SHAPE), "tokenizer": LETTERS, "stride": 1, "batch_size": 1}
+
     one = {"step": 1, "epoch": 1.0, "tokens_seen": 9, "train_loss": 2.0, "val_loss": 2.0, "learning_rate": 1.0}
+    one |= {"train_bits_per_byte": 1.0, "val_bits_per_byte": 1.0}
 
     def saved() -> str:
         history().save("history.json")
@@ -308,7 +312,12 @@ def training_calls() -> dict[str, Callable[[], Call]]:
     return {
         "train": training,
         "training_step": training_step_call,
-        "evaluate": lambda: Call(tinygpt2.evaluate, {"model": GPT2Model(SHAPE), "loader": [pair()], "max_batches": 1}),
+        "evaluate": lambda: Call(
+            tinygpt2.evaluate,
+            {"model": GPT2Model(SHAPE), "loader": [pair()], "max_batches": 1, "tokenizer": LETTERS},
+        ),
+        "evaluate_text": lambda: Call(tinygpt2.evaluate_text, measuring() | {"source": ["ab"], "field": "text"}),
+        "score": lambda: Call(tinygpt2.score, measuring() | {"text": "ab"}),
         "make_optimizer": lambda: Call(make_optimizer, {"model": GPT2Model(SHAPE), "config": TrainingConfig()}),
         "learning_rate_at": lambda: Call(
             tinygpt2.learning_rate_at, {"step": 1, "total_steps": 2, "config": TrainingConfig()}
@@ -337,7 +346,12 @@ def training_calls() -> dict[str, Callable[[], Call]]:
         "TrainingHistory.load": lambda: Call(TrainingHistory.load, {"path": saved()}),
         "TrainingHistory.from_dict": lambda: Call(TrainingHistory.from_dict, {"content": fields(history())}),
         "TrainingHistory.plot": lambda: Call(history().plot),
-        "Evaluation": lambda: Call(tinygpt2.Evaluation, {"loss": 1.0, "perplexity": math.e, "tokens": 3}),
+        "Evaluation": lambda: Call(
+            tinygpt2.Evaluation, fields(tinygpt2.Evaluation(loss=1.0, perplexity=math.e, tokens=3, bytes=3))
+        ),
+        "TokenScore": lambda: Call(
+            tinygpt2.TokenScore, fields(tinygpt2.TokenScore(0, "a", log_probability=-1.0, rank=1, start=0, end=1))
+        ),
         "StepResult": lambda: Call(tinygpt2.StepResult, {"loss": 1.0, "grad_norm": 1.0, "tokens": 3}),
     }
 
@@ -450,7 +464,7 @@ WORKING: list[tuple[set[str], str]] = [
     ({"lambda"}, "TextSamples.sampler function then"),
     (COUNTS | {"0"}, "TrainingHistory.append.step TrainingHistory.append.tokens_seen"),
     (NUMBERS, "epoch"),
-    (NUMBERS | {"-1", "nan", "inf"}, "train_loss val_loss"),
+    (NUMBERS | {"-1", "nan", "inf"}, "train_loss val_loss train_bits_per_byte val_bits_per_byte"),
     # What built-in samplers pass on or do not use, and records, which the library makes.
     (
         ANYTHING,
@@ -463,6 +477,8 @@ WORKING: list[tuple[set[str], str]] = [
         ANYTHING,
         "Evaluation GreedySampler.__call__.generator Progress StepResult TokenizerChoice TrainState TrainingHistory",
     ),
+    (ANYTHING, "evaluate_text.field"),  # of a list, which has none
+    (ANYTHING, "Evaluation GreedySampler.__call__.generator Progress StepResult TokenScore TrainState TrainingHistory"),
 ]
 MAY_WORK = {key: values for values, keys in WORKING for key in keys.split()}
 """The values that may work, by the name of a call and an argument, of a call, or of an argument; others must not."""

@@ -19,6 +19,9 @@ if TYPE_CHECKING:  # the same names again, for type checkers, editors and the do
     from tinygpt2.errors import NonFiniteLossError as NonFiniteLossError
     from tinygpt2.evaluation.loss import Evaluation as Evaluation
     from tinygpt2.evaluation.loss import evaluate as evaluate
+    from tinygpt2.evaluation.scores import TokenScore as TokenScore
+    from tinygpt2.evaluation.scores import score as score
+    from tinygpt2.evaluation.text import evaluate_text as evaluate_text
     from tinygpt2.generation.decoding import generate as generate
     from tinygpt2.generation.decoding import stream as stream
     from tinygpt2.generation.samplers import GreedySampler as GreedySampler
@@ -82,6 +85,8 @@ else:
         "data.windows": ["TokenDataset"],
         "errors": ["CheckpointError", "IncompatibleRunError", "NonFiniteLossError"],
         "evaluation.loss": ["Evaluation", "evaluate"],
+        "evaluation.scores": ["TokenScore", "score"],
+        "evaluation.text": ["evaluate_text"],
         "generation.decoding": ["generate", "stream"],
         "generation.samplers": [
             "GreedySampler",
