@@ -12,7 +12,7 @@ if TYPE_CHECKING:  # the same names again, for type checkers, editors and the do
     from tinygpt2.data.encoding import encode_documents as encode_documents
     from tinygpt2.data.loader import make_dataloader as make_dataloader
     from tinygpt2.data.token_file import TokenFile as TokenFile
-    from tinygpt2.data.token_file import tokenize_to_file as tokenize_to_file
+    from tinygpt2.data.tokenizing import tokenize_to_file as tokenize_to_file
     from tinygpt2.data.windows import TokenDataset as TokenDataset
     from tinygpt2.errors import CheckpointError as CheckpointError
     from tinygpt2.errors import IncompatibleRunError as IncompatibleRunError
@@ -81,7 +81,8 @@ else:
         "config": ["GPT2Config", "TrainingConfig"],
         "data.encoding": ["encode_documents"],
         "data.loader": ["make_dataloader"],
-        "data.token_file": ["TokenFile", "tokenize_to_file"],
+        "data.token_file": ["TokenFile"],
+        "data.tokenizing": ["tokenize_to_file"],
         "data.windows": ["TokenDataset"],
         "errors": ["CheckpointError", "IncompatibleRunError", "NonFiniteLossError"],
         "evaluation.loss": ["Evaluation", "evaluate"],

@@ -16,7 +16,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-import tinygpt2.data.token_file
+import tinygpt2.data.pieces
 from tinygpt2 import (
     CharTokenizer,
     TokenDataset,
@@ -35,7 +35,7 @@ SIGNS = " \n\t\r\u3000\u00a0\u2009'`.,;0-9aestlmAZé你好，。！？：、；�
 
 @pytest.fixture
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tinygpt2.data.token_file, "_PIECE", 5)
+    monkeypatch.setattr(tinygpt2.data.pieces, "_PIECE", 5)
 
 
 @given(
@@ -49,7 +49,7 @@ def test_the_tokens_are_those_of_the_whole_text(
     if not text:
         return
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tinygpt2.data.token_file, "_PIECE", piece)
+        patch.setattr(tinygpt2.data.pieces, "_PIECE", piece)
         file = tokenize_to_file(parts, tmp_path_factory.mktemp("tokens") / "out", threads=2)
     assert file.tokens.tolist() == gpt2_tokenizer().encode_ordinary(text)
 
@@ -58,7 +58,7 @@ def test_the_tokens_are_those_of_the_whole_text(
 def test_a_text_can_be_cut_at_every_place_that_is_taken_for_one(text: str) -> None:
     tokenizer = gpt2_tokenizer()
     whole = tokenizer.encode_ordinary(text)
-    for match in tinygpt2.data.token_file._CUT.finditer(text):
+    for match in tinygpt2.data.pieces.CUT.finditer(text):
         first, second = text[: match.end()], text[match.end() :]
         assert tokenizer.encode_ordinary(first) + tokenizer.encode_ordinary(second) == whole
 
@@ -107,7 +107,7 @@ def test_a_loader_takes_the_file_as_it_is(tmp_path: Path) -> None:
         assert inputs.equal(same_inputs)
         assert targets.equal(same_targets)
     assert len(make_dataloader(file.tokens[:100], batch_size=1, context_length=9).dataset) == 11  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="has ids of a vocabulary of 50257, but the tokenizer has 4"):
+    with pytest.raises(ValueError, match="has tokens of a vocabulary of 50,257, but the tokenizer has 4"):
         make_dataloader(file, batch_size=3, context_length=8, tokenizer=CharTokenizer("abc"))
 
 

@@ -10,10 +10,23 @@ import numpy as np
 import pytest
 
 from tinygpt2 import CharTokenizer, TokenFile, tokenize_to_file
+from tinygpt2.data.token_header import MOST_SHARDS, Header, Shard, format_header, parse_header
 
 MAGIC = b"tinygpt2 tokens\n"
 SHA256 = "0" * 64
-HEADER = {"dtype": "<u2", "tokens": 3, "n_vocab": 10, "sha256": SHA256}
+HEADER = {
+    "dtype": "<u2",
+    "tokens": 3,
+    "n_vocab": 10,
+    "sha256": SHA256,
+    "bytes": 7,
+    "documents": 1,
+    "empty_documents": 0,
+    "eot_token": 3,
+    "tokenizer_sha256": SHA256,
+    "shard": None,
+}
+SHARD = {"index": 0, "last": True, "shard_bytes": 5, "text_sha256": SHA256}
 IDS = np.array([1, 2, 3], "<u2").tobytes()
 
 
@@ -23,7 +36,9 @@ def path(tmp_path: Path) -> Path:
 
 
 def write(path: Path, header: object, ids: bytes = IDS) -> None:
-    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    text = (
+        header if isinstance(header, bytes) else json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    )
     path.write_bytes((MAGIC + text).ljust(512) + ids)
 
 
@@ -31,6 +46,11 @@ def test_a_right_header_is_read(path: Path) -> None:
     write(path, HEADER)
     file = TokenFile(path)
     assert (file.tokens.tolist(), file.n_vocab, file.sha256) == ([1, 2, 3], 10, SHA256)
+    assert (file.bytes, file.documents, file.empty_documents) == (7, 1, 0)
+    assert (file.eot_token, file.tokenizer_sha256) == (3, SHA256)
+    unknown = ["documents", "empty_documents", "eot_token", "tokenizer_sha256"]
+    write(path, HEADER | dict.fromkeys(unknown) | {"shard": SHARD})
+    assert [getattr(TokenFile(path), name) for name in unknown] == [None] * 4
     write(path, HEADER | {"n_vocab": 65537, "dtype": "<u4"}, np.array([1, 2, 65536], "<u4").tobytes())
     assert TokenFile(path).tokens.tolist() == [1, 2, 65536]
 
@@ -51,7 +71,7 @@ def test_a_right_header_is_read(path: Path) -> None:
         ({"tokens": "3"}, "tokens must be an integer, got '3'"),
         ({"tokens": float("nan")}, "tokens must be an integer, got nan"),
         ({"tokens": 2**48 + 1}, "tokens must be at most 281474976710656"),
-        ({"tokens": 10**300}, "got about 10**300"),
+        ({"tokens": 10**200}, "got about 10**200"),
         ({"n_vocab": 0}, "n_vocab must be at least 1, got 0"),
         ({"n_vocab": False}, "n_vocab must be an integer, got False"),
         ({"n_vocab": 10.5}, "n_vocab must be an integer, got 10.5"),
@@ -60,6 +80,17 @@ def test_a_right_header_is_read(path: Path) -> None:
         ({"sha256": "0" * 63}, "sha256 should have 64 hexadecimal digits"),
         ({"sha256": "０" * 64}, "sha256 should have 64 hexadecimal digits"),
         ({"sha256": SHA256 + "\n"}, "sha256 should have 64 hexadecimal digits"),
+        ({"bytes": -1}, "bytes must be at least 0, got -1"),
+        ({"bytes": None}, "bytes must be an integer, got None"),
+        ({"documents": "1"}, "documents must be an integer, got '1'"),
+        ({"empty_documents": -1}, "empty_documents must be at least 0, got -1"),
+        ({"eot_token": 10}, "eot_token must be at most 9, got 10"),
+        ({"tokenizer_sha256": "abc"}, "tokenizer_sha256 should have 64 hexadecimal digits but is 'abc'"),
+        ({"shard": 1}, "shard should have index, last, shard_bytes, text_sha256 but is 1"),
+        ({"shard": {"index": 1}}, "shard should have index, last, shard_bytes, text_sha256 but is {'index': 1}"),
+        ({"shard": SHARD | {"index": 100_000}}, "index must be at most 99999"),
+        ({"shard": SHARD | {"last": 1}}, "last must be True or False, got 1"),
+        ({"shard": SHARD | {"text_sha256": 1}}, "text_sha256 should have 64 hexadecimal digits"),
     ],
 )
 def test_a_wrong_value_is_told_by_its_key(path: Path, changes: dict[str, Any], message: str) -> None:
@@ -72,8 +103,17 @@ def test_a_wrong_value_is_told_by_its_key(path: Path, changes: dict[str, Any], m
 @pytest.mark.parametrize("name", HEADER)
 def test_a_missing_value_is_told_by_its_key(path: Path, name: str) -> None:
     write(path, {key: value for key, value in HEADER.items() if key != name})
-    with pytest.raises(ValueError, match=rf"corpus\.tokens is not a file of tokens \('{name}'\)"):
+    with pytest.raises(ValueError, match=rf"corpus\.tokens is not a file of tokens \(its header lacks {name}, as"):
         TokenFile(path)
+
+
+def test_the_largest_header_fits() -> None:
+    most = 1 << 48
+    shard = Shard(MOST_SHARDS - 1, last=False, shard_bytes=most, text_sha256=SHA256)
+    header = Header(most, 2**32, SHA256, most, most, most, 2**32 - 1, SHA256, shard)
+    content = format_header(header)
+    assert len(content) == 512
+    assert parse_header(content) == header
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ def tokenize_command(options: argparse.Namespace) -> int:
 
     from tinygpt2.cli.inputs import check_inputs
     from tinygpt2.cli.runs import suggesting_runs
-    from tinygpt2.data.token_file import tokenize_to_file
+    from tinygpt2.data.tokenizing import tokenize_to_file
     from tinygpt2.text.storage import load_tokenizer
     from tinygpt2.text.tokenizers import gpt2_tokenizer
 

@@ -91,7 +91,8 @@ def make_dataloader(
     Raises:
         TypeError: If the source is none of these, its items are of several types, or an option is of the wrong type.
         ValueError: If there is no text, too little for one window (or, with ``drop_last``, for one batch), or a lone
-            surrogate, an id is outside the vocabulary, files have several vocabularies, or a number is out of range.
+            surrogate, an id is outside the vocabulary, a `TokenFile` was made with another tokenizer, or a number is
+            out of range.
             With ``streaming``, what concerns the documents is told during iteration.
 
     >>> loader = make_dataloader(range(9), batch_size=2, context_length=4)
@@ -189,20 +190,13 @@ def _check_one_vocabulary(files: Sequence[object], tokenizer: Tokenizer | None) 
     for i, file in enumerate(files):
         if not isinstance(file, TokenFile):
             raise TypeError(f"source[{i}] must be a TokenFile, as source[0] is, got {of_type(file)}")
-        if tokenizer is not None and file.n_vocab != tokenizer.n_vocab:
-            raise ValueError(
-                f"{file.path} has ids of a vocabulary of {file.n_vocab}, but the tokenizer has {tokenizer.n_vocab}"
-            )
-        if (file.n_vocab, _tokenizer_of(file)) != (first.n_vocab, _tokenizer_of(first)):
+        if tokenizer is not None:
+            file.check_tokenizer(tokenizer)
+        if (file.n_vocab, file.tokenizer_sha256) != (first.n_vocab, first.tokenizer_sha256):
             sizes = "" if file.n_vocab == first.n_vocab else f", of {file.n_vocab} and {first.n_vocab} tokens"
             raise ValueError(
                 f"{file.path} was made with another tokenizer than {first.path}{sizes}; tokenize all files with one"
             )
-
-
-def _tokenizer_of(file: TokenFile) -> str | None:
-    """Returns the hash of the tokenizer that made a file, if the file has it."""
-    return getattr(file, "tokenizer_sha256", None)
 
 
 def _of_files(files: Sequence[TokenFile], windows: dict[str, Any]) -> TokenDataset | JoinedTokenDataset:

@@ -30,6 +30,13 @@ _MERGES_SHA256 = "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726ad
 # which avoid backtracking on long runs: nothing that follows could make a shorter run match.
 SPLIT_PATTERN = r"'(?:s|t|re|ve|m|ll|d)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"
 
+# The same, as others write it: OpenAI's encoder.py, and tiktoken's own encodings.
+_SAME_PATTERNS = {
+    _SPLIT_PATTERN,
+    r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
+    r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s",
+}
+
 
 # A file may ask for more than any tokenizer needs. tiktoken takes a second to build half a million tokens, and its time
 # grows faster than their number; the largest known vocabularies have 262,144, the longest known tokens 256 bytes, and
@@ -89,6 +96,39 @@ def token_bytes(tokenizer: Tokenizer) -> list[int] | None:
         return sizes
     known: Callable[[], list[int] | None] | None = getattr(tokenizer, "token_bytes", None)
     return None if known is None else known()
+
+
+def splits_like_gpt2(tokenizer: object) -> bool:
+    """Returns whether a tokenizer is byte pairs that split a text as GPT-2's do before they merge."""
+    return isinstance(tokenizer, tiktoken.Encoding) and tokenizer._pat_str in _SAME_PATTERNS  # noqa: SLF001
+
+
+def tokenizer_identity(tokenizer: Tokenizer) -> str | None:
+    """Returns the SHA-256 of what decides the ids of a text, ``None`` if that is not known.
+
+    It is of the ranks, the pattern and the special tokens of byte pairs, of the characters of a `CharTokenizer`, and of
+    what the ``identity()`` of another one returns, if it has one.
+
+    >>> tokenizer_identity(CharTokenizer("ab")) == tokenizer_identity(CharTokenizer("ba"))
+    False
+    """
+    digest = hashlib.sha256()
+    if isinstance(tokenizer, CharTokenizer):
+        fallback = bool(getattr(tokenizer, "byte_fallback", False))
+        digest.update(f"characters {fallback} {tokenizer.characters}".encode())
+    elif isinstance(tokenizer, tiktoken.Encoding):
+        pattern = "GPT-2" if splits_like_gpt2(tokenizer) else tokenizer._pat_str  # noqa: SLF001 - as in token_bytes
+        specials = sorted(tokenizer._special_tokens.items())  # noqa: SLF001
+        digest.update(f"byte pairs {pattern} {specials}\n".encode())
+        ranks = sorted(tokenizer._mergeable_ranks.items(), key=operator.itemgetter(1))  # noqa: SLF001
+        digest.update(repr(ranks).encode())
+    else:
+        known: Callable[[], str | None] | None = getattr(tokenizer, "identity", None)
+        identity = None if known is None else known()
+        if identity is None:
+            return None
+        digest.update(f"another {identity}".encode())
+    return digest.hexdigest()
 
 
 def check_tokenizer(tokenizer: object, *, ends: bool = False) -> None:
