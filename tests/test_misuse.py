@@ -10,6 +10,7 @@ import dis
 import inspect
 import math
 import re
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -35,10 +36,12 @@ from tinygpt2 import (
     TrainingConfig,
     TrainingHistory,
     TrainState,
+    encode_documents,
     make_dataloader,
     make_optimizer,
     save_tokenizer,
     tokenize_to_file,
+    tokenize_to_shards,
     train,
 )
 
@@ -207,10 +210,34 @@ def data_calls() -> dict[str, Callable[[], Call]]:
         "TokenDataset.__getitems__": lambda: Call(dataset.__getitems__, {"indices": [0, 1]}),
         "TokenFile": lambda: Call(TokenFile, {"path": token_file().path}),
         "TokenFile.__getitem__": lambda: Call(token_file().__getitem__, {"part": slice(2)}),
+        "TokenFile.check_tokenizer": lambda: Call(token_file().check_tokenizer, {"tokenizer": LETTERS}),
         "TokenFile.identity": lambda: Call(token_file().identity),
         "TokenFile.verify": lambda: Call(token_file().verify),
         "tokenize_to_file": lambda: Call(
-            tokenize_to_file, {"source": ["abc"], "out": "a.tokens", "tokenizer": LETTERS, "threads": 1}
+            tokenize_to_file,
+            {
+                "source": ["abc"],
+                "out": "a.tokens",
+                "tokenizer": LETTERS,
+                "threads": 1,
+                "documents": True,
+                "field": "text",
+            },
+        ),
+        "encode_documents": lambda: Call(
+            encode_documents, {"documents": ["abc"], "tokenizer": LETTERS, "field": "text"}
+        ),
+        "tokenize_to_shards": lambda: Call(
+            tokenize_to_shards,
+            {
+                "source": ["abc"],
+                "directory": tempfile.mkdtemp(dir="."),  # a finished corpus reads no source
+                "shard_bytes": 2,
+                "tokenizer": LETTERS,
+                "threads": 1,
+                "documents": True,
+                "field": "text",
+            },
         ),
     }
 
@@ -441,7 +468,7 @@ WORKING: list[tuple[set[str], str]] = [
         COUNTS,
         "gradient_accumulation_steps k max_batches max_steps n_embd n_head n_layer n_vocab patience sample_tokens",
     ),
-    (COUNTS, "step stride threads total_steps vocab_size"),
+    (COUNTS, "shard_bytes step stride threads total_steps vocab_size"),
     (COUNTS | {"0"}, "eos_id layer max_new_tokens n seed warmup_steps"),
     (COUNTS | {"0", "-1"}, "ignore_index index"),
     (NUMBERS, "learning_rate max_grad_norm min_delta min_learning_rate temperature weight_decay"),
@@ -455,6 +482,9 @@ WORKING: list[tuple[set[str], str]] = [
     ({"'x'"}, "characters checkpoint_dir directory field out path"),
     ({"'x'", "''"}, "prompt sample_prompt text"),
     ({"'x'"}, "documents"),
+    ({"True"}, "tokenize_to_file.documents tokenize_to_shards.documents"),
+    ({"'x'"}, "characters checkpoint_dir directory out path"),
+    ({"'x'", "''"}, "field prompt sample_prompt text"),
     ({"''", "[]", "{}", "empty tensor", "np.array([])"}, "generate_text.prompt"),
     ({"[]", "{}", "set", "''", "empty tensor", "np.array([])"}, "CharTokenizer.decode.tokens"),
     ({"[]", "empty tensor", "np.array([])"}, "callbacks indices"),
