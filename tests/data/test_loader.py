@@ -646,7 +646,7 @@ def test_files_of_several_tokenizers_are_refused(files: list[TokenFile], tmp_pat
     other = tokenize_to_file(["abc"], tmp_path / "other.tokens", tokenizer=CharTokenizer("abc"), threads=1)
     with pytest.raises(ValueError, match=r"other\.tokens was made with another tokenizer than .*0\.tok.* 4 and 27 tok"):
         make_dataloader([*files, other], batch_size=1, context_length=1)
-    with pytest.raises(ValueError, match=r"0\.tokens has ids of a vocabulary of 27, but the tokenizer has 4"):
+    with pytest.raises(ValueError, match=r"0\.tokens has tokens of a vocabulary of 27, but the tokenizer has 4"):
         make_dataloader(files, batch_size=1, context_length=1, tokenizer=CharTokenizer("abc"))
     for file, value in zip(files, "abc", strict=True):  # of the same size, but other characters
         file.__dict__["tokenizer_sha256"] = value

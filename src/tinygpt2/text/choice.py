@@ -138,7 +138,7 @@ def _are_names(words: Mapping[str, int], size: int) -> bool:
 def _compared(words: Mapping[str, int], size: int, pairs: tiktoken.Encoding) -> TokenizerChoice:
     """Returns the choice for a text of these words and so many bytes, given the byte pairs learned from it.
 
-    It is always the byte pairs, which predicted held-out text best in all but one of the measurements.
+    It is always the byte pairs, which predicted held-out text best in most of the measurements.
     """
     characters: Counter[str] = Counter()
     for word, count in words.items():

@@ -32,7 +32,7 @@ SPLIT_PATTERN = r"'(?:s|t|re|ve|m|ll|d)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|
 
 # The same, as others write it: OpenAI's encoder.py, and tiktoken's own encodings.
 _SAME_PATTERNS = {
-    _SPLIT_PATTERN,
+    SPLIT_PATTERN,
     r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
     r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s",
 }
@@ -114,7 +114,7 @@ def tokenizer_identity(tokenizer: Tokenizer) -> str | None:
     """
     digest = hashlib.sha256()
     if isinstance(tokenizer, CharTokenizer):
-        fallback = bool(getattr(tokenizer, "byte_fallback", False))
+        fallback = tokenizer.byte_fallback
         digest.update(f"characters {fallback} {tokenizer.characters}".encode())
     elif isinstance(tokenizer, tiktoken.Encoding):
         pattern = "GPT-2" if splits_like_gpt2(tokenizer) else tokenizer._pat_str  # noqa: SLF001 - as in token_bytes
