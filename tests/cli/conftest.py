@@ -9,9 +9,13 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from tinygpt2 import GPT2Model, TrainingHistory
+from tinygpt2.cli import train as module
 from tinygpt2.cli.main import main
 from tinygpt2.config import PRESETS
 
@@ -107,3 +111,26 @@ def standard_input(monkeypatch: pytest.MonkeyPatch) -> Callable[[bytes], None]:
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content), encoding="ascii"))
 
     return provide
+
+
+@pytest.fixture
+def planned(monkeypatch: pytest.MonkeyPatch) -> Callable[..., SimpleNamespace]:
+    """Returns what plans a run of the command line instead of training, and what it gives to `train`."""
+
+    def plan(*words: object) -> SimpleNamespace:
+        runs: list[SimpleNamespace] = []
+
+        def note(model: GPT2Model, *given: Any, **rest: Any) -> TrainingHistory:  # noqa: ANN401 - as `train`
+            train_loader, val_loader, config = given
+            run = {"shape": model.config, "config": config, "batch_size": train_loader.batch_size}
+            run |= {"train_data": train_loader.dataset, "val_data": val_loader.dataset}
+            runs.append(SimpleNamespace(options=rest["callbacks"][0].plan.options, **run, **rest))
+            raise ValueError("planned")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(module, "train", note)
+            assert main(["train", "--device", "cpu", *map(str, words)]) == 1
+        (run,) = runs
+        return run
+
+    return plan

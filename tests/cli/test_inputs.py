@@ -14,7 +14,7 @@ import pytest
 from tinygpt2 import TokenFile, TrainingHistory, gpt2_tokenizer, tokenize_to_file
 from tinygpt2.cli import train as train_module
 from tinygpt2.cli.corpus import read_corpus, run_name, to_read_again
-from tinygpt2.cli.inputs import can_be_read_again, check_inputs
+from tinygpt2.cli.inputs import is_stream
 from tinygpt2.cli.main import main
 
 Fails = Callable[..., None]

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pytest
 
@@ -23,7 +23,6 @@ from tinygpt2 import (
     tokenize_to_file,
     train,
 )
-from tinygpt2.cli import train as module
 from tinygpt2.cli.commands import MainParser
 from tinygpt2.cli.main import main
 from tinygpt2.cli.options import save_options
@@ -151,29 +150,6 @@ CASES = {
 }
 
 FAST = {"tokenizer": ["--tokenizer", "char"], "context_length": ["--context-length", "16"]}
-
-
-@pytest.fixture
-def planned(monkeypatch: pytest.MonkeyPatch) -> Callable[..., SimpleNamespace]:
-    """Returns what plans a run of the command line instead of training, and what it gives to `train`."""
-
-    def plan(*words: object) -> SimpleNamespace:
-        runs: list[SimpleNamespace] = []
-
-        def note(model: GPT2Model, *given: Any, **rest: Any) -> TrainingHistory:  # noqa: ANN401 - as `train`
-            train_loader, val_loader, config = given
-            run = {"shape": model.config, "config": config, "batch_size": train_loader.batch_size}
-            run |= {"train_data": train_loader.dataset, "val_data": val_loader.dataset}
-            runs.append(SimpleNamespace(options=rest["callbacks"][0].plan.options, **run, **rest))
-            raise ValueError("planned")
-
-        with monkeypatch.context() as patch:
-            patch.setattr(module, "train", note)
-            assert main(["train", "--device", "cpu", *map(str, words)]) == 1
-        (run,) = runs
-        return run
-
-    return plan
 
 
 def words_of(name: str, base: Path) -> list[str]:

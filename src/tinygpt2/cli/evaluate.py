@@ -5,12 +5,11 @@ import re
 from typing import TYPE_CHECKING
 
 from tinygpt2._internal.ranges import Int
-from tinygpt2.cli.options import FILES_HELP, Commands, add_command, add_device, add_option
+from tinygpt2.cli.options import FILES_HELP, Commands, add_command, add_device, add_documents, add_option
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable
 
-    from tinygpt2.data.token_file import TokenFile
     from tinygpt2.evaluation.loss import Evaluation
     from tinygpt2.evaluation.passages import Passages
     from tinygpt2.evaluation.windows import Windows
@@ -21,7 +20,6 @@ _COLUMNS = ("document", "index", "byte", "id", "token", "log_probability", "prob
 
 _STANDARD_OUTPUT = "-"
 
-_ESCAPES = {"\\": "\\", "n": "\n", "r": "\r", "t": "\t", "0": "\0"}
 _INVISIBLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
@@ -44,8 +42,7 @@ def add(commands: Commands) -> None:
     stride_help = "tokens between the beginnings of windows; fewer give each token a longer context, and take longer"
     add_option(parser, "--stride", f"{stride_help} (default: the context length)", Int(), metavar="N")
     add_option(parser, "--per-token", "write each token's probability and rank as a table; - for stdout", metavar="TSV")
-    add_option(parser, "--separator", r"what ends a document, for instance '\n' for one a line", metavar="STRING")
-    add_option(parser, "--field", "field or column of rows with the texts", metavar="NAME", default="text")
+    add_documents(parser)
     add_option(parser, "--batch-size", "windows per batch", Int(), metavar="N", default=8)
     add_device(parser)
 
@@ -57,23 +54,29 @@ def evaluate_command(options: argparse.Namespace) -> int:
     from tinygpt2._internal.console import write_line
     from tinygpt2._internal.devices import choose_device
     from tinygpt2.cli.common import load, naming
-    from tinygpt2.cli.inputs import STANDARD_INPUT, check_inputs
+    from tinygpt2.cli.inputs import STANDARD_INPUT, notes_on, text_or_documents, token_files
     from tinygpt2.evaluation.passages import Passages
     from tinygpt2.evaluation.text import evaluate_text
     from tinygpt2.evaluation.windows import Windows
+    from tinygpt2.text.documents import DocumentReader
 
     directory, files = _model_and_files(options)
-    check_inputs(files)
+    tokens = token_files(files)
+    if len(tokens) > 1:
+        raise ValueError(f"a file of tokens is evaluated alone, but there are {len(tokens)}; evaluate one at a time")
+    reader = None if tokens else DocumentReader(files, field=options.field, separator=options.separator)
     device = choose_device(options.device)
     model, tokenizer = load(directory, device, options.program)
     windows = Windows(model, options.stride, options.batch_size)
-    source, table = _source(files, options.field, options.separator), options.per_token
+    source, table = tokens[0] if reader is None else text_or_documents(reader), options.per_token
     name = "standard input" if files[0] == STANDARD_INPUT else files[0]
     with naming(name) if isinstance(source, str) else nullcontext():
         if table is None:
             result = evaluate_text(model, tokenizer, source, stride=options.stride, batch_size=options.batch_size)
         else:
             result = _write_scores(table, model, Passages(tokenizer, source), windows)
+    for note in [] if reader is None else notes_on(reader):
+        write_line(note)
     rows = _rows(result)
     write = write_line if table == _STANDARD_OUTPUT else print
     for figure, value in rows.items():
@@ -89,35 +92,6 @@ def _model_and_files(options: argparse.Namespace) -> tuple[str, list[str]]:
             f"expected RUN and FILE, got only {options.first}; for instance: tinygpt2 evaluate runs/novel chapter.txt"
         )
     return options.first, options.files
-
-
-def _source(files: list[str], field: str, separator: str | None) -> "str | Iterable[str] | TokenFile":  # noqa: ARG001
-    """Returns what files hold: a file of tokens, a single text, or documents."""
-    from tinygpt2.cli.inputs import check_not_blank, is_blank, open_input, token_file
-
-    if len(files) > 1 or separator is not None:
-        return _documents(files, None if separator is None else _unescaped(separator))
-    with open_input(files[0]) as reader:
-        if reader.holds_tokens:
-            return token_file(files[0], reader)
-        text = "".join(reader)
-        check_not_blank([reader.name], reader.bytes_read, blank=is_blank(text))
-    return text
-
-
-def _documents(files: list[str], separator: str | None) -> "Iterator[str]":
-    from tinygpt2.cli.inputs import open_input
-
-    for file in files:
-        with open_input(file) as reader:
-            if reader.holds_tokens:
-                raise ValueError("a file of tokens is evaluated alone, and without --separator")
-            text = "".join(reader)
-        yield from [text] if separator is None else text.split(separator)
-
-
-def _unescaped(text: str) -> str:
-    return re.sub(r"\\([\\nrt0])", lambda found: _ESCAPES[found[1]], text)
 
 
 def _rows(result: "Evaluation") -> dict[str, str]:

@@ -100,11 +100,11 @@ def _print_several(
 
 
 def _standard_input() -> str:
-    from tinygpt2.cli.inputs import STANDARD_INPUT, open_input
+    from tinygpt2.text.reading import open_standard_input
 
     if sys.stdin is None:
         raise ValueError("the prompt is -, standard input, but that is closed")
-    with open_input(STANDARD_INPUT) as reader:
+    with open_standard_input() as reader:
         return "".join(reader)
 
 

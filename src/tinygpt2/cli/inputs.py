@@ -1,72 +1,109 @@
-"""The files that a command line names: texts, pipes, and standard input."""
+"""The files that a command line names: texts, documents, tokens, pipes, and standard input."""
 
 import os
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from typing_extensions import TypeIs
+
 from tinygpt2.data.token_file import TokenFile
-from tinygpt2.text.reading import TextReader, open_text
-from tinygpt2.text.recognition import check_input
+from tinygpt2.text.documents import DocumentReader
+from tinygpt2.text.recognition import TOKENS_MAGIC, open_file
+from tinygpt2.text.tokenizers import END_OF_TEXT
 
 STANDARD_INPUT = "-"
 
-
-def check_inputs(files: Sequence[str]) -> list[int | None]:
-    """Returns the sizes of files in bytes, ``None`` for a pipe, without opening any.
-
-    Raises:
-        OSError: If there is no such file, or it cannot be read.
-        ValueError: If standard input is named twice.
-    """
-    if files.count(STANDARD_INPUT) > 1:
-        raise ValueError("standard input (-) can be read once; name it once")
-    return [_size(file) for file in files]
+Part = str | list[str] | list[TokenFile]
+"""A continuous text, documents, or files of tokens."""
 
 
-def _size(file: str) -> int | None:
-    found = None if file == STANDARD_INPUT else check_input(Path(file))
-    return found.st_size if found is not None and can_be_read_again(file) else None
+def is_of_tokens(part: Part) -> TypeIs[list[TokenFile]]:
+    """Returns whether these are files of tokens."""
+    return isinstance(part, list) and isinstance(part[0], TokenFile)
 
 
-def can_be_read_again(file: str) -> bool:
-    """Returns whether a file is there for another process: it is no pipe, and no name for one of this process."""
+def is_stream(file: str) -> bool:
+    """Returns whether a name is one of a pipe, or of something that only this process has."""
     if file == STANDARD_INPUT:
-        return False
-    path = os.path.realpath(file)
-    return os.path.isfile(path) and not path.startswith(("/dev/fd/", "/proc/"))  # noqa: PTH113
+        return True
+    path = Path(os.path.realpath(file))
+    return str(path).startswith(("/dev/fd/", "/proc/")) or (path.exists() and not (path.is_file() or path.is_dir()))
 
 
-@contextmanager
-def open_input(file: str) -> Iterator[TextReader]:
-    """Opens a file, or standard input, for the one time that it can be opened."""
-    if file != STANDARD_INPUT:
-        with open_text(file) as reader:
-            yield reader
-    elif sys.stdin is None:
-        raise ValueError("there is no standard input; pass a file")
-    else:
-        yield TextReader(sys.stdin.buffer)
+@dataclass(frozen=True)
+class Read:
+    """What files hold.
+
+    Attributes:
+        part: Their text, documents, or tokens.
+        files: Their paths, with those in directories; ``None`` is standard input.
+        notes: What to say about them.
+    """
+
+    part: Part
+    files: list[Path | None]
+    notes: list[str]
 
 
-def token_file(file: str, reader: TextReader) -> TokenFile:
-    """Opens a file of tokens.
+def read_files(files: Sequence[str], field: str, separator: str | None) -> Read:
+    """Returns what files hold.
 
     Raises:
-        ValueError: If it comes through a pipe.
+        OSError: If a file cannot be read.
+        ValueError: If there is no text, or a file is something else.
     """
-    if not can_be_read_again(file):
-        raise ValueError(f"{reader.name} brings a file of tokens, which is memory-mapped: pass its path, not a pipe")
-    return TokenFile(file)
+    tokens = token_files(files)
+    if tokens:
+        return Read(tokens, [file.path for file in tokens], [])
+    reader = DocumentReader(list(files), field=field, separator=separator)
+    source = text_or_documents(reader)
+    part = source if isinstance(source, str) else list(source)
+    return Read(part, reader.files, notes_on(reader))
 
 
-def is_blank(text: str) -> bool:
-    """Returns whether a text is empty, or only whitespace."""
-    return not text or text.isspace()
+def text_or_documents(reader: DocumentReader) -> str | DocumentReader:
+    """Returns a continuous text, or what yields documents."""
+    return "".join(reader.pieces()) if reader.single_text else reader
 
 
-def check_not_blank(names: Sequence[str], size: int, *, blank: bool) -> None:
-    """Raises ``ValueError`` if files that were read to their ends have no text."""
-    if blank:
-        raise ValueError(f"{', '.join(names)}: the text is {f'only whitespace ({size:,} bytes)' if size else 'empty'}")
+def token_files(files: Sequence[str]) -> list[TokenFile]:
+    """Returns files of tokens, opened; nothing if they are texts.
+
+    Raises:
+        ValueError: If they are both.
+    """
+    of_tokens = [file for file in files if not is_stream(file) and _holds_tokens(Path(file))]
+    if of_tokens and len(of_tokens) < len(files):
+        other = next(file for file in files if file not in of_tokens)
+        raise ValueError(
+            f"{of_tokens[0]} is a file of tokens, but {other} is not; tokenize all texts, or pass all of them as texts"
+        )
+    return [TokenFile(file) for file in of_tokens]
+
+
+def _holds_tokens(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    with open_file(path) as file:
+        return file.read(len(TOKENS_MAGIC)) == TOKENS_MAGIC
+
+
+def notes_on(reader: DocumentReader) -> list[str]:
+    """Returns what to say about documents that were read."""
+    notes = []
+    if reader.left_out:
+        notes.append(f"note: {_files(reader.left_out)} of other kinds in the directories were left out")
+    if reader.repeated:
+        notes.append(f"note: {_files(reader.repeated)} named twice were read once")
+    if reader.empty:
+        notes.append(f"note: {reader.empty:,} empty documents were left out")
+    if reader.has_end_of_text:
+        notes.append(
+            f"note: {END_OF_TEXT} in the text is ordinary text; if it ends documents, pass --separator '{END_OF_TEXT}'"
+        )
+    return notes
+
+
+def _files(count: int) -> str:
+    return f"{count:,} {'file' if count == 1 else 'files'}"

@@ -3,9 +3,13 @@
 import argparse
 import json
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
+
+from typing_extensions import override
 
 from tinygpt2._internal.checks import brief, shown
 from tinygpt2._internal.files import read_json, write_text
@@ -20,7 +24,10 @@ Command = Callable[[argparse.Namespace], int]
 Commands: TypeAlias = "argparse._SubParsersAction[Parser]"  # noqa: SLF001 - its only name
 Group: TypeAlias = "argparse._ActionsContainer"  # noqa: SLF001 - a parser or one of its groups
 
-FILES_HELP = "UTF-8 text files; - is standard input"
+FILES_HELP = (
+    "texts (.txt, .md), rows of them (.jsonl, .json, .csv, .tsv, .parquet), also compressed (.gz, .bz2, .xz, .zst); "
+    "directories of such; - is standard input"
+)
 
 _SAVED_LIMIT = 1 << 20  # bytes
 
@@ -128,6 +135,54 @@ def add_option(
         if default is not None:
             help = f"{help} (default: {default})"  # noqa: A001
     group.add_argument(flag, help=help, **settings)
+
+
+@dataclass(frozen=True)
+class Escaped(Text):
+    r"""A string that is not empty, written on the command line with the escapes of printf.
+
+    >>> Escaped().parse(r"\n\x41\u4f60")
+    '\nA你'
+    """
+
+    description: str = "a string that is not empty"
+
+    @override
+    def check(self, name: str, value: object) -> str:
+        """Returns ``value``, a string."""
+        if not super().check(name, value):
+            raise ValueError(f"{name} must be {self.description}, got an empty one")
+        return str(value)
+
+    @override
+    def parse(self, text: str) -> str:
+        """Returns the string that a text with escapes denotes."""
+        return self.check("", _ESCAPE.sub(_unescaped, text))
+
+
+_ESCAPE = re.compile(r"\\(?:x[0-9a-fA-F]{1,2}|u[0-9a-fA-F]{1,4}|U[0-9a-fA-F]{1,8}|[0-7]{1,3}|.|$)", re.DOTALL)
+_SIGNS = {"a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v", "\\": "\\", '"': '"', "'": "'"}
+
+
+def _unescaped(escape: re.Match[str]) -> str:
+    code = escape[0][1:]
+    if code in _SIGNS:
+        return _SIGNS[code]
+    digits = code.lstrip("xuU")
+    try:
+        return chr(int(digits, 8 if digits == code else 16))
+    except (ValueError, OverflowError):
+        raise ValueError(
+            f"there is no escape {escape[0]}; expected \\n, \\t, \\\\, \\xHH, \\uHHHH or another of printf's"
+        ) from None
+
+
+def add_documents(parser: Group, *, only_if_given: bool = False) -> None:
+    """Adds the options that tell the documents in files apart."""
+    field_help = "column or key of the texts in rows"
+    add_option(parser, "--field", field_help, Text(), metavar="NAME", default="text", only_if_given=only_if_given)
+    separator_help = r"end of each document in text files, for instance '\n' or '<|endoftext|>' (default: of the file)"
+    add_option(parser, "--separator", separator_help, Escaped(), metavar="STRING", only_if_given=only_if_given)
 
 
 def add_model(parser: Group) -> None:

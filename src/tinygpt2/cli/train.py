@@ -1,23 +1,20 @@
 """The command ``tinygpt2 train``."""
 
 import argparse
-import math
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import tiktoken
 import torch
 from torch.utils.data import DataLoader
 from typing_extensions import override
 
 from tinygpt2._internal.console import write_line
 from tinygpt2._internal.devices import choose_device
-from tinygpt2._internal.random import random_states_kept, seed_everywhere
 from tinygpt2.cli.common import lowest_validation_loss, naming, plot_history
 from tinygpt2.cli.corpus import (
+    Corpus,
     check_saved_files,
     make_loaders,
     once_only,
@@ -27,48 +24,26 @@ from tinygpt2.cli.corpus import (
     to_read_again,
 )
 from tinygpt2.cli.hints import option, positional, short_prompt, to_paste
+from tinygpt2.cli.models import model_and_tokenizer, name_of_tokenizer
 from tinygpt2.cli.options import save_options
 from tinygpt2.cli.runs import RUNS, newest_to_resume, similar, suggesting_runs
 from tinygpt2.cli.signals import STOPS, exit_code, signal_of
-from tinygpt2.cli.train_options import (
-    CONTEXT_LENGTH,
-    EVAL_BATCHES,
-    EVALUATED_BATCH_TIME,
-    EVALUATION_TIME,
-    EVALUATIONS,
-    FEW_EVAL_BATCHES,
-    FLAGS,
-    PRESET,
-    RATE_TIMES_WIDTH,
-    TOKENIZERS,
-    WARMUP_STEPS,
-    TrainOptions,
-    options_of,
-    to_save,
-)
+from tinygpt2.cli.train_config import training_config
+from tinygpt2.cli.train_options import FLAGS, PRESET, TrainOptions, options_of, to_save
 from tinygpt2.cli.wording import speaking_in_flags
-from tinygpt2.config import GPT2Config, TrainingConfig
+from tinygpt2.config import TrainingConfig
 from tinygpt2.data.batches import Batch
-from tinygpt2.data.token_file import TokenFile
 from tinygpt2.model.gpt2 import GPT2Model
 from tinygpt2.run.directory import RunDirectory
-from tinygpt2.text.storage import load_tokenizer, save_tokenizer
-from tinygpt2.text.tokenizers import CharTokenizer, encoded, gpt2_tokenizer
-from tinygpt2.text.vocabulary import trim_vocabulary
+from tinygpt2.text.storage import save_tokenizer
+from tinygpt2.text.tokenizers import Tokenizer, encoded
 from tinygpt2.training.callbacks.base import Callback
 from tinygpt2.training.callbacks.stopping import EarlyStopping
-from tinygpt2.training.checkpoints.saver import newest_checkpoint
 from tinygpt2.training.history import TrainingHistory
 from tinygpt2.training.state import TrainState
 from tinygpt2.training.train import train
 
-_SEEDING = threading.Lock()  # all threads initialise weights with the same global random numbers
-
-_MAKERS: dict[str, Callable[[str], tiktoken.Encoding | CharTokenizer]] = {
-    "trimmed": lambda text: trim_vocabulary(gpt2_tokenizer(), text),
-    "gpt2": lambda _: gpt2_tokenizer(),
-    "char": CharTokenizer.from_text,
-}
+_SAMPLES = 10  # of new texts, in the line to try
 
 
 @dataclass(frozen=True)
@@ -79,7 +54,8 @@ class _Plan:
         run: Its directory.
         options: Its options, with the values chosen for those not given.
         config: Its training configuration.
-        prompt: A prompt to try its model with.
+        prompt: A prompt to try its model with; empty if it begins new texts.
+        notes: What to say about its data and its tokenizer.
         model: Its model, initialised or pretrained.
         tokenizer: Its tokenizer.
         train_loader: Its training data.
@@ -90,8 +66,9 @@ class _Plan:
     options: TrainOptions
     config: TrainingConfig
     prompt: str
+    notes: tuple[str, ...]
     model: GPT2Model
-    tokenizer: tiktoken.Encoding | CharTokenizer
+    tokenizer: Tokenizer
     train_loader: DataLoader[Batch]
     val_loader: DataLoader[Batch]
 
@@ -116,11 +93,12 @@ def _train_in(run: RunDirectory, arguments: argparse.Namespace, device: torch.de
         options = options_of(arguments, run)
     if not hasattr(arguments, "files"):
         check_saved_files(options.files, run.path, [*arguments.program, *arguments.words])
-    corpus = read_corpus(options.files)
     with speaking_in_flags(FLAGS):
+        corpus = read_corpus(options)
         plan = _plan(run, options, corpus, resume=arguments.resume, quiet=arguments.quiet)
         if not arguments.quiet:
-            write_line(_summary(plan, corpus, device))
+            for line in (*plan.notes, _summary(plan, device)):
+                write_line(line)
             if note := once_only(options.files):
                 write_line(f"note: {note}")
         history = _train(plan, arguments, device)
@@ -171,149 +149,40 @@ def _newest_run(arguments: argparse.Namespace) -> str:
     return f"; for the newest: {to_paste([*arguments.program, *words])}"
 
 
-def _plan(run: RunDirectory, options: TrainOptions, corpus: str | TokenFile, *, resume: bool, quiet: bool) -> _Plan:
+def _plan(run: RunDirectory, options: TrainOptions, corpus: Corpus, *, resume: bool, quiet: bool) -> _Plan:
     """Returns the run that options and a corpus describe."""
-    begun = resume and run.tokenizer.exists()
-    name = options.tokenizer if begun else _tokenizer_name(options, corpus)
-    if options.from_pretrained is None:
-        tokenizer = load_tokenizer(run.path) if begun else _new_tokenizer(name, corpus)
-        model = _new_model(_new_shape(options, tokenizer.n_vocab), options.seed)
-    else:
-        source = newest_checkpoint(run.path) if begun and run.checkpoints() else Path(options.from_pretrained)
-        with suggesting_runs(source):
-            tokenizer = load_tokenizer(run.path if begun else source)
-            model = _pretrained(source, options)
+    model, tokenizer, choice = model_and_tokenizer(run, options, corpus, resume=resume)
     context_length = options.context_length or model.config.context_length
     train_loader, val_loader = make_loaders(corpus, options, tokenizer, context_length)
-    beginning = prompt_from(corpus, tokenizer)
-    prompt = beginning if options.sample_prompt is None else options.sample_prompt
+    prompt = prompt_from(corpus, tokenizer) if options.sample_prompt is None else options.sample_prompt
     with naming("--sample-prompt"):
         encoded(tokenizer, prompt)
+    sampled = not quiet and options.sample_prompt != ""
     batches = len(train_loader), len(val_loader)
-    config = _training_config(options, None if quiet or not prompt else prompt, batches, model.config.n_embd)
+    config = training_config(options, prompt if sampled else None, batches, model.config.n_embd)
     chosen = replace(
         options,
         files=to_read_again(options.files),
+        val=to_read_again(options.val),
         from_pretrained=None if options.from_pretrained is None else str(Path(options.from_pretrained).resolve()),
         preset=(options.preset or PRESET) if options.from_pretrained is None else None,
-        tokenizer=name,
+        tokenizer=name_of_tokenizer(options, corpus, choice),
         context_length=context_length,
         dropout=model.config.dropout,
         learning_rate=config.learning_rate,
         warmup_steps=config.warmup_steps,
         eval_every=config.eval_every,
         eval_batches=config.eval_batches,
-        sample_prompt=prompt,
+        sample_prompt=prompt or options.sample_prompt,
     )
-    return _Plan(run, chosen, config, prompt or beginning, model, tokenizer, train_loader, val_loader)
+    notes = (*corpus.notes, *([] if choice is None else [f"tokenizer: {choice}"]))
+    return _Plan(run, chosen, config, prompt, notes, model, tokenizer, train_loader, val_loader)
 
 
-def _tokenizer_name(options: TrainOptions, corpus: str | TokenFile) -> str | None:
-    """Returns the tokenizer of a new model, one of `TOKENIZERS`; ``None`` with a pretrained one, which has its own."""
-    if options.from_pretrained is not None:
-        return None
-    if isinstance(corpus, str):
-        return options.tokenizer or TOKENIZERS[0]
-    if options.tokenizer not in (None, "gpt2"):
-        raise ValueError(f"--tokenizer {options.tokenizer} is for text, but {corpus.path} is a file of tokens; omit it")
-    return "gpt2"
-
-
-def _new_tokenizer(name: str | None, corpus: str | TokenFile) -> tiktoken.Encoding | CharTokenizer:
-    return _MAKERS[name](corpus) if name is not None and isinstance(corpus, str) else gpt2_tokenizer()
-
-
-def _new_model(shape: GPT2Config, seed: int) -> GPT2Model:
-    """Returns an initialised model, and leaves PyTorch's global random numbers as they were for a program around it."""
-    device = torch.get_default_device()
-    with _SEEDING, random_states_kept(device):
-        seed_everywhere(device, seed)
-        return GPT2Model(shape)
-
-
-def _new_shape(options: TrainOptions, vocab_size: int) -> GPT2Config:
-    shape = GPT2Config.preset(
-        options.preset or PRESET, vocab_size=vocab_size, context_length=options.context_length or CONTEXT_LENGTH
-    )
-    return shape if options.dropout is None else replace(shape, dropout=options.dropout)
-
-
-def _pretrained(directory: Path, options: TrainOptions) -> GPT2Model:
-    """Returns the model to fine-tune."""
-    model = GPT2Model.from_pretrained(directory)
-    longest = model.config.context_length
-    if options.context_length is not None and options.context_length > longest:
-        raise ValueError(
-            f"--context-length is {options.context_length}, but the model in {directory} has a context length of "
-            f"{longest}; omit the option, or pass at most that"
-        )
-    if options.dropout is None or options.dropout == model.config.dropout:
-        return model
-    changed = GPT2Model(replace(model.config, dropout=options.dropout))
-    changed.load_state_dict(model.state_dict())
-    return changed
-
-
-def _training_config(options: TrainOptions, prompt: str | None, batches: tuple[int, int], width: int) -> TrainingConfig:
-    """Returns the configuration that options choose.
-
-    Args:
-        options: Options of the run.
-        prompt: Prompt of its samples; ``None`` for no samples.
-        batches: Number of batches to train on, and to validate on.
-        width: Width of the model.
-    """
-    steps = options.max_steps or options.epochs * math.ceil(batches[0] / options.accumulate)
-    # The first steps all push the shared part of the logits the same way: a rate that rises faster overshoots.
-    warmup = max(1, min(WARMUP_STEPS, steps // 2))
-    usual_rate = RATE_TIMES_WIDTH / width * math.sqrt(warmup / WARMUP_STEPS)
-    eval_every, eval_batches = _evaluations(options, steps, batches)
-    return TrainingConfig(
-        epochs=options.epochs,
-        max_steps=options.max_steps,
-        learning_rate=options.learning_rate or usual_rate * (1 if options.from_pretrained is None else 0.1),
-        schedule=options.schedule,
-        warmup_steps=warmup if options.warmup_steps is None else options.warmup_steps,
-        weight_decay=options.weight_decay,
-        gradient_accumulation_steps=options.accumulate,
-        precision=options.precision,
-        compile=options.compile,
-        eval_every=eval_every,
-        eval_batches=eval_batches,
-        sample_prompt=prompt,
-        seed=options.seed,
-    )
-
-
-def _evaluations(options: TrainOptions, steps: int, batches: tuple[int, int]) -> tuple[int, int]:
-    """Returns the steps between evaluations, and the batches that each reads from each part of the text.
-
-    What is not given is chosen so that all evaluations take at most a tenth of the time: first they read fewer batches,
-    then there are fewer of them, and where only the two of the untrained and the final model are left, they read fewer
-    still.
-    """
-    affordable = EVALUATION_TIME / EVALUATED_BATCH_TIME * steps * options.accumulate
-
-    def read(most: int) -> int:
-        return sum(min(most, count) for count in batches)
-
-    if options.eval_every is None:
-        usual = options.eval_batches or FEW_EVAL_BATCHES
-        intervals = max(1, min(EVALUATIONS, int(affordable / read(usual)) - 1))
-        every = math.ceil(steps / intervals)
-    else:
-        every = options.eval_every
-    count = 1 + math.ceil(steps / every)
-    fewest = 1 if count == 2 else FEW_EVAL_BATCHES
-    fitting = (most for most in range(EVAL_BATCHES, fewest, -1) if count * read(most) <= affordable)
-    return every, options.eval_batches or next(fitting, fewest)
-
-
-def _summary(plan: _Plan, corpus: str | TokenFile, device: torch.device) -> str:
-    size = f"{len(corpus):,} {'characters of text' if isinstance(corpus, str) else 'tokens'}"
+def _summary(plan: _Plan, device: torch.device) -> str:
     batches = f"{plan.options.batch_size} × {plan.options.context_length} tokens"
     parameters = f"{plan.model.num_parameters():,} parameters on {device.type}"
-    return f"{parameters}; {size}, in batches of {batches}; Ctrl-C stops and saves"
+    return f"{parameters}, batches of {batches}; Ctrl-C stops and saves"
 
 
 class _NotedRun(Callback):
@@ -388,9 +257,10 @@ def _finish(plan: _Plan, history: TrainingHistory, arguments: argparse.Namespace
     best = lowest_validation_loss(history)
     if best is not None and best[1] < history.steps[-1]:
         print(f"in {run.best}: the model with the lowest validation loss, after step {best[1]}")
-    if prompt := short_prompt(plan.prompt):
-        words = ["generate", *option("--model", run.path), *_device(arguments), *positional(prompt)]
-        print(f"try:  {to_paste([*arguments.program, *words])}")
+    prompt = short_prompt(plan.prompt)
+    what = positional(prompt) if prompt else option("--samples", _SAMPLES)
+    words = ["generate", *option("--model", run.path), *_device(arguments), *what]
+    print(f"try:  {to_paste([*arguments.program, *words])}")
 
 
 def _plot_if_possible(run: RunDirectory, history: TrainingHistory, arguments: argparse.Namespace) -> bool:

@@ -12,8 +12,10 @@ from tinygpt2.cli.options import (
     FILES_HELP,
     Command,
     Commands,
+    Escaped,
     add_command,
     add_device,
+    add_documents,
     add_option,
     argument_type,
     read_options,
@@ -33,15 +35,24 @@ EVALUATED_BATCH_TIME = 0.5  # of a batch's training; gpt2-nano with a vocabulary
 RATE_TIMES_WIDTH = 0.5  # the wider a model, the smaller its steps: GPT-3 paper, table 2.1, 6e-4 at a width of 768
 WARMUP_STEPS = 100  # unless --warmup-steps is given or the run is shorter than two of them
 
-TOKENIZERS = ("trimmed", "gpt2", "char")
+AUTO = "auto"
+TOKENIZERS = ("bpe", "trimmed", "gpt2", "char")
+"""The names of tokenizers beside ``AUTO``; any other is the path of one."""
+
+SMALLEST_VOCABULARY = 257  # a token for each byte, and the end of text
+
 
 RANGES: Mapping[str, Check] = MappingProxyType(
     {
         "files": Many(Text()),
+        "field": Text(),
+        "separator": Optional(Escaped()),
+        "val": Many(Text()),
         "preset": Optional(Choice(tuple(PRESETS))),
         "context_length": Optional(MODEL_RANGES["context_length"]),
         "dropout": Optional(MODEL_RANGES["dropout"]),
-        "tokenizer": Optional(Choice(TOKENIZERS)),
+        "tokenizer": Optional(Text()),
+        "vocab_size": Optional(Int(minimum=SMALLEST_VOCABULARY)),
         "from_pretrained": Optional(Text()),
         "train_ratio": Number(maximum=1, above_minimum=True, below_maximum=True),
         "batch_size": Int(),
@@ -77,7 +88,8 @@ FLAGS: Mapping[str, str] = MappingProxyType(
 )
 """The flag of each field of `TrainOptions`, and of what has another name in the library."""
 
-_NEVER_CHANGE = ("preset", "tokenizer", "from_pretrained")  # whatever --allow-changes says
+_NEVER_CHANGE = ("preset", "tokenizer", "vocab_size", "from_pretrained")  # whatever --allow-changes says
+_PATHS = ("tokenizer", "from_pretrained")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,10 +100,14 @@ class TrainOptions:
     """
 
     files: tuple[str, ...] = ()
+    field: str = "text"
+    separator: str | None = None
+    val: tuple[str, ...] = ()
     preset: str | None = None
     context_length: int | None = None
     dropout: float | None = None
     tokenizer: str | None = None
+    vocab_size: int | None = None
     from_pretrained: str | None = None
     train_ratio: float = 0.9
     batch_size: int = 4
@@ -114,8 +130,9 @@ class TrainOptions:
 
     def __post_init__(self) -> None:
         check_fields(self, RANGES)
-        if self.from_pretrained is not None and (self.preset or self.tokenizer):
-            flag = "--preset" if self.preset else "--tokenizer"
+        given = [FLAGS[name] for name in ("preset", "tokenizer", "vocab_size") if getattr(self, name) is not None]
+        if self.from_pretrained is not None and given:
+            flag = given[0]
             raise ValueError(
                 f"{flag} is for a new model, but --from-pretrained gives one with its own size and tokenizer; omit one "
                 "of the two"
@@ -127,7 +144,8 @@ _DEFAULTS: Mapping[str, object] = {
     "preset": PRESET,
     "context_length": CONTEXT_LENGTH,
     "dropout": GPT2Config.dropout,
-    "tokenizer": TOKENIZERS[0],
+    "tokenizer": AUTO,
+    "val": None,
 }
 
 
@@ -139,6 +157,8 @@ def options_of(arguments: argparse.Namespace, run: "RunDirectory") -> TrainOptio
             no effect.
     """
     given = {name: value for name, value in vars(arguments).items() if name in RANGES}
+    if given.get("tokenizer") == AUTO:  # the same as none
+        del given["tokenizer"]
     _check_effects(given, arguments)
     if not arguments.resume:
         return TrainOptions(**given)
@@ -153,6 +173,15 @@ def _check_effects(given: Mapping[str, object], arguments: argparse.Namespace) -
     """Raises ``ValueError`` if an option has no effect because of another."""
     if "epochs" in given and "max_steps" in given:
         raise ValueError("--epochs and --max-steps both define the length of the run; omit one of the two")
+    if "val" in given and "train_ratio" in given:
+        raise ValueError(
+            "--train-ratio divides the text, but --val gives other text to validate on; omit one of the two"
+        )
+    if "vocab_size" in given and given.get("tokenizer", "bpe") != "bpe":
+        raise ValueError(
+            f"--vocab-size is for byte pairs learned from the text, but --tokenizer is {given['tokenizer']}; omit one "
+            "of the two"
+        )
     if given.get("sample_prompt") and arguments.quiet:
         raise ValueError("--sample-prompt has no effect with --quiet, which writes no samples; omit one of the two")
     if arguments.allow_changes and not arguments.resume:
@@ -165,7 +194,7 @@ def _check_unchanged(saved: Mapping[str, Any], given: Mapping[str, Any], run: "R
         if name not in given:
             continue
         before, now = saved.get(name), given[name]
-        now = str(Path(now).resolve()) if name == "from_pretrained" else now
+        now = str(Path(now).resolve()) if name in _PATHS and now not in TOKENIZERS else now
         if now != before:
             began = f"without {FLAGS[name]}" if before is None else f"with {FLAGS[name]} {before}"
             raise ValueError(
@@ -199,7 +228,7 @@ def add_parser(commands: Commands, run: Command) -> None:
         "rises while the training loss falls, the model is memorising the text: use more text, a smaller model, more "
         "dropout or fewer epochs.",
     )
-    files_help = f"{FILES_HELP}; several are joined. Or one file of tokens"
+    files_help = f"{FILES_HELP}. Each is a document, but a single text goes on. Or files of tokens"
     parser.add_argument(
         "files", metavar="FILE", nargs="*", type=argument_type(None), default=argparse.SUPPRESS, help=files_help
     )
@@ -226,10 +255,12 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
     _add(
         group,
         "tokenizer",
-        "trimmed: only the GPT-2 tokens that the text needs, for a small and fast model; gpt2: all 50,257; char: one "
-        "token for each character of the text",
-        None,
+        "bpe: byte pairs learned from the text; trimmed: the GPT-2 tokens that the text needs; gpt2: all 50,257; char: "
+        "one token for each character of the text; auto: by the text's size and script; or a directory or a "
+        "tokenizer.json that has one",
+        "auto|bpe|trimmed|gpt2|char|PATH",
     )
+    _add(group, "vocab_size", "tokens of a vocabulary of byte pairs (default: by the size of the text)")
     add_option(
         group,
         "--from-pretrained",
@@ -242,7 +273,18 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
 
 def _add_data_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("data")
-    _add(group, "train_ratio", "share of the text to train on; the rest, at the end, is for validation", "R")
+    add_documents(group, only_if_given=True)
+    val_help = "validate on these instead of a part of the text"
+    group.add_argument(
+        "--val", metavar="FILE", nargs="+", type=argument_type(None), default=argparse.SUPPRESS, help=val_help
+    )
+    _add(
+        group,
+        "train_ratio",
+        "share of the text to train on; the rest is for validation: the end of the text, or, of 20 documents or more, "
+        "whole ones drawn by the seed",
+        "R",
+    )
     _add(group, "batch_size", "windows per batch")
     _add(group, "accumulate", "batches per step: equivalent to one N times as large, with the memory of one")
 

@@ -92,6 +92,16 @@ def find_sources(paths: PathLike | Iterable[PathLike]) -> Found:
     return found
 
 
+def without_endings(name: str) -> str:
+    """Returns the name of a file without the endings that tell what is in it.
+
+    >>> without_endings("names.jsonl.gz")
+    'names'
+    """
+    path = Path(name)
+    return Path(path.stem).stem if path.suffix.lower() in COMPRESSED else path.stem
+
+
 def shared_files(first: Sequence[Path | None], second: Sequence[Path | None]) -> list[Path | None]:
     """Returns the files in the first list that are also in the second, whatever names they have there.
 

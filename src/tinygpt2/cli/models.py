@@ -1,0 +1,101 @@
+"""The model of a run and its tokenizer: a new one, or one to fine-tune."""
+
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from tinygpt2._internal.random import random_states_kept, seed_everywhere
+from tinygpt2.cli.corpus import Corpus
+from tinygpt2.cli.inputs import is_of_tokens
+from tinygpt2.cli.options import suggested
+from tinygpt2.cli.runs import suggesting_runs
+from tinygpt2.cli.train_options import AUTO, CONTEXT_LENGTH, PRESET, TOKENIZERS, TrainOptions
+from tinygpt2.config import GPT2Config
+from tinygpt2.model.gpt2 import GPT2Model
+from tinygpt2.run.directory import RunDirectory
+from tinygpt2.text.choice import TokenizerChoice, choose_tokenizer
+from tinygpt2.text.storage import load_tokenizer
+from tinygpt2.text.tokenizers import Tokenizer, gpt2_tokenizer
+from tinygpt2.training.checkpoints.saver import newest_checkpoint
+
+_SEEDING = threading.Lock()  # all threads initialise weights with the same global random numbers
+
+
+def model_and_tokenizer(
+    run: RunDirectory, options: TrainOptions, corpus: Corpus, *, resume: bool
+) -> tuple[GPT2Model, Tokenizer, TokenizerChoice | None]:
+    """Returns the model of a run, its tokenizer, and why it is that one, if it was chosen for the corpus."""
+    begun = resume and run.tokenizer.exists()
+    if options.from_pretrained is not None:
+        source = newest_checkpoint(run.path) if begun and run.checkpoints() else Path(options.from_pretrained)
+        with suggesting_runs(source):
+            return _pretrained(source, options), load_tokenizer(run.path if begun else source), None
+    choice = None
+    if begun:
+        tokenizer = load_tokenizer(run.path)
+    elif options.tokenizer not in (None, *TOKENIZERS):
+        tokenizer = load_tokenizer(_existing(options.tokenizer))
+    elif is_of_tokens(corpus.train):
+        if options.tokenizer not in (None, "gpt2"):
+            raise ValueError(
+                f"--tokenizer {options.tokenizer} is for text, but the corpus is a file of tokens; omit it, or pass "
+                "the directory of the tokenizer that made the tokens"
+            )
+        tokenizer = gpt2_tokenizer()
+    else:
+        choice = choose_tokenizer(corpus.train, options.tokenizer or AUTO, options.vocab_size)
+        tokenizer = choice.tokenizer
+    return _new_model(_new_shape(options, tokenizer.n_vocab), options.seed), tokenizer, choice
+
+
+def name_of_tokenizer(options: TrainOptions, corpus: Corpus, choice: TokenizerChoice | None) -> str | None:
+    """Returns the tokenizer of a run, as its options save it; ``None`` of a pretrained model, which has its own."""
+    if choice is not None:
+        return choice.name
+    if options.from_pretrained is not None:
+        return None
+    if options.tokenizer is None:
+        return "gpt2" if is_of_tokens(corpus.train) else None
+    return options.tokenizer if options.tokenizer in TOKENIZERS else str(Path(options.tokenizer).resolve())
+
+
+def _existing(path: str) -> Path:
+    if not Path(path).exists():
+        advice = suggested(path, (AUTO, *TOKENIZERS))
+        raise ValueError(
+            f"--tokenizer {path} is neither {AUTO}, {', '.join(TOKENIZERS)} nor the path of a tokenizer{advice}"
+        )
+    return Path(path)
+
+
+def _new_model(shape: GPT2Config, seed: int) -> GPT2Model:
+    """Returns an initialised model, and leaves PyTorch's global random numbers as they were for a program around it."""
+    device = torch.get_default_device()
+    with _SEEDING, random_states_kept(device):
+        seed_everywhere(device, seed)
+        return GPT2Model(shape)
+
+
+def _new_shape(options: TrainOptions, vocab_size: int) -> GPT2Config:
+    shape = GPT2Config.preset(
+        options.preset or PRESET, vocab_size=vocab_size, context_length=options.context_length or CONTEXT_LENGTH
+    )
+    return shape if options.dropout is None else replace(shape, dropout=options.dropout)
+
+
+def _pretrained(directory: Path, options: TrainOptions) -> GPT2Model:
+    """Returns the model to fine-tune."""
+    model = GPT2Model.from_pretrained(directory)
+    longest = model.config.context_length
+    if options.context_length is not None and options.context_length > longest:
+        raise ValueError(
+            f"--context-length is {options.context_length}, but the model in {directory} has a context length of "
+            f"{longest}; omit the option, or pass at most that"
+        )
+    if options.dropout is None or options.dropout == model.config.dropout:
+        return model
+    changed = GPT2Model(replace(model.config, dropout=options.dropout))
+    changed.load_state_dict(model.state_dict())
+    return changed
