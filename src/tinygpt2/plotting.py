@@ -73,8 +73,8 @@ def plot_losses(history: "TrainingHistory") -> "Figure":
     above.set_xlabel("Tokens seen")
     above.xaxis.set_major_formatter("{x:,.0f}")
     if (scale := _bits_per_byte_of_a_nat(history)) is not None:
-        # The axis shows what the left one does; functions of a module, unlike lambdas, can be pickled with the figure.
-        right = axes.secondary_yaxis("right", functions=(partial(mul, scale), partial(mul, 1 / scale)))
+        both_ways = (partial(mul, scale), partial(mul, 1 / scale))  # no lambdas: a figure can be pickled
+        right = axes.secondary_yaxis("right", functions=both_ways)  # pyright: ignore[reportArgumentType]
         right.set_ylabel("Bits per byte")
     return figure
 
