@@ -195,7 +195,7 @@ def test_a_file_of_tokens_is_evaluated_like_its_text(
     assert "bits per byte" in losses[0]
 
     tokenize_to_file([text_file], tokens)
-    fails([*evaluate, tokens], f"{tokens} has tokens from a vocabulary of 50,257, but the model's has 30")
+    fails([*evaluate, tokens], f"{tokens} has tokens of a vocabulary of 50,257, but the tokenizer has 30")
 
 
 def test_a_file_of_tokens_does_not_come_through_a_pipe(

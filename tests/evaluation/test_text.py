@@ -266,35 +266,30 @@ def test_a_file_of_documents_is_measured_as_the_documents(
     """Its ends of text are where the documents end, wherever the pieces are cut in which it is read."""
     monkeypatch.setattr("tinygpt2.evaluation.passages._PIECE", 7)
     documents = ["ab" * 10, "é", "好 a"]
-    whole = written(tmp_path, LETTERS, ["a"])
-    ids = [token for text in documents for token in ids_of(text, end=True)[1:]]
-    file = as_part(whole, ids)
+    file = tokenize_to_file(documents, tmp_path / "a.tokens", tokenizer=LETTERS, documents=True)
     expected = evaluate_text(model, LETTERS, documents)
     result = evaluate_text(model, LETTERS, file)
     assert (result.tokens, result.bytes, result.documents) == (expected.tokens, expected.bytes, 3)
     assert result.loss == pytest.approx(expected.loss, rel=1e-12)
-    cut = evaluate_text(model, LETTERS, as_part(whole, ids[:-1]))  # the last has no end
+    cut = evaluate_text(model, LETTERS, file[:-1])  # the last has no end
     assert (cut.tokens, cut.documents) == (result.tokens - 1, 2)
-
-
-def as_part(file: TokenFile, ids: list[int]) -> TokenFile:
-    """Returns a part with other ids, as of a file in which documents end."""
-    part = file[:]
-    part.tokens = torch.tensor(ids, dtype=torch.uint16).numpy()
-    return part
 
 
 def test_a_file_of_another_vocabulary_is_told(tmp_path: Path, model: GPT2Model) -> None:
     file = written(tmp_path, gpt2_tokenizer(), ["ab"])
-    with pytest.raises(ValueError, match=r"tokens from a vocabulary of 50,257, but the model's has 7; evaluate the te"):
+    with pytest.raises(ValueError, match=r"tokens of a vocabulary of 50,257, but the tokenizer has 7"):
         evaluate_text(model, LETTERS, file)
     with pytest.raises(ValueError, match=r"a\.tokens has no token to predict"):
         evaluate_text(model, LETTERS, written(tmp_path, LETTERS, ["a"])[:0])
 
 
-def test_the_bytes_of_a_file_are_unknown_if_the_tokenizer_does_not_say(tmp_path: Path) -> None:
-    result = evaluate_text(small_model(5), Foreign(), written(tmp_path, Foreign(), ["the cat"]))
-    assert result.bytes is result.bits_per_byte is result.words is None
+def test_a_file_knows_its_bytes_where_the_tokenizer_does_not(tmp_path: Path) -> None:
+    """But not those of a part."""
+    documents = ["the cat", "sat"]
+    file = tokenize_to_file(documents, tmp_path / "a.tokens", tokenizer=Foreign(), documents=True)
+    assert evaluate_text(small_model(5), Foreign(), file).bytes == 12
+    part = evaluate_text(small_model(5), Foreign(), file[:-1])
+    assert part.bytes is part.bits_per_byte is part.words is None
 
 
 # --- what goes wrong ---

@@ -129,20 +129,16 @@ class Passages:
 
     def _of_file(self, file: TokenFile) -> Iterator[Passage]:
         """Yields the documents of a file of tokens, each with its end; or all of it, if no token ends a document."""
-        if file.n_vocab != self.tokenizer.n_vocab:
-            raise ValueError(
-                f"{file.path} has tokens from a vocabulary of {file.n_vocab:,}, but the model's has "
-                f"{self.tokenizer.n_vocab:,}; evaluate the text itself, or make the file with the model's tokenizer: "
-                "tinygpt2 tokenize --model DIR"
-            )
+        file.check_tokenizer(self.tokenizer)
         self.words = None
         begin = 0
         sizes = None if self.sizes is None else np.asarray(self.sizes)
+        if sizes is None:  # the file itself may know, if all of it is predicted
+            known = file.bytes is not None and self.before is not None
+            self.bytes = (file.bytes or 0) + (file.documents or 0) if known else None
         for end in _ends(file.tokens, self.before):
             passage = Passage(file.tokens[begin:end], self.before)
-            if sizes is None:
-                self.bytes = None
-            else:
+            if sizes is not None:
                 self.bytes = (self.bytes or 0) + _sum(sizes, passage.targets)
             if self.before is not None and passage.tokens[-1] == self.before:
                 self.documents = (self.documents or 0) + 1
