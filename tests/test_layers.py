@@ -62,6 +62,7 @@ FILES = {
         "vocabulary",
         "choice",
         "foreign",
+        "tensors",
         "storage",
     ],
     "data": [

@@ -53,11 +53,11 @@ if TYPE_CHECKING:  # the same names again, for type checkers, editors and the do
     from tinygpt2.text.splitting import split_text as split_text
     from tinygpt2.text.storage import load_tokenizer as load_tokenizer
     from tinygpt2.text.storage import save_tokenizer as save_tokenizer
+    from tinygpt2.text.tensors import tensor_to_text as tensor_to_text
+    from tinygpt2.text.tensors import text_to_tensor as text_to_tensor
     from tinygpt2.text.tokenizers import CharTokenizer as CharTokenizer
     from tinygpt2.text.tokenizers import Tokenizer as Tokenizer
     from tinygpt2.text.tokenizers import gpt2_tokenizer as gpt2_tokenizer
-    from tinygpt2.text.tokenizers import tensor_to_text as tensor_to_text
-    from tinygpt2.text.tokenizers import text_to_tensor as text_to_tensor
     from tinygpt2.text.vocabulary import train_tokenizer as train_tokenizer
     from tinygpt2.text.vocabulary import trim_vocabulary as trim_vocabulary
     from tinygpt2.training.callbacks.base import Callback as Callback
@@ -111,7 +111,8 @@ else:
         "text.reading": ["clean_text", "read_text", "sample_text"],
         "text.splitting": ["DocumentSplit", "split_documents", "split_text"],
         "text.storage": ["load_tokenizer", "save_tokenizer"],
-        "text.tokenizers": ["CharTokenizer", "Tokenizer", "gpt2_tokenizer", "tensor_to_text", "text_to_tensor"],
+        "text.tensors": ["tensor_to_text", "text_to_tensor"],
+        "text.tokenizers": ["CharTokenizer", "Tokenizer", "gpt2_tokenizer"],
         "text.vocabulary": ["train_tokenizer", "trim_vocabulary"],
         "training.callbacks.base": ["Callback", "on_epoch", "on_evaluation", "on_step"],
         "training.callbacks.loggers": ["TensorBoardLogger"],

@@ -16,7 +16,7 @@ from tinygpt2._internal.texts import check_text
 from tinygpt2.data.fast import fast_encoder
 from tinygpt2.data.pieces import Piece, pieces_of_documents
 from tinygpt2.text.documents import documents_of
-from tinygpt2.text.foreign import as_tokenizer
+from tinygpt2.text.foreign import AnyTokenizer, as_tokenizer
 from tinygpt2.text.tokenizers import (
     END_OF_TEXT,
     CharTokenizer,
@@ -49,7 +49,7 @@ class Encoded(NamedTuple):
 
 
 def encode_documents(
-    documents: Iterable[str], tokenizer: Tokenizer | None = None, *, field: str = "text"
+    documents: Iterable[str], tokenizer: AnyTokenizer | None = None, *, field: str = "text"
 ) -> npt.NDArray[np.integer[Any]]:
     """Returns the ids of documents, each followed by the end-of-text token, in one array.
 

@@ -18,7 +18,7 @@ from tinygpt2.data.order import EpochSampler
 from tinygpt2.data.streams import DocumentStream
 from tinygpt2.data.token_file import TokenFile
 from tinygpt2.data.windows import JoinedTokenDataset, TokenDataset
-from tinygpt2.text.foreign import as_tokenizer
+from tinygpt2.text.foreign import AnyTokenizer, as_tokenizer
 from tinygpt2.text.tokenizers import Tokenizer, encoded, gpt2_tokenizer
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def make_dataloader(
     stride: int | None = None,
     shuffle: bool = False,
     drop_last: bool = False,
-    tokenizer: Tokenizer | None = None,
+    tokenizer: AnyTokenizer | None = None,
     seed: int = 0,
     field: str = "text",
     streaming: bool = False,

@@ -13,7 +13,7 @@ from tinygpt2.data.pieces import pieces_of_documents, pieces_of_text
 from tinygpt2.data.token_file import TokenFile, Written, write_token_file
 from tinygpt2.data.token_header import Header, Shard
 from tinygpt2.text.documents import documents_of
-from tinygpt2.text.foreign import as_tokenizer
+from tinygpt2.text.foreign import AnyTokenizer, as_tokenizer
 from tinygpt2.text.reading import open_text
 from tinygpt2.text.tokenizers import Tokenizer, gpt2_tokenizer, tokenizer_identity
 
@@ -24,7 +24,7 @@ def tokenize_to_file(
     source: Iterable[str | os.PathLike[str]],
     out: PathLike,
     *,
-    tokenizer: Tokenizer | None = None,
+    tokenizer: AnyTokenizer | None = None,
     threads: int | None = None,
     documents: bool = False,
     field: str = "text",

@@ -19,7 +19,7 @@ from tinygpt2.losses import IGNORE_INDEX, perplexity
 from tinygpt2.model.checks import not_finite
 from tinygpt2.model.modes import evaluation_mode
 from tinygpt2.model.objective import NextTokenLoss, vocab_size_of
-from tinygpt2.text.foreign import as_tokenizer
+from tinygpt2.text.foreign import AnyTokenizer, as_tokenizer
 from tinygpt2.text.tokenizers import Tokenizer, token_bytes
 
 _MOST_WAITING = 1024  # scalars on a device
@@ -78,7 +78,7 @@ def evaluate(
     loader: Iterable[Any],
     *,
     max_batches: int | None = None,
-    tokenizer: Tokenizer | None = None,
+    tokenizer: AnyTokenizer | None = None,
 ) -> Evaluation:
     """Returns the loss of a model over a data set, in which every token counts equally, whatever the batch sizes.
 

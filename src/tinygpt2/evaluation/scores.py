@@ -18,8 +18,7 @@ from tinygpt2.evaluation.windows import Window, Windows
 from tinygpt2.losses import IGNORE_INDEX
 from tinygpt2.model.gpt2 import GPT2Model
 from tinygpt2.model.modes import evaluation_mode
-from tinygpt2.text.foreign import as_tokenizer
-from tinygpt2.text.tokenizers import Tokenizer
+from tinygpt2.text.foreign import AnyTokenizer, as_tokenizer
 
 _LOGITS_AT_ONCE = 1 << 24  # 64 MB in fp32
 
@@ -59,7 +58,7 @@ class TokenScore:
 
 def score(
     model: GPT2Model,
-    tokenizer: Tokenizer,
+    tokenizer: AnyTokenizer,
     text: str,
     *,
     stride: int | None = None,

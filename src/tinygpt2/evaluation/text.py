@@ -7,13 +7,12 @@ from tinygpt2.evaluation.loss import Evaluation, evaluate_batches
 from tinygpt2.evaluation.passages import Passages
 from tinygpt2.evaluation.windows import Windows
 from tinygpt2.model.gpt2 import GPT2Model
-from tinygpt2.text.foreign import as_tokenizer
-from tinygpt2.text.tokenizers import Tokenizer
+from tinygpt2.text.foreign import AnyTokenizer, as_tokenizer
 
 
 def evaluate_text(
     model: GPT2Model,
-    tokenizer: Tokenizer,
+    tokenizer: AnyTokenizer,
     source: str | Iterable[str] | TokenFile,
     *,
     stride: int | None = None,

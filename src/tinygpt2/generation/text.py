@@ -1,6 +1,6 @@
 """Continuation of prompts, as text."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -10,7 +10,7 @@ from tinygpt2._internal.texts import check_texts
 from tinygpt2.generation.decoding import Decoding, decode
 from tinygpt2.generation.samplers import GreedySampler, Sampler
 from tinygpt2.model.gpt2 import GPT2Model
-from tinygpt2.text.foreign import as_tokenizer
+from tinygpt2.text.foreign import AnyTokenizer, as_tokenizer, byte_token_ids
 from tinygpt2.text.tokenizers import Tokenizer, encoded
 
 _GREEDY = GreedySampler()
@@ -22,7 +22,7 @@ _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"  # decoders put it for bytes that are
 
 def generate_text(
     model: GPT2Model,
-    tokenizer: Tokenizer,
+    tokenizer: AnyTokenizer,
     prompt: Prompt,
     *,
     max_new_tokens: int,
@@ -90,7 +90,7 @@ def _continued(model: GPT2Model, tokenizer: Tokenizer, prompts: Sequence[str], d
 
 def stream_text(
     model: GPT2Model,
-    tokenizer: Tokenizer,
+    tokenizer: AnyTokenizer,
     prompt: str,
     *,
     max_new_tokens: int,
@@ -165,14 +165,18 @@ def _whole_characters(new: Iterable[int], prompt: Sequence[int], tokenizer: Toke
     """Yields the text of ``new`` up to the end of text, in pieces, as it reads after the prompt.
 
     Tokens are decoded together with a few before them: with some tokenizers a token's text depends on the token before
-    it (for instance, a space at the beginning is dropped). Text before those few no longer changes.
+    it (for instance, a space at the beginning is dropped). Text before those few no longer changes. A run of tokens for
+    single bytes is decoded when it ends, since SentencePiece's vocabularies read all of it otherwise if one is invalid.
     """
-    held = list(prompt[-_CONTEXT:])
+    together = byte_token_ids(tokenizer)
+    held = _last(prompt, together)
     shown = len(tokenizer.decode(held)) if held else 0
     for token in new:
         if token == tokenizer.eot_token:
             break
         held.append(token)
+        if token in together:
+            continue
         text = tokenizer.decode(held)
         # Only the last character can change with the bytes that follow: invalid bytes before it stay invalid.
         certain = len(text) - text.endswith(_REPLACEMENT)
@@ -180,8 +184,16 @@ def _whole_characters(new: Iterable[int], prompt: Sequence[int], tokenizer: Toke
             yield text[shown:certain]
             shown = certain
         if len(held) >= 4 * _CONTEXT:
-            held = held[-_CONTEXT:]
+            held = _last(held, together)
             text = tokenizer.decode(held)
             shown = len(text) - text.endswith(_REPLACEMENT)
     if held and (rest := tokenizer.decode(held)[shown:]):
         yield rest
+
+
+def _last(tokens: Sequence[int], together: Container[int]) -> list[int]:
+    """Returns the last few tokens, which do not begin within a run of those that are decoded together."""
+    start = max(len(tokens) - _CONTEXT, 0)
+    while start > 0 and tokens[start] in together:
+        start -= 1
+    return list(tokens[start:])

@@ -2,7 +2,7 @@
 
 import hashlib
 import operator
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -11,12 +11,9 @@ from itertools import chain
 from typing import Protocol, Self, runtime_checkable
 
 import tiktoken
-import torch
-from torch import Tensor
 
 from tinygpt2._internal.checks import can_be_iterated, check_bool, of_type, shown
 from tinygpt2._internal.texts import check_text
-from tinygpt2.kernels.cross_entropy import INTEGER_DTYPES
 from tinygpt2.text.documents import documents_of
 
 END_OF_TEXT = "<|endoftext|>"
@@ -98,9 +95,22 @@ def token_bytes(tokenizer: Tokenizer) -> list[int] | None:
     return None if known is None else known()
 
 
+def end_of_text(tokenizer: Tokenizer) -> int | None:
+    """Returns the id of the token that ends a text, if there is one."""
+    try:
+        return tokenizer.eot_token
+    except KeyError:
+        return None
+
+
 def splits_like_gpt2(tokenizer: object) -> bool:
     """Returns whether a tokenizer is byte pairs that split a text as GPT-2's do before they merge."""
-    return isinstance(tokenizer, tiktoken.Encoding) and tokenizer._pat_str in _SAME_PATTERNS  # noqa: SLF001
+    return isinstance(tokenizer, tiktoken.Encoding) and is_gpt2_pattern(tokenizer._pat_str)  # noqa: SLF001
+
+
+def is_gpt2_pattern(pattern: str) -> bool:
+    """Returns whether a pattern is known to split every text as GPT-2's does."""
+    return pattern in _SAME_PATTERNS
 
 
 def tokenizer_identity(tokenizer: Tokenizer) -> str | None:
@@ -178,16 +188,18 @@ def gpt2_tokenizer() -> tiktoken.Encoding:
 
 def _gpt2_tokens() -> list[bytes]:
     """Returns the tokens in the order of their ranks: the 256 bytes in GPT-2's order, then one token per merge."""
+    return [bytes([byte]) for byte in _signs()] + [from_visible(merge.replace(" ", "")) for merge in gpt2_merges()]
+
+
+def gpt2_merges() -> list[str]:
+    """Returns GPT-2's merges in their order, each two tokens in the notation of `visible`, separated by a space."""
     content = files("tinygpt2").joinpath("assets/gpt2_merges.bpe").read_bytes()
     if (digest := hashlib.sha256(content).hexdigest()) != _MERGES_SHA256:
         raise RuntimeError(
             f"the vocabulary in the tinygpt2 package is damaged: its SHA-256 should be {_MERGES_SHA256} but is "
             f"{digest}; reinstall tinygpt2"
         )
-    byte_of = {sign: byte for byte, sign in _signs().items()}
-    merges = content.decode("utf-8").splitlines()[1:]  # the first line is a version
-    merged = [bytes(byte_of[char] for char in merge if char != " ") for merge in merges]
-    return [bytes([byte]) for byte in _signs()] + merged
+    return content.decode("utf-8").splitlines()[1:]  # the first line is a version
 
 
 @cache
@@ -210,6 +222,23 @@ def visible(token: bytes) -> str:
     return "".join(map(_signs().__getitem__, token))
 
 
+def from_visible(token: str) -> bytes:
+    """Returns the bytes of a token in that notation.
+
+    Raises:
+        KeyError: If a character in it stands for no byte.
+
+    >>> from_visible("Ġworld")
+    b' world'
+    """
+    return bytes(map(_bytes_of_signs().__getitem__, token))
+
+
+@cache
+def _bytes_of_signs() -> dict[str, int]:
+    return {sign: byte for byte, sign in _signs().items()}
+
+
 def byte_pair_encoding(
     name: str, pattern: str, tokens: Sequence[bytes], special_tokens: Sequence[str] = ()
 ) -> tiktoken.Encoding:
@@ -220,19 +249,30 @@ def byte_pair_encoding(
     Raises:
         ValueError: If there are too many tokens, one is too long, or the pattern is not one that splits texts.
     """
-    specials = [*special_tokens, END_OF_TEXT]
-    if len(tokens) > MOST_TOKENS:
-        raise ValueError(f"it has {len(tokens):,} tokens; at most {MOST_TOKENS:,} are read")
-    if (longest := max(map(len, tokens), default=0)) > LONGEST_TOKEN:
+    special = {token: len(tokens) + i for i, token in enumerate([*special_tokens, END_OF_TEXT])}
+    return checked_encoding(name, pattern, {token: rank for rank, token in enumerate(tokens)}, special)
+
+
+def checked_encoding(
+    name: str, pattern: str, ranks: Mapping[bytes, int], special: Mapping[str, int]
+) -> tiktoken.Encoding:
+    """Returns the encoding with these ids of tokens and of special tokens, which can be anywhere among them.
+
+    Raises:
+        ValueError: If there are too many tokens, one is too long, or the pattern is not one that splits texts.
+    """
+    if (most := max(len(ranks), len(special))) > MOST_TOKENS:
+        raise ValueError(f"it has {most:,} tokens; at most {MOST_TOKENS:,} are read")
+    if (longest := max(map(len, ranks), default=0)) > LONGEST_TOKEN:
         raise ValueError(f"it has a token of {longest:,} bytes; at most {LONGEST_TOKEN:,} are read")
     if len(pattern) > _LONGEST_PATTERN:
         raise ValueError(f"its pattern has {len(pattern):,} characters; at most {_LONGEST_PATTERN:,} are read")
     encoding = tiktoken.Encoding(
         name=name,
         pat_str=pattern,
-        mergeable_ranks={token: rank for rank, token in enumerate(tokens)},
-        special_tokens={special: len(tokens) + i for i, special in enumerate(specials)},
-        explicit_n_vocab=len(tokens) + len(specials),
+        mergeable_ranks=dict(ranks),
+        special_tokens=dict(special),
+        explicit_n_vocab=len(ranks) + len(special),
     )
     for text in _PROBES:
         encoded(encoding, text)
@@ -388,47 +428,3 @@ class CharTokenizer:
         if ids and not (min(ids) >= 0 and max(ids) < self.n_vocab):
             raise ValueError(f"token ids must be from 0 to {self.n_vocab - 1}, got {min(ids)} to {max(ids)}")
         return b"".join(map(self._pieces.__getitem__, ids)).decode("utf-8", errors="replace")
-
-
-def text_to_tensor(text: str, tokenizer: Tokenizer) -> Tensor:
-    """Returns the ids of ``text`` as a batch of one, (1, T) int64.
-
-    Raises:
-        TypeError: If ``text`` is not a ``str``, or ``tokenizer`` not a `Tokenizer`.
-        ValueError: If it has a lone surrogate, or the tokenizer cannot encode it.
-
-    >>> text_to_tensor("Hello, world", gpt2_tokenizer())
-    tensor([[15496,    11,   995]])
-    """
-    check_tokenizer(tokenizer)
-    return torch.tensor(encoded(tokenizer, text), dtype=torch.int64).unsqueeze(0)
-
-
-def tensor_to_text(tokens: Tensor, tokenizer: Tokenizer) -> str:
-    """Returns the text of a sequence of ids.
-
-    Args:
-        tokens: (T,) or (1, T), any integer dtype.
-        tokenizer: The one that encoded the text.
-
-    Raises:
-        TypeError: If ``tokens`` is not a tensor of integers, or ``tokenizer`` not a `Tokenizer`.
-        ValueError: If it holds more than one sequence.
-
-    >>> import torch
-    >>> tensor_to_text(torch.tensor([[15496, 11, 995]]), gpt2_tokenizer())
-    'Hello, world'
-    """
-    check_tokenizer(tokenizer)
-    if not isinstance(tokens, Tensor):
-        raise TypeError(
-            f"tokens must be a tensor of ids, got {type(tokens).__name__}; for a list call tokenizer.decode"
-        )
-    if not (tokens.dim() == 1 or (tokens.dim() == 2 and tokens.shape[0] == 1)):
-        raise ValueError(
-            f"expected the ids of one text, of shape (T,) or (1, T), got {tuple(tokens.shape)}; "
-            "for a batch, call this for each row"
-        )
-    if tokens.numel() and tokens.dtype not in INTEGER_DTYPES:
-        raise TypeError(f"tokens must be a tensor of integers, got {tokens.dtype}")
-    return tokenizer.decode(tokens.flatten().tolist())

@@ -26,7 +26,7 @@ from tinygpt2.model.gpt2 import MLP, Attention, Block, GPT2Model
 from tinygpt2.model.modes import training_mode
 from tinygpt2.model.objective import NextTokenLoss
 from tinygpt2.run.directory import RunDirectory
-from tinygpt2.text.foreign import as_tokenizer
+from tinygpt2.text.foreign import AnyTokenizer, as_tokenizer
 from tinygpt2.text.tokenizers import Tokenizer, gpt2_tokenizer
 from tinygpt2.training.callbacks.base import Callback, Callbacks
 from tinygpt2.training.callbacks.progress import ProgressBar
@@ -54,7 +54,7 @@ def train(
     *,
     optimizer: OptimizerFactory | None = None,
     callbacks: Sequence[Callback | Callable[[TrainState], object]] = (),
-    tokenizer: Tokenizer | None = None,
+    tokenizer: AnyTokenizer | None = None,
     device: torch.device | str | None = None,
     checkpoint_dir: str | os.PathLike[str] | None = None,
     checkpoint_every: int | None = None,
