@@ -63,6 +63,9 @@ FILES = {
         "choice",
         "foreign",
         "tensors",
+        "to_huggingface",
+        "from_huggingface",
+        "tokenizer_file",
         "storage",
     ],
     "data": [

@@ -266,7 +266,7 @@ def text_calls() -> dict[str, Callable[[], Call]]:
         ),
         "clean_text": lambda: Call(tinygpt2.clean_text, {"text": "a\nb"}),
         "gpt2_tokenizer": lambda: Call(tinygpt2.gpt2_tokenizer),
-        "load_tokenizer": lambda: Call(tinygpt2.load_tokenizer, {"directory": directory()}),
+        "load_tokenizer": lambda: Call(tinygpt2.load_tokenizer, {"path": directory()}),
         "read_documents": lambda: Call(
             tinygpt2.read_documents, {"paths": written(), "field": "text", "separator": "b"}
         ),

@@ -36,7 +36,8 @@ from tinygpt2 import (
 from tinygpt2.cli.options import read_options, save_options
 from tinygpt2.cli.train_options import RANGES, TrainOptions, to_save
 from tinygpt2.formats.safetensors import read_safetensors
-from tinygpt2.text.storage import TOKENIZER_FILE, save_tokenizer, tokenizer_content
+from tinygpt2.text.storage import TOKENIZER_FILES, save_tokenizer, tokenizer_files
+from tinygpt2.text.tokenizer_file import TOKENIZER_FILE
 from tinygpt2.text.tokenizers import encoded
 
 MEMORY = 1 << 30  # bytes more than before that reading may take
@@ -76,6 +77,8 @@ def make_tokenizers(directory: Path) -> None:
     for i, tokenizer in enumerate(tokenizers):
         save_tokenizer(tokenizer, directory)
         (directory / TOKENIZER_FILE).rename(directory / str(i))
+        for name in TOKENIZER_FILES:  # theirs
+            (directory / name).unlink(missing_ok=True)
 
 
 def read_tokenizer(path: Path) -> None:
@@ -89,7 +92,7 @@ def read_tokenizer(path: Path) -> None:
         assert [tokenizer.decode_single_token_bytes(i) for i in range(tokenizer.n_vocab - 1)] == tokens
     else:
         assert tokenizer is gpt2_tokenizer()
-    assert tokenizer_content(tokenizer)
+    assert tokenizer_files(tokenizer)
     for text in (TEXT, content.get("name", "")):
         try:
             ids = encoded(tokenizer, text)

@@ -1,6 +1,7 @@
 """Tokenizers on the disk: what is saved comes back as it was or is refused, and what is not there is never guessed."""
 
 import base64
+import importlib
 import json
 import os
 import sys
@@ -10,7 +11,6 @@ from typing import Any
 
 import pytest
 import tiktoken
-import tokenizers
 import torch
 
 from tinygpt2 import (
@@ -29,11 +29,16 @@ from tinygpt2 import (
     train,
     trim_vocabulary,
 )
-from tinygpt2.text.storage import TOKENIZER_FILE, tokenizer_content
-from tinygpt2.text.tokenizers import visible
+from tinygpt2.text.foreign import HuggingFaceTokenizer, SentencePieceTokenizer, as_tokenizer
+from tinygpt2.text.storage import tokenizer_files
+from tinygpt2.text.tokenizer_file import TOKENIZER_FILE
+from tinygpt2.text.tokenizers import Tokenizer, visible
 
 END_OF_TEXT = "<|endoftext|>"
 PATTERN = r"\w+|\W"
+PROBE = "abba 世界 你好\n it's  12 <|endoftext|> <|user|>"
+THEIRS = ["tokenizer.json", "tokenizer_config.json"]
+PAIRS = ["merges.txt", *THEIRS, "vocab.json"]
 BYTE_RANKS = {bytes([i]): i for i in range(256)}
 BYTES = [base64.b64encode(token).decode() for token in BYTE_RANKS]
 
@@ -52,34 +57,123 @@ def gpt2_like(name: str, special: dict[str, int], more: dict[bytes, int] | None 
     return tiktoken.Encoding(name, pat_str=gpt2_tokenizer()._pat_str, mergeable_ranks=ranks, special_tokens=special)
 
 
+def trimmed_with(special: dict[str, int]) -> tiktoken.Encoding:
+    """Returns GPT-2's tokens for a text, with special tokens that have these ids among theirs."""
+    ranks = trimmed()._mergeable_ranks
+    ids = (i for i in range(len(ranks) + len(special)) if i not in special.values())
+    tokens = dict(zip(sorted(ranks, key=ranks.__getitem__), ids, strict=True))
+    return tiktoken.Encoding("own", pat_str=trimmed()._pat_str, mergeable_ranks=tokens, special_tokens=special)
+
+
+def the_same(tokenizer: Tokenizer, other: Tokenizer) -> bool:
+    """Returns whether two tokenizers have the same ids, of special tokens too."""
+    if isinstance(tokenizer, CharTokenizer) or isinstance(other, CharTokenizer):
+        return tokenizer == other
+    assert isinstance(tokenizer, tiktoken.Encoding)
+    assert isinstance(other, tiktoken.Encoding)
+    same = [
+        (each.n_vocab, each.eot_token, each._special_tokens, each._mergeable_ranks, each.encode_ordinary(PROBE))
+        for each in (tokenizer, other)
+    ]
+    return same[0] == same[1]
+
+
 # --- saving ---
 
+SIZE = len(trimmed()._mergeable_ranks)
+USUAL: list[tiktoken.Encoding | CharTokenizer] = [
+    gpt2_tokenizer(),
+    trimmed(),
+    CharTokenizer.from_text('世界 "\\\n\u2028你好'),
+    CharTokenizer("\x00\ufeff\r"),
+    CharTokenizer("abc 你", byte_fallback=True),
+    trimmed_with({"<|user|>": SIZE, "<|bot|>": SIZE + 1, END_OF_TEXT: SIZE + 2}),
+    trimmed_with({END_OF_TEXT: 0}),
+    trimmed_with({END_OF_TEXT: 7, "<|user|>": 200}),
+]
+UNUSUAL = [  # as no vocabulary that was trained has them
+    encoding(BYTE_RANKS, {END_OF_TEXT: 256}),
+    encoding({bytes([i]): 255 - i for i in range(256)} | {b"ab": 256}, {END_OF_TEXT: 257}, "gpt2"),
+    encoding({token: rank + 1 for token, rank in BYTE_RANKS.items()}, {END_OF_TEXT: 0}),
+]
 
-@pytest.mark.parametrize(
-    "tokenizer",
-    [
-        gpt2_tokenizer(),
-        trimmed(),
-        CharTokenizer.from_text('世界 "\\\n\u2028你好'),
-        CharTokenizer("\x00\ufeff\r"),
-        CharTokenizer("ab", byte_fallback=True),
-        encoding(BYTE_RANKS, {END_OF_TEXT: 256}),
-        encoding({bytes([i]): 255 - i for i in range(256)} | {b"ab": 256}, {END_OF_TEXT: 257}, "gpt2"),
-    ],
-)
+
+@pytest.mark.parametrize("tokenizer", [*USUAL, *UNUSUAL])
 def test_a_saved_tokenizer_comes_back(tmp_path: Path, tokenizer: tiktoken.Encoding | CharTokenizer) -> None:
     save_tokenizer(tokenizer, tmp_path)
     loaded = load_tokenizer(tmp_path)
-    assert (type(loaded), loaded.n_vocab, loaded.eot_token) == (type(tokenizer), tokenizer.n_vocab, tokenizer.eot_token)
-    if isinstance(tokenizer, tiktoken.Encoding):
-        assert loaded.encode_ordinary("abba 世界 你好\n") == tokenizer.encode_ordinary("abba 世界 你好\n")
+    assert type(loaded) is type(tokenizer)
+    assert the_same(tokenizer, loaded)
     assert [loaded.decode([i]) for i in range(loaded.n_vocab)] == [tokenizer.decode([i]) for i in range(loaded.n_vocab)]
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == tokenizer_files(tokenizer)
+    assert tokenizer_files(loaded) == tokenizer_files(tokenizer)
+    assert list(tokenizer_files(tokenizer))[-1] == TOKENIZER_FILE, "which is written last"
+    assert the_same(tokenizer, load_tokenizer(tmp_path / TOKENIZER_FILE))
+
+
+@pytest.mark.parametrize("tokenizer", USUAL)
+def test_both_forms_are_written(tmp_path: Path, tokenizer: tiktoken.Encoding | CharTokenizer) -> None:
+    save_tokenizer(tokenizer, tmp_path)
+    theirs = THEIRS if isinstance(tokenizer, CharTokenizer) else PAIRS
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([TOKENIZER_FILE, *theirs])
+
+
+def test_the_merges_of_a_vocabulary_are_those_of_gpt2_that_make_its_tokens(tmp_path: Path) -> None:
+    save_tokenizer(gpt2_tokenizer(), tmp_path)
+    whole = (tmp_path / "merges.txt").read_text(encoding="utf-8").splitlines()
+    assert whole[:3] == ["#version: 0.2", "Ġ t", "Ġ a"]
+    assert json.loads((tmp_path / "vocab.json").read_bytes()) == gpt2_vocabulary()
+    save_tokenizer(trimmed(), tmp_path)
+    kept = (tmp_path / "merges.txt").read_text(encoding="utf-8").splitlines()
+    tokens = {visible(token) for token in trimmed()._mergeable_ranks}
+    assert kept == [merge for merge in whole if merge == whole[0] or merge.replace(" ", "") in tokens]
+
+
+def test_a_pattern_that_another_library_reads_otherwise_is_not_written_for_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """There ``(?m)`` means something else, and ``.`` never matches the end of a line."""
+    pytest.importorskip("tokenizers")
+    own = tiktoken.Encoding(
+        "own", pat_str=r"(?s)a.|.", mergeable_ranks=BYTE_RANKS | {b"a\n": 256}, special_tokens={END_OF_TEXT: 257}
+    )
+    save_tokenizer(own, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [TOKENIZER_FILE]
-    assert (tmp_path / TOKENIZER_FILE).read_bytes() == tokenizer_content(tokenizer) == tokenizer_content(loaded)
+    assert "the encoding 'own' is not written for transformers: tokenizers " in caplog.text
+    assert the_same(own, load_tokenizer(tmp_path))
+
+
+def test_a_special_token_that_is_also_an_ordinary_one_is_not_written_for_others(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    both = gpt2_like("both", {END_OF_TEXT: 50256, "hello": 50257})
+    save_tokenizer(both, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [TOKENIZER_FILE]
+    assert "'hello' is a special token and an ordinary one" in caplog.text
+    assert the_same(both, load_tokenizer(tmp_path))
+
+
+def test_without_tokenizers_only_gpt2s_pattern_is_written_for_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setitem(sys.modules, "tokenizers", None)
+    own = encoding(BYTE_RANKS | {b"own": 256}, {END_OF_TEXT: 257})
+    text = importlib.import_module("tinygpt2.text.to_huggingface")
+    text._why_not.cache_clear()
+    save_tokenizer(own, tmp_path)
+    text._why_not.cache_clear()
+    assert [path.name for path in tmp_path.iterdir()] == [TOKENIZER_FILE]
+    assert "pip install tokenizers" in caplog.text
+    save_tokenizer(trimmed(), tmp_path)
+    assert "merges.txt" in {path.name for path in tmp_path.iterdir()}
+    (tmp_path / TOKENIZER_FILE).unlink()
+    assert the_same(trimmed(), load_tokenizer(tmp_path)), "and read"
 
 
 def test_gpt2s_tokenizer_is_saved_by_its_name_and_comes_back_as_the_one_there_is(tmp_path: Path) -> None:
-    assert tokenizer_content(gpt2_tokenizer()) == b'{"type": "gpt2"}\n'
+    content = json.loads(tokenizer_files(gpt2_tokenizer())[TOKENIZER_FILE])
+    assert content.pop("type") == "gpt2"
+    assert list(content) == ["sha256 of tokenizer.json"]
     save_tokenizer(gpt2_tokenizer(), tmp_path)
     assert load_tokenizer(tmp_path) is gpt2_tokenizer()
 
@@ -88,31 +182,15 @@ def test_gpt2s_tokenizer_is_saved_by_its_name_and_comes_back_as_the_one_there_is
     ("tokenizer", "message"),
     [
         pytest.param(
-            gpt2_like("p50k", {END_OF_TEXT: 50256}, {b" " * (n + 2): 50257 + n for n in range(24)}),
-            "eot_token 50280 instead of 50256",
-            id="the end of text in the middle, as p50k_base has it",
-        ),
-        pytest.param(
-            encoding({token: rank + 1 for token, rank in BYTE_RANKS.items()}, {END_OF_TEXT: 0}),
-            "eot_token 256 instead of 0",
-            id="the end of text first, as GPT-NeoX has it",
-        ),
-        pytest.param(
             encoding(BYTE_RANKS, {END_OF_TEXT: 300}),
-            "n_vocab 257 instead of 301",
+            "its special tokens should have different ids from 0 to 256, but are {'<|endoftext|>': 300}",
             id="a gap before the end of text, as o200k_base has it",
         ),
         pytest.param(
-            encoding({**BYTE_RANKS, b"ab": 300}, {END_OF_TEXT: 301}), "different token ids", id="a gap within"
+            encoding({**BYTE_RANKS, b"ab": 300}, {END_OF_TEXT: 256}), "different token ids", id="a gap within"
         ),
-        pytest.param(
-            encoding(BYTE_RANKS, {END_OF_TEXT: 256, "<|user|>": 257}), "<|user|>", id="two special tokens"
-        ),
-        pytest.param(
-            gpt2_like("gpt2", {END_OF_TEXT: 50256, "<|user|>": 50257}), "<|user|>", id="GPT-2's with an added token"
-        ),
-        pytest.param(encoding(BYTE_RANKS, {"<eos>": 256}), "eot_token 256 instead of None", id="another end of text"),
-        pytest.param(encoding(BYTE_RANKS, {}), "eot_token 256 instead of None", id="no end of text"),
+        pytest.param(encoding(BYTE_RANKS, {"<eos>": 256}), "one of its special tokens", id="another end of text"),
+        pytest.param(encoding(BYTE_RANKS, {}), "should be <|endoftext|>, but", id="no end of text"),
         pytest.param(
             encoding(dict(list(BYTE_RANKS.items())[:255]), {END_OF_TEXT: 255}), "byte is missing", id="a byte less"
         ),
@@ -138,9 +216,28 @@ def test_a_subclass_of_characters_would_come_back_as_its_parent(tmp_path: Path) 
 
 
 def test_other_kinds_of_tokenizer_are_refused(tmp_path: Path) -> None:
-    theirs: Any = tokenizers.Tokenizer(tokenizers.models.BPE())
-    with pytest.raises(TypeError, match=r"expected a tiktoken\.Encoding or a CharTokenizer"):
-        save_tokenizer(theirs, tmp_path)
+    class Own:
+        n_vocab, eot_token = 2, 1
+        encode_ordinary = decode = print
+
+    with pytest.raises(
+        TypeError, match=r"expected a tiktoken\.Encoding, a CharTokenizer, or a tokenizer of transformers"
+    ):
+        save_tokenizer(Own(), tmp_path)
+
+
+def test_a_tokenizer_takes_the_place_of_all_files_of_an_earlier_one(tmp_path: Path) -> None:
+    save_tokenizer(trimmed(), tmp_path)
+    for name in ("added_tokens.json", "special_tokens_map.json", "tokenizer.model"):
+        (tmp_path / name).touch()
+    (tmp_path / "README.md").touch()
+    save_tokenizer(CharTokenizer("abc"), tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*THEIRS, TOKENIZER_FILE, "README.md"])
+    model = GPT2Model(GPT2Config(vocab_size=400, context_length=4, n_layer=1, n_head=1, n_embd=4))
+    model.save_pretrained(tmp_path, tokenizer=trimmed())
+    model.save_pretrained(tmp_path, tokenizer=CharTokenizer("abc"))
+    others = ["README.md", "config.json", "model.safetensors"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*THEIRS, TOKENIZER_FILE, *others])
 
 
 def test_a_tokenizer_that_is_refused_leaves_the_one_that_was_there(tmp_path: Path) -> None:
@@ -166,20 +263,55 @@ def gpt2_vocabulary() -> dict[str, int]:
 def test_the_model_of_openai_has_gpt2s_tokenizer(tmp_path: Path) -> None:
     write(tmp_path, "config.json", {"model_type": "gpt2", "vocab_size": 50257})
     assert load_tokenizer(tmp_path) is gpt2_tokenizer()
-    write(tmp_path, "vocab.json", gpt2_vocabulary())
-    write(tmp_path, "tokenizer.json", {"model": {"type": "BPE", "vocab": gpt2_vocabulary()}})
-    assert load_tokenizer(tmp_path) is gpt2_tokenizer()
     write(tmp_path, "config.json", {})  # what has its default is left out of some
     assert load_tokenizer(tmp_path) is gpt2_tokenizer()
-
-
-def test_hugging_faces_own_file_of_gpt2s_tokenizer_is_known(tmp_path: Path) -> None:
-    write(tmp_path, "config.json", {"vocab_size": 50257})
-    merges: list[tuple[str, str]] = []
-    theirs = tokenizers.Tokenizer(tokenizers.models.BPE(vocab=gpt2_vocabulary(), merges=merges))
-    theirs.add_special_tokens([END_OF_TEXT])
-    theirs.save(str(tmp_path / "tokenizer.json"))
+    for name, content in tokenizer_files(gpt2_tokenizer()).items():
+        if name != TOKENIZER_FILE:
+            (tmp_path / name).write_bytes(content)
     assert load_tokenizer(tmp_path) is gpt2_tokenizer()
+    for name in THEIRS:
+        (tmp_path / name).unlink()
+    assert load_tokenizer(tmp_path) is gpt2_tokenizer()
+
+
+def test_the_older_form_of_gpt2s_tokenizer_is_read(tmp_path: Path) -> None:
+    """As it is at OpenAI's: without the type of the model, with options at their defaults left out."""
+    parts = json.loads(tokenizer_files(gpt2_tokenizer())["tokenizer.json"])
+    del parts["model"]["type"], parts["model"]["ignore_merges"], parts["pre_tokenizer"]["use_regex"]
+    parts["post_processor"] = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": False}
+    parts["model"]["unk_token"] = ""
+    write(tmp_path, "tokenizer.json", parts)
+    assert load_tokenizer(tmp_path) is gpt2_tokenizer()
+    parts["model"]["merges"] = [merge.split(" ") for merge in parts["model"]["merges"]]  # as newer ones have them
+    write(tmp_path, "tokenizer.json", parts)
+    assert load_tokenizer(tmp_path) is gpt2_tokenizer()
+
+
+@pytest.mark.parametrize("tokenizer", USUAL)
+def test_their_form_alone_is_read_without_their_library(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tokenizer: tiktoken.Encoding | CharTokenizer
+) -> None:
+    save_tokenizer(tokenizer, tmp_path)
+    (tmp_path / TOKENIZER_FILE).unlink()
+    monkeypatch.setitem(sys.modules, "tokenizers", None)
+    assert the_same(tokenizer, load_tokenizer(tmp_path))
+    assert the_same(tokenizer, load_tokenizer(tmp_path / "tokenizer.json"))
+
+
+@pytest.mark.parametrize("tokenizer", [trimmed(), trimmed_with({END_OF_TEXT: 5})])
+def test_a_vocabulary_and_merges_are_read(tmp_path: Path, tokenizer: tiktoken.Encoding) -> None:
+    save_tokenizer(tokenizer, tmp_path)
+    for name in (TOKENIZER_FILE, *THEIRS):
+        (tmp_path / name).unlink()
+    assert the_same(tokenizer, load_tokenizer(tmp_path))
+    assert the_same(tokenizer, load_tokenizer(tmp_path / "vocab.json"))
+    merges = (tmp_path / "merges.txt").read_text(encoding="utf-8")
+    write(tmp_path, "merges.txt", "\n".join(reversed(merges.splitlines())))
+    with pytest.raises(ValueError, match=r"vocab\.json: with merges\.txt it is not a vocabulary of byte pairs like"):
+        load_tokenizer(tmp_path)
+    (tmp_path / "merges.txt").unlink()
+    with pytest.raises(ValueError, match=r"vocab\.json: there is no merges\.txt beside it"):
+        load_tokenizer(tmp_path)
 
 
 def test_a_link_is_followed_as_in_the_cache_of_the_hub(tmp_path: Path) -> None:
@@ -223,19 +355,18 @@ def test_the_error_says_how_to_save_the_right_one(tmp_path: Path) -> None:
     assert load_tokenizer(tmp_path) == CharTokenizer("abc")
 
 
-@pytest.mark.parametrize("path", ["none", "file"])
-def test_a_directory_that_is_not_there_is_told(tmp_path: Path, path: str) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(FileNotFoundError, match=path):
-        load_tokenizer(tmp_path / path)
+def test_a_directory_that_is_not_there_is_told(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="none"):
+        load_tokenizer(tmp_path / "none")
+    write(tmp_path, "file.txt", "text")
+    with pytest.raises(ValueError, match=r"cannot read .*file\.txt: file\.txt is not JSON"):
+        load_tokenizer(tmp_path / "file.txt")
 
 
 @pytest.mark.parametrize(
     ("name", "content"),
     [
         ("tokenizer.json", {"model": {"vocab": {"a": 0, "b": 1}}}),
-        ("tokenizer.json", {"model": {"vocab": {token: 50256 - i for token, i in gpt2_vocabulary().items()}}}),
-        ("tokenizer.json", {"model": {"type": "Unigram", "vocab": [["a", -1.0]]}}),
         ("tokenizer.json", {"model": None}),
         ("tokenizer.json", {}),
         ("tokenizer.json", "{"),
@@ -244,6 +375,9 @@ def test_a_directory_that_is_not_there_is_told(tmp_path: Path, path: str) -> Non
         ("vocab.json", "[]"),
         ("vocab.txt", "[PAD]\n"),
         ("tokenizer.model", ""),
+        ("tokenizer.model", "no model"),
+        ("spiece.model", "\0"),
+        ("sentencepiece.bpe.model", ""),
     ],
 )
 def test_the_vocabulary_of_another_library_is_not_taken_for_gpt2s(tmp_path: Path, name: str, content: object) -> None:
@@ -254,6 +388,151 @@ def test_the_vocabulary_of_another_library_is_not_taken_for_gpt2s(tmp_path: Path
         load_tokenizer(tmp_path)
     save_tokenizer(gpt2_tokenizer(), tmp_path)
     assert load_tokenizer(tmp_path) is gpt2_tokenizer(), "our own file is what counts"
+
+
+# --- files of another library ---
+
+
+@pytest.mark.parametrize("kind", ["unigram, prefix always", "word pieces", "byte fallback", "byte-level, another end"])
+def test_a_tokenizer_of_another_library_is_saved_in_its_form(tmp_path: Path, foreign: Any, kind: str) -> None:  # noqa: ANN401
+    theirs = foreign(kind)
+    model = GPT2Model(GPT2Config(vocab_size=320, context_length=4, n_layer=1, n_head=1, n_embd=4))
+    model.save_pretrained(tmp_path, tokenizer=theirs)
+    files = ["config.json", "model.safetensors", *THEIRS, TOKENIZER_FILE]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(files)
+    expected = as_tokenizer(theirs)
+    config = json.loads((tmp_path / "config.json").read_bytes())
+    assert (config["bos_token_id"], config["eos_token_id"]) == (expected.eot_token, expected.eot_token)
+    for path in (tmp_path, tmp_path / "tokenizer.json"):
+        loaded = load_tokenizer(path)
+        assert isinstance(loaded, HuggingFaceTokenizer)
+        assert (loaded.n_vocab, loaded.eot_token) == (expected.n_vocab, expected.eot_token)
+        assert loaded.encode_ordinary(PROBE) == expected.encode_ordinary(PROBE)
+    assert tokenizer_files(loaded) == tokenizer_files(expected)
+    (tmp_path / TOKENIZER_FILE).unlink()
+    assert load_tokenizer(tmp_path).encode_ordinary(PROBE) == expected.encode_ordinary(PROBE)
+
+
+def test_byte_pairs_of_another_library_come_back_as_an_encoding(tmp_path: Path, foreign: Any) -> None:  # noqa: ANN401
+    save_tokenizer(foreign("byte-level"), tmp_path)
+    loaded = load_tokenizer(tmp_path)
+    assert isinstance(loaded, tiktoken.Encoding)
+    assert (loaded.n_vocab, loaded.eot_token) == (300, 0)
+    assert loaded.encode_ordinary(PROBE) == as_tokenizer(foreign("byte-level")).encode_ordinary(PROBE)
+
+
+@pytest.mark.parametrize("kind", ["sentencepiece", "sentencepiece, byte fallback"])
+def test_a_sentencepiece_model_is_saved_as_it_is(tmp_path: Path, foreign: Any, kind: str) -> None:  # noqa: ANN401
+    theirs = foreign(kind)
+    save_tokenizer(theirs, tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [TOKENIZER_FILE, "tokenizer.model"]
+    assert (tmp_path / "tokenizer.model").read_bytes() == theirs.serialized_model_proto()
+    (tmp_path / TOKENIZER_FILE).unlink()
+    for path in (tmp_path, tmp_path / "tokenizer.model"):
+        loaded = load_tokenizer(path)
+        assert isinstance(loaded, SentencePieceTokenizer)
+        assert loaded.encode_ordinary(PROBE) == as_tokenizer(theirs).encode_ordinary(PROBE)
+    write(tmp_path, "tokenizer_config.json", {"tokenizer_class": "LlamaTokenizerFast"})
+    assert load_tokenizer(tmp_path).n_vocab == theirs.vocab_size()
+    write(tmp_path, "tokenizer_config.json", {"tokenizer_class": "PegasusTokenizer"})
+    with pytest.raises(ValueError, match="it is of 'PegasusTokenizer', which may have other ids"):
+        load_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize(("kind", "library"), [("word pieces", "tokenizers"), ("sentencepiece", "sentencepiece")])
+def test_what_has_to_be_installed_is_said(
+    tmp_path: Path, foreign: Any, monkeypatch: pytest.MonkeyPatch, kind: str, library: str  # noqa: ANN401
+) -> None:  # fmt: skip
+    save_tokenizer(foreign(kind), tmp_path)
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(ImportError, match=rf"pip install 'tinygpt2\[{library}\]'"):
+        load_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"normalizer": {"type": "Lowercase"}},
+        {"pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True}},
+        {"pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}},
+    ],
+)
+def test_what_splits_otherwise_than_gpt2_is_no_encoding(tmp_path: Path, change: dict[str, object]) -> None:
+    pytest.importorskip("tokenizers")
+    write(tmp_path, "tokenizer.json", json.loads(tokenizer_files(trimmed())["tokenizer.json"]) | change)
+    loaded = load_tokenizer(tmp_path)
+    assert isinstance(loaded, HuggingFaceTokenizer)
+    assert (loaded.n_vocab, loaded.eot_token) == (trimmed().n_vocab, trimmed().eot_token)
+
+
+def test_merges_in_another_order_than_the_ids_are_no_encoding(tmp_path: Path) -> None:
+    pytest.importorskip("tokenizers")
+    parts = json.loads(tokenizer_files(trimmed())["tokenizer.json"])
+    parts["model"]["merges"].reverse()
+    write(tmp_path, "tokenizer.json", parts)
+    assert isinstance(load_tokenizer(tmp_path), HuggingFaceTokenizer)
+
+
+def test_the_end_of_text_is_the_one_that_their_settings_name(tmp_path: Path) -> None:
+    pytest.importorskip("tokenizers")
+    own = trimmed_with({"<|user|>": SIZE, END_OF_TEXT: SIZE + 1})
+    save_tokenizer(own, tmp_path)
+    (tmp_path / TOKENIZER_FILE).unlink()
+    for named in ("<|user|>", {"content": "<|user|>"}):
+        write(tmp_path, "tokenizer_config.json", {"eos_token": named})
+        assert load_tokenizer(tmp_path).eot_token == SIZE
+    write(tmp_path, "tokenizer_config.json", {"eos_token": "<|bot|>"})
+    with pytest.raises(ValueError, match=r"says that '<\|bot\|>' ends a text, but there is no such token"):
+        load_tokenizer(tmp_path)
+    write(tmp_path, "tokenizer_config.json", {"eos_token": 7})
+    with pytest.raises(ValueError, match=r"eos_token in tokenizer_config\.json should be a string but is 7"):
+        load_tokenizer(tmp_path)
+
+
+# --- two forms that contradict each other ---
+
+
+def test_a_tokenizer_json_of_another_tokenizer_is_not_ignored(tmp_path: Path) -> None:
+    save_tokenizer(trimmed(), tmp_path)
+    theirs = tmp_path / "tokenizer.json"
+    parts = json.loads(theirs.read_bytes())
+    theirs.write_bytes(json.dumps(parts, indent=1).encode())  # as another program writes the same
+    assert the_same(trimmed(), load_tokenizer(tmp_path))
+    for name, content in tokenizer_files(trimmed_with({"<|user|>": SIZE, END_OF_TEXT: SIZE + 1})).items():
+        if name in PAIRS:
+            (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=r"tinygpt2_tokenizer\.json and tokenizer\.json beside it are two tokenizers"):
+        load_tokenizer(tmp_path)
+    (tmp_path / TOKENIZER_FILE).unlink()
+    assert load_tokenizer(tmp_path).n_vocab == SIZE + 2
+
+
+def test_a_tokenizer_json_of_other_characters_is_not_ignored(tmp_path: Path) -> None:
+    save_tokenizer(CharTokenizer("abc"), tmp_path)
+    (tmp_path / "tokenizer.json").write_bytes(tokenizer_files(CharTokenizer("abd"))["tokenizer.json"])
+    with pytest.raises(ValueError, match="two tokenizers"):
+        load_tokenizer(tmp_path)
+    (tmp_path / "tokenizer.json").unlink()
+    assert load_tokenizer(tmp_path) == CharTokenizer("abc")
+
+
+def test_a_vocab_json_of_another_vocabulary_is_not_ignored(tmp_path: Path) -> None:
+    save_tokenizer(trimmed(), tmp_path)
+    (tmp_path / TOKENIZER_FILE).unlink()
+    write(tmp_path, "vocab.json", {"a": 0, "b": 1})
+    with pytest.raises(ValueError, match=r"tokenizer\.json: vocab\.json beside it has other ids"):
+        load_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize("tokenizer", [trimmed(), CharTokenizer("abcdefgh")])
+def test_their_tokenizer_with_more_tokens_than_the_model_is_refused(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    save_tokenizer(tokenizer, tmp_path)
+    (tmp_path / TOKENIZER_FILE).unlink()
+    write(tmp_path, "config.json", {"vocab_size": tokenizer.n_vocab})
+    assert the_same(tokenizer, load_tokenizer(tmp_path))
+    write(tmp_path, "config.json", {"vocab_size": tokenizer.n_vocab - 1})
+    with pytest.raises(ValueError, match=r"tokenizer\.json has \d+ tokens, but .* a vocab_size of \d+: it is not this"):
+        load_tokenizer(tmp_path)
 
 
 # --- a file of ours ---
@@ -306,6 +585,24 @@ def test_a_tokenizer_with_more_tokens_than_its_model_is_refused(tmp_path: Path) 
         {"type": "characters", "characters": "a\ud800"},
         {"type": "characters", "characters": "ab" * 500_000},
         {"type": 10**400},
+        {"type": "byte pairs", "name": "x", "pattern": PATTERN, "tokens": BYTES, "special": [256]},
+        {"type": "byte pairs", "name": "x", "pattern": PATTERN, "tokens": BYTES, "special": {}},
+        {"type": "byte pairs", "name": "x", "pattern": PATTERN, "tokens": BYTES, "special": {"<eos>": 256}},
+        {"type": "byte pairs", "name": "x", "pattern": PATTERN, "tokens": BYTES, "special": {END_OF_TEXT: 257}},
+        {"type": "byte pairs", "name": "x", "pattern": PATTERN, "tokens": BYTES, "special": {END_OF_TEXT: -1}},
+        {"type": "byte pairs", "name": "x", "pattern": PATTERN, "tokens": BYTES, "special": {END_OF_TEXT: True}},
+        {"type": "byte pairs", "name": "x", "pattern": PATTERN, "tokens": BYTES, "special": {END_OF_TEXT: 9, "a": 9}},
+        {"type": "byte pairs", "name": "x", "pattern": PATTERN, "tokens": BYTES, "special": {END_OF_TEXT: 9, "": 8}},
+        {
+            "type": "byte pairs",
+            "name": "x",
+            "pattern": PATTERN,
+            "tokens": BYTES,
+            "special": {END_OF_TEXT: 9, "\ud800": 8},
+        },
+        {"type": "other library"},
+        {"type": "other library", "file": "../tokenizer.json"},
+        {"type": "other library", "file": ["tokenizer.json"]},
     ],
 )
 def test_a_file_that_is_no_tokenizer_is_refused_by_name(tmp_path: Path, content: object) -> None:

@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-import tiktoken
 import torch
 
 from tinygpt2._internal.console import write_line
@@ -16,7 +15,7 @@ from tinygpt2.cli.runs import suggesting_runs
 from tinygpt2.model.gpt2 import GPT2Model
 from tinygpt2.run.directory import RunDirectory
 from tinygpt2.text.storage import load_tokenizer
-from tinygpt2.text.tokenizers import CharTokenizer
+from tinygpt2.text.tokenizers import CharTokenizer, Tokenizer
 from tinygpt2.training.checkpoints.format import read_history
 from tinygpt2.training.checkpoints.saver import newest_checkpoint
 from tinygpt2.training.history import TrainingHistory
@@ -87,18 +86,16 @@ def _mention_newer_checkpoint(run: RunDirectory, program: Sequence[str]) -> None
         )
 
 
-def load(
-    directory: str, device: torch.device, program: Sequence[str]
-) -> tuple[GPT2Model, tiktoken.Encoding | CharTokenizer]:
+def load(directory: str, device: torch.device, program: Sequence[str]) -> tuple[GPT2Model, Tokenizer]:
     """Returns the model in a directory and its tokenizer, as `read_model` finds them."""
 
-    def read(place: Path) -> tuple[GPT2Model, tiktoken.Encoding | CharTokenizer]:
+    def read(place: Path) -> tuple[GPT2Model, Tokenizer]:
         return GPT2Model.from_pretrained(place).to(device), load_tokenizer(place)
 
     return read_model(directory, read, program)
 
 
-def check_prompt(prompt: str, tokenizer: tiktoken.Encoding | CharTokenizer) -> None:
+def check_prompt(prompt: str, tokenizer: Tokenizer) -> None:
     """Raises ``ValueError`` if a prompt has a character that a model of characters was not trained on."""
     if not isinstance(tokenizer, CharTokenizer) or tokenizer.byte_fallback:
         return

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tinygpt2.model.gpt2 import GPT2Model
+    from tinygpt2.text.tokenizers import Tokenizer
     from tinygpt2.training.history import TrainingHistory
 
 
@@ -33,15 +34,24 @@ def _rows(directory: "Path") -> dict[str, str]:
     from tinygpt2.cli.common import history_in
     from tinygpt2.model.gpt2 import GPT2Model
     from tinygpt2.text.storage import load_tokenizer
-    from tinygpt2.text.tokenizers import CharTokenizer
 
     model = GPT2Model.from_pretrained(directory)
     try:
         tokenizer = load_tokenizer(directory)
-        kind = "characters" if isinstance(tokenizer, CharTokenizer) else f"byte pairs ({tokenizer.name})"
+        kind = _kind(tokenizer)
     except ValueError as error:  # the rest is still worth knowing
         kind = f"but no tokenizer: {error}"
     return _shape(model, kind) | _losses(history_in(directory))
+
+
+def _kind(tokenizer: "Tokenizer") -> str:
+    import tiktoken
+
+    from tinygpt2.text.tokenizers import CharTokenizer
+
+    if isinstance(tokenizer, tiktoken.Encoding):
+        return f"byte pairs ({tokenizer.name})"
+    return "characters" if isinstance(tokenizer, CharTokenizer) else "those of another library"
 
 
 def _shape(model: "GPT2Model", tokenizer: str) -> dict[str, str]:

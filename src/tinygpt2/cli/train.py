@@ -133,7 +133,7 @@ def _run_directory(arguments: argparse.Namespace) -> Iterator[RunDirectory]:
             yield run
         except BaseException:
             if not run.checkpoints():
-                for path in (run.options, run.tokenizer):
+                for path in (run.options, *run.tokenizer_files):
                     path.unlink(missing_ok=True)
             raise
 

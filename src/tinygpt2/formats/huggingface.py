@@ -58,22 +58,23 @@ FIXED: dict[str, tuple[object, ...]] = {
 }
 
 
-def config_to_huggingface(config: GPT2Config, end_of_text: int | None = None) -> dict[str, Any]:
+def config_to_huggingface(config: GPT2Config, end_of_text: int | None = GPT2_END_OF_TEXT) -> dict[str, Any]:
     """Returns the content of ``config.json`` for a model of this shape.
 
     Args:
         config: The shape.
-        end_of_text: The id that ends a text; if ``None``, that of GPT-2's vocabulary, where the model has it.
+        end_of_text: The id that ends a text, if any. A model that does not have it has none.
 
     >>> config_to_huggingface(GPT2Config())["n_positions"]
     1024
     """
-    if end_of_text is None and config.vocab_size > GPT2_END_OF_TEXT:
-        end_of_text = GPT2_END_OF_TEXT
+    if end_of_text is not None and end_of_text >= config.vocab_size:
+        end_of_text = None
     return {
         "architectures": ["GPT2LMHeadModel"],
         **{key: values[0] for key, values in FIXED.items()},
         **{theirs: getattr(config, ours) for ours, theirs in FIELDS.items()},
+        "n_ctx": config.context_length,  # as OpenAI's own has it, for programs that look for no other name
         "embd_pdrop": config.dropout,
         "attn_pdrop": config.dropout,
         "bos_token_id": end_of_text,  # otherwise transformers takes GPT-2's, which a smaller vocabulary does not have
@@ -166,7 +167,9 @@ def write_pretrained(directory: str | os.PathLike[str], contents: Contents) -> N
         atomic_write(directory / name, partial(write_chunks, chunks=chunks))
 
 
-def pretrained_contents(config: GPT2Config, state: Mapping[str, Tensor], end_of_text: int | None = None) -> Contents:
+def pretrained_contents(
+    config: GPT2Config, state: Mapping[str, Tensor], end_of_text: int | None = GPT2_END_OF_TEXT
+) -> Contents:
     """Returns the bytes of ``model.safetensors`` and of ``config.json``, with the given end-of-text id."""
     weights = state_to_huggingface(state, config)
     dtype = str(next(iter(weights.values())).dtype).removeprefix("torch.")

@@ -25,8 +25,9 @@ from tinygpt2.kernels.linear import linear, project
 from tinygpt2.kernels.switch import calls_only, is_plain_computation
 from tinygpt2.model.cache import KVCache
 from tinygpt2.model.checks import check_hidden, check_inputs, check_memory, check_weight_names, not_finite
-from tinygpt2.text.storage import TOKENIZER_FILE, tokenizer_content
-from tinygpt2.text.tokenizers import Tokenizer
+from tinygpt2.text.foreign import AnyTokenizer, as_tokenizer
+from tinygpt2.text.storage import remove_others, tokenizer_files
+from tinygpt2.text.tokenizers import Tokenizer, end_of_text
 
 logger = logging.getLogger(__name__)
 
@@ -298,15 +299,16 @@ class GPT2Model(nn.Module):
             logger.warning("the model in %s cannot be used: %s", os.fspath(path), reason)
         return model.eval()
 
-    def save_pretrained(self, path: str | os.PathLike[str], *, tokenizer: Tokenizer | None = None) -> None:
+    def save_pretrained(self, path: str | os.PathLike[str], *, tokenizer: AnyTokenizer | None = None) -> None:
         """Writes ``config.json`` and ``model.safetensors`` into a directory; transformers can read them unchanged.
 
         The directory is created if it does not exist. Each file replaces an older one atomically.
 
         Args:
             path: The directory.
-            tokenizer: The one that the model was trained with, written beside the weights for `load_tokenizer`; its
-                end-of-text id is then the one in ``config.json``.
+            tokenizer: The one that the model was trained with, written beside the weights as by `save_tokenizer`, for
+                `load_tokenizer` and for transformers' ``AutoTokenizer``; its end-of-text id is then the one in
+                ``config.json``.
 
         Raises:
             OSError: If it cannot be written; existing files stay intact.
@@ -326,7 +328,11 @@ class GPT2Model(nn.Module):
         """
         state = self.state_dict()
         check_weight_names(state, self._weight_names(self.config))
-        write_pretrained(check_path("path", path), model_contents(self.config, state, tokenizer))
+        directory = check_path("path", path)
+        contents = model_contents(self.config, state, None if tokenizer is None else as_tokenizer(tokenizer))
+        write_pretrained(directory, contents)
+        if tokenizer is not None:
+            remove_others(directory, contents)
 
     @classmethod
     def _weight_names(cls, config: GPT2Config) -> set[str]:
@@ -342,5 +348,5 @@ def model_contents(config: GPT2Config, state: Mapping[str, Tensor], tokenizer: T
     """Returns the contents of all files in a model's directory, including the tokenizer's if there is one."""
     if tokenizer is None:
         return pretrained_contents(config, state)
-    content = tokenizer_content(tokenizer)  # raises if it is no tokenizer
-    return pretrained_contents(config, state, tokenizer.eot_token) | {TOKENIZER_FILE: [content]}
+    files = {name: [content] for name, content in tokenizer_files(tokenizer).items()}
+    return {**pretrained_contents(config, state, end_of_text(tokenizer)), **files}

@@ -8,7 +8,8 @@ A run directory has
 and, from the command line,
 
 - ``options.json``: the options that the run was started with;
-- ``tinygpt2_tokenizer.json``, ``config.json``, ``model.safetensors``: the tokenizer, and the trained model;
+- ``tinygpt2_tokenizer.json``, ``tokenizer.json`` and others: the tokenizer, for us and for other tools;
+- ``config.json``, ``model.safetensors``: the trained model;
 - ``history.json``, ``losses.png``: the losses and their plot.
 """
 
@@ -24,7 +25,8 @@ from tinygpt2._internal.directories import recover_directories
 from tinygpt2._internal.files import make_directories, remove_abandoned, sync_directory
 from tinygpt2.formats.huggingface import CONFIG_FILE, WEIGHTS_FILE
 from tinygpt2.run.lock import is_locked, locked
-from tinygpt2.text.storage import TOKENIZER_FILE
+from tinygpt2.text.storage import TOKENIZER_FILES
+from tinygpt2.text.tokenizer_file import TOKENIZER_FILE
 
 _BEST = "best"
 _HISTORY = "history.json"
@@ -33,7 +35,7 @@ _OPTIONS = "options.json"
 
 _CHECKPOINT = re.compile(r"checkpoint-(0|[1-9][0-9]*)")
 _DIRECTORIES = rf"checkpoint-(?:0|[1-9][0-9]*)|{_BEST}"
-_FILES = (_HISTORY, _PLOT, _OPTIONS, TOKENIZER_FILE, CONFIG_FILE, WEIGHTS_FILE)
+_FILES = (_HISTORY, _PLOT, _OPTIONS, *TOKENIZER_FILES, CONFIG_FILE, WEIGHTS_FILE)
 
 
 @dataclass(frozen=True)
@@ -175,6 +177,11 @@ class RunDirectory:
     def tokenizer(self) -> Path:
         """The path of the tokenizer."""
         return self.path / TOKENIZER_FILE
+
+    @property
+    def tokenizer_files(self) -> list[Path]:
+        """The paths of all files that a tokenizer can have."""
+        return [self.path / name for name in TOKENIZER_FILES]
 
     @property
     def config(self) -> Path:

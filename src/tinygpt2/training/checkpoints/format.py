@@ -2,8 +2,8 @@
 
 A checkpoint is a directory ``checkpoint-STEP`` with these files:
 
-- ``config.json``, ``model.safetensors`` and ``tinygpt2_tokenizer.json``: the model in Hugging Face layout, which
-  other tools can read, and its tokenizer if it is known;
+- ``config.json``, ``model.safetensors``: the model in Hugging Face layout, which other tools can read;
+- ``tinygpt2_tokenizer.json``, ``tokenizer.json`` and others: its tokenizer, if it is known, for us and for other tools;
 - ``training_state.safetensors``: the optimizer's tensors;
 - ``training.json``: the progress, the history, the configurations, the optimizer, the data, the versions;
 - ``manifest.json``: the size and SHA-256 of each of the other files.
@@ -31,7 +31,7 @@ from tinygpt2.formats.huggingface import CONFIG_FILE, WEIGHTS_FILE, Contents, re
 from tinygpt2.formats.manifest import STATE_FILE, TRAINING_FILE, verify_listed, verify_manifest, write_manifest
 from tinygpt2.formats.safetensors import read_safetensors, safetensors_chunks
 from tinygpt2.run.directory import RunDirectory
-from tinygpt2.text.storage import TOKENIZER_FILE
+from tinygpt2.text.storage import TOKENIZER_FILES
 from tinygpt2.training.history import TrainingHistory
 from tinygpt2.training.state import Progress
 
@@ -191,7 +191,7 @@ def verify_checkpoint(path: Path, step: int) -> Path:
         PermissionError: If it may not be read.
     """
     verify_manifest(path, (CONFIG_FILE, WEIGHTS_FILE, STATE_FILE, TRAINING_FILE))
-    verify_listed(path, [TOKENIZER_FILE])
+    verify_listed(path, TOKENIZER_FILES)
     with _damage(path):
         progress = Progress.from_dict(read_json(path / TRAINING_FILE, limit=_JSON_LIMIT).get("progress"))
         _check_step(step, progress)
@@ -207,7 +207,7 @@ def read_checkpoint(path: Path, step: int) -> Checkpoint:
         PermissionError: If it may not be read.
     """
     verify_manifest(path, (STATE_FILE, TRAINING_FILE))
-    verify_listed(path, [TOKENIZER_FILE])
+    verify_listed(path, TOKENIZER_FILES)
     with _damage(path):
         record = TrainingRecord.from_json(read_json(path / TRAINING_FILE, limit=_JSON_LIMIT))
         model_config, weights = read_pretrained(path, keep=record.tensors)

@@ -22,7 +22,7 @@ from tinygpt2.errors import CheckpointError
 from tinygpt2.formats.manifest import TRAINING_FILE
 from tinygpt2.model.gpt2 import model_contents
 from tinygpt2.run.directory import RunDirectory
-from tinygpt2.text.storage import tokenizer_content
+from tinygpt2.text.storage import tokenizer_files
 from tinygpt2.text.tokenizers import Tokenizer
 from tinygpt2.training.callbacks.base import Callbacks
 from tinygpt2.training.checkpoints.format import (
@@ -283,7 +283,7 @@ def _storable(tokenizer: Tokenizer | None) -> Tokenizer | None:
     if tokenizer is None:
         return None
     try:
-        tokenizer_content(tokenizer)
+        tokenizer_files(tokenizer)
     except (TypeError, ValueError) as error:
         logger.warning("the checkpoints will not include the tokenizer, which cannot be saved: %s", error)
         return None
