@@ -102,6 +102,28 @@ def read_tokenizer(path: Path) -> None:
         assert isinstance(tokenizer.decode(ids), str)
 
 
+def make_their_tokenizers(directory: Path) -> None:
+    trimmed = trim_vocabulary(gpt2_tokenizer(), TEXT * 3)
+    for i, tokenizer in enumerate([CharTokenizer.from_text(TEXT), trimmed]):
+        (directory / str(i)).write_bytes(tokenizer_files(tokenizer)["tokenizer.json"])
+
+
+def read_their_tokenizer(path: Path) -> None:
+    tokenizer = load_tokenizer(path.parent)
+    content = json.loads(path.read_bytes())
+    vocabulary = content["model"]["vocab"]
+    for text in (TEXT, *(token["content"] for token in content.get("added_tokens", []))):
+        try:
+            ids = encoded(tokenizer, text)
+        except Exception as error:  # noqa: BLE001, S112 - tokenizers has no kind of its own for a missing token
+            assert "PanicException" not in repr(error)
+            continue
+        assert all(0 <= i < tokenizer.n_vocab for i in ids)
+        assert isinstance(tokenizer.decode(ids), str)
+    if isinstance(tokenizer, CharTokenizer):
+        assert all(vocabulary[character] == i for i, character in enumerate(tokenizer.characters))
+
+
 def make_histories(directory: Path) -> None:
     TrainingHistory().save(directory / "0")
     long = TrainingHistory()
@@ -217,6 +239,7 @@ def _join_tensors(_: bytes, text: bytes, after: bytes) -> bytes:
 
 KINDS = {
     "tokenizers": Kind(TOKENIZER_FILE, make_tokenizers, read_tokenizer),
+    "tokenizers of others": Kind("tokenizer.json", make_their_tokenizers, read_their_tokenizer),
     "histories": Kind("history.json", make_histories, read_history),
     "options": Kind("options.json", make_options, read_saved_options),
     "token files": Kind("corpus.tokens", make_token_files, read_tokens, _split_tokens, _join_tokens),

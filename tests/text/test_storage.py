@@ -473,6 +473,16 @@ def test_merges_in_another_order_than_the_ids_are_no_encoding(tmp_path: Path) ->
     assert isinstance(load_tokenizer(tmp_path), HuggingFaceTokenizer)
 
 
+@pytest.mark.parametrize("wrong", [1 << 32, 1 << 22, -1, 1.5, "7", None])
+def test_an_id_for_which_their_library_takes_all_memory_is_refused(tmp_path: Path, wrong: object) -> None:
+    """With 2^32 it ended the process, which could not have 4 GiB."""
+    parts = json.loads(tokenizer_files(CharTokenizer("abc"))["tokenizer.json"])
+    parts["model"]["vocab"]["b"] = wrong
+    write(tmp_path, "tokenizer.json", parts)
+    with pytest.raises(ValueError, match=r"tokenizer\.json: (the id of a token should be from 0 to|'<' not supported)"):
+        load_tokenizer(tmp_path)
+
+
 def test_the_end_of_text_is_the_one_that_their_settings_name(tmp_path: Path) -> None:
     pytest.importorskip("tokenizers")
     own = trimmed_with({"<|user|>": SIZE, END_OF_TEXT: SIZE + 1})

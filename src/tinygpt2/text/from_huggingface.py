@@ -39,6 +39,7 @@ THEIR_FILES = (THEIR_FILE, VOCABULARY_FILE, *SENTENCEPIECE_FILES)
 
 _LIMIT = 64 << 20  # bytes; with its merges, a tokenizer.json has up to 33 MB
 _SETTINGS_LIMIT = 1 << 22
+_MOST_IDS = 1 << 22  # the largest known vocabularies have 262,144
 
 # Their classes add nothing to the ids of the model in the file; others, such as Pegasus', renumber them.
 _SENTENCEPIECE_CLASSES = {f"{name}Tokenizer{fast}" for name in ("Llama", "T5", "Gemma") for fast in ("", "Fast")}
@@ -88,6 +89,7 @@ def _of_parts(parts: dict[str, Any], content: str, settings: Mapping[str, Any]) 
     end = _named_end(settings)
     if end in (None, END_OF_TEXT) and (ours := _byte_pairs(parts) or _characters(parts)):
         return ours
+    _check_ids(parts)
     try:
         from tokenizers import Tokenizer as Theirs  # noqa: PLC0415 - optional
     except ImportError as error:
@@ -103,6 +105,15 @@ def _of_parts(parts: dict[str, Any], content: str, settings: Mapping[str, Any]) 
     if end is not None and i is None:
         raise ValueError(f"{SETTINGS_FILE} says that {shown(end)} ends a text, but there is no such token")
     return HuggingFaceTokenizer.of(theirs, i, settings)
+
+
+def _check_ids(parts: Mapping[str, Any]) -> None:
+    """Raises ``ValueError`` if an id is so large that the library would take all memory for those below it."""
+    vocabulary = parts["model"]["vocab"]
+    ids = [*vocabulary.values()] if isinstance(vocabulary, dict) else []
+    ids += [token["id"] for token in parts.get("added_tokens", [])]
+    if wrong := [i for i in ids if type(i) is not int or not 0 <= i < _MOST_IDS]:
+        raise ValueError(f"the id of a token should be from 0 to {_MOST_IDS - 1:,} but is {shown(wrong[0])}")
 
 
 def _named_end(settings: Mapping[str, Any]) -> str | None:
