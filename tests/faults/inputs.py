@@ -115,8 +115,7 @@ def read_their_tokenizer(path: Path) -> None:
     for text in (TEXT, *(token["content"] for token in content.get("added_tokens", []))):
         try:
             ids = encoded(tokenizer, text)
-        except Exception as error:  # noqa: BLE001, S112 - tokenizers has no kind of its own for a missing token
-            assert "PanicException" not in repr(error)
+        except Exception:  # noqa: BLE001, S112 - for a missing token; a panic is another kind
             continue
         assert all(0 <= i < tokenizer.n_vocab for i in ids)
         assert isinstance(tokenizer.decode(ids), str)
