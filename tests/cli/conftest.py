@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tinygpt2 import GPT2Model, TrainingHistory
+from tinygpt2 import CharTokenizer, GPT2Config, GPT2Model, TrainingHistory
 from tinygpt2.cli import train as module
 from tinygpt2.cli.main import main
 from tinygpt2.config import PRESETS
@@ -58,6 +58,16 @@ def run_directory(text_file: Path) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(PRESETS, "gpt2-nano", TINY)
         assert main(["train", str(text_file), "--out", str(directory), "--epochs", "2", "--quiet", *FAST]) == 0
+    return directory
+
+
+@pytest.fixture(scope="session")
+def plain_characters(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model whose tokenizer has no tokens but for the characters of the text."""
+    directory = tmp_path_factory.mktemp("plain")
+    tokenizer = CharTokenizer.from_text(TEXT)
+    shape = GPT2Config(vocab_size=tokenizer.n_vocab, context_length=16, **TINY)
+    GPT2Model(shape).save_pretrained(directory, tokenizer=tokenizer)
     return directory
 
 

@@ -21,7 +21,8 @@ Fails = Callable[..., None]
 QUICK = ("--device", "cpu", "--context-length", "16", "--quiet")
 
 # The beginning of Lu Xun's story, of 1919.
-KONG_YIJI = """鲁镇的酒店的格局，是和别处不同的：都是当街一个曲尺形的大柜台，柜里面预备着热水，可以随时温酒。做工的人，傍午傍晚散了工，每每花四文铜钱，买一碗酒，
+KONG_YIJI = """鲁镇的酒店的格局，是和别处不同的：都是当街一个曲尺形的大柜台，柜里面预备着热水，可以随时温酒。
+做工的人，傍午傍晚散了工，每每花四文铜钱，买一碗酒，
 ——这是二十多年前的事，现在每碗要涨到十文，——靠柜外站着，热热的喝了休息；倘肯多花一文，便可以买一碟盐煮笋，或者茴香豆，做下酒物了，如果出到十几文，那就能买一样荤菜，但这些顾客，多是短衣帮，大抵没有这样阔绰。
 只有穿长衫的，才踱进店面隔壁的房子里，要酒要菜，慢慢地坐喝。
 我从十二岁起，便在镇口的咸亨酒店里当伙计，掌柜说，样子太傻，怕侍候不了长衫主顾，就在外面做点事罢。外面的短衣主顾，虽然容易说话，但唠唠叨叨缠夹不清的也很不少。
@@ -269,7 +270,7 @@ def test_two_files_are_two_documents_in_a_file_of_tokens(tmp_path: Path, capsys:
         == "a story<|endoftext|>b story<|endoftext|>"
     )
     captured = capsys.readouterr()
-    assert "note: 1 empty documents were left out" in captured.err
+    assert "note: 1 empty document left out" in captured.err
     assert "of 2 documents" in captured.out
 
 

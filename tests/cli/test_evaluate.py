@@ -117,10 +117,10 @@ def test_a_token_is_one_line_whatever_it_is(tmp_path: Path) -> None:
     assert "".join(found).endswith(" é\"'")
 
 
-def test_a_table_that_fails_leaves_nothing(run_directory: Path, text: Path, tmp_path: Path, fails: Fails) -> None:
+def test_a_table_that_fails_leaves_nothing(plain_characters: Path, text: Path, tmp_path: Path, fails: Fails) -> None:
     text.write_text("fox€", encoding="utf-8")
     out = tmp_path / "out.tsv"
-    fails(["evaluate", run_directory, text, "--per-token", out, "--device", "cpu"], "some.txt: the character '€'")
+    fails(["evaluate", plain_characters, text, "--per-token", out, "--device", "cpu"], "some.txt: the character '€'")
     assert not out.exists()
 
 
@@ -136,4 +136,5 @@ def test_wrong_words_are_one_line(run_directory: Path, text: Path, tmp_path: Pat
     fails(["evaluate", text], f"expected RUN and FILE, got only {text}; for instance: tinygpt2 evaluate runs/novel")
     fails(["evaluate", run_directory, text, "--stride", "17", "--device", "cpu"], "stride must be at most 16, got 17")
     tokens = tokenize_to_file(["fox"], tmp_path / "a.tokens", tokenizer=load_tokenizer(run_directory)).path
-    fails(["evaluate", run_directory, text, tokens, "--device", "cpu"], "a file of tokens is evaluated alone")
+    fails(["evaluate", run_directory, text, tokens, "--device", "cpu"], "is a file of tokens, but")
+    fails(["evaluate", run_directory, tokens, tokens, "--device", "cpu"], "a file of tokens is evaluated alone")

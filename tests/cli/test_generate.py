@@ -79,11 +79,16 @@ def test_a_prompt_from_windows_has_no_mark_and_no_carriage_returns(
     ("prompt", "parts"), [("你", ["'你' (U+4F60) at position 0"]), ("The 飞x", ["'飞'", "position 4"])]
 )
 def test_an_unknown_character_is_one_line_before_anything_is_printed(
-    prompt: str, parts: list[str], run_directory: Path, fails: Fails, capsys: pytest.CaptureFixture[str]
+    prompt: str, parts: list[str], plain_characters: Path, fails: Fails, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    fails(["generate", "--model", run_directory, prompt], *parts, "leave it out of the prompt, or train without --tok")
-    assert main(["generate", "--model", str(run_directory), prompt]) == 1
+    fails(["generate", "--model", plain_characters, prompt], *parts, "leave it out of the prompt, or train with a tok")
+    assert main(["generate", "--model", str(plain_characters), prompt]) == 1
     assert capsys.readouterr().out == ""
+
+
+def test_a_run_of_characters_takes_any_prompt(run_directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["generate", "--model", str(run_directory), "The 飞🦊", "--max-new-tokens", "0"]) == 0
+    assert capsys.readouterr().out == "The 飞🦊\n"
 
 
 def test_a_directory_that_holds_no_model_is_one_line(tmp_path: Path, fails: Fails) -> None:
@@ -128,9 +133,10 @@ def test_no_new_tokens_is_the_prompt(run_directory: Path, capsys: pytest.Capture
 
 
 def test_a_prompt_that_begins_with_a_dash_goes_after_two(
-    run_directory: Path, capsys: pytest.CaptureFixture[str], fails: Fails
+    run_directory: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    fails(["generate", "--model", run_directory, "--", "-x"], "'-'")  # which this model does not know
+    assert main(["generate", "--model", str(run_directory), "--max-new-tokens", "0", "--", "-x"]) == 0
+    assert capsys.readouterr().out == "-x\n"
     assert main(["generate", "--model", str(run_directory), "-x"]) == 2
     assert "-- goes before an argument that begins with a dash" in capsys.readouterr().err
 

@@ -13,8 +13,8 @@ import pytest
 
 from tinygpt2 import TokenFile, TrainingHistory, gpt2_tokenizer, tokenize_to_file
 from tinygpt2.cli import train as train_module
-from tinygpt2.cli.corpus import read_corpus, run_name, to_read_again
-from tinygpt2.cli.inputs import is_stream
+from tinygpt2.cli.corpus import run_name, to_read_again
+from tinygpt2.cli.inputs import is_stream, read_files
 from tinygpt2.cli.main import main
 
 Fails = Callable[..., None]
@@ -125,18 +125,19 @@ def test_a_run_from_a_pipe_says_at_once_and_when_it_stops_that_it_needs_its_text
         lines = capsys.readouterr().err.splitlines()
         stopped = f"stopped by SIGINT; to resume:  tinygpt2 train --out {run} --resume --device cpu"
         if file == "-":
-            assert lines[1:] == [f"note: {note}", f"{stopped} FILE  ({note})"]
+            assert lines[-2:] == [f"note: {note}", f"{stopped} FILE  ({note})"]
         else:
-            assert lines[1:] == [stopped]
+            assert lines[-1] == stopped
+            assert f"note: {note}" not in lines
 
 
-def test_several_files_one_of_them_a_pipe_are_joined_in_order(
+def test_several_files_one_of_them_a_pipe_are_documents_in_order(
     text_file: Path, pipe: Callable[[bytes], str], standard_input: Provide
 ) -> None:
     standard_input(b"three\r\n")
     files = [str(text_file), pipe(b"\xef\xbb\xbftwo"), "-"]
     assert to_read_again(files) == (str(text_file.resolve()), "-", "-")
-    assert read_corpus(files) == f"{text_file.read_text(encoding='utf-8')}\ntwo\nthree\n"
+    assert read_files(files, "text", None).part == [text_file.read_text(encoding="utf-8"), "two", "three\n"]
 
 
 @posix
@@ -147,17 +148,21 @@ def test_a_link_to_a_file_and_a_name_of_one_are_the_file(text_file: Path, tmp_pa
     if Path("/dev/fd").exists():
         with text_file.open("rb") as file:
             name = f"/dev/fd/{file.fileno()}"
-            assert can_be_read_again(name) == (os.path.realpath(name) == str(text_file.resolve()))  # as on Linux
-            assert read_corpus([name]) == text_file.read_text(encoding="utf-8")
+            assert is_stream(name) == (os.path.realpath(name) != str(text_file.resolve()))  # it is none on Linux
+            assert read_files([name], "text", None).part == text_file.read_text(encoding="utf-8")
 
 
 @posix
 def test_what_is_no_file_cannot_be_read_again(tmp_path: Path, pipe: Callable[[bytes], str]) -> None:
     os.mkfifo(tmp_path / "pipe")
-    for name in (str(tmp_path / "pipe"), pipe(b""), "-", os.devnull, str(tmp_path), str(tmp_path / "none")):
-        assert not can_be_read_again(name)
+    for name in (str(tmp_path / "pipe"), pipe(b""), "-", os.devnull):
+        assert is_stream(name)
+    for name in (str(tmp_path), str(tmp_path / "none"), str(tmp_path / "*.txt")):
+        assert not is_stream(name)
     assert run_name(["-"]) == run_name([str(tmp_path / "pipe")]) == "piped-text"
     assert run_name([]) == "sample-text"
+    assert run_name(["poems.jsonl.gz", "b.txt"]) == "poems"
+    assert run_name([f"{tmp_path}/*.txt"]) == run_name([f"{tmp_path}/"]) == tmp_path.name
 
 
 # --- the other commands ---
@@ -169,15 +174,15 @@ def test_tokenizing_a_pipe_counts_the_bytes_that_it_brings(
 ) -> None:  # fmt: skip
     """It had a size of 0, and 0.00 bytes of text per token."""
     content, out = text_file.read_bytes(), tmp_path / "out"
+    (tmp_path / "copy.txt").write_bytes(content)
     lines = []
     for file in (str(text_file), pipe(content), "-"):
         standard_input(content)
-        assert main(["tokenize", file, str(text_file), "--out", str(out)]) == 0
+        assert main(["tokenize", file, str(tmp_path / "copy.txt"), "--out", str(out)]) == 0
         lines.append(capsys.readouterr().out)
-        text = content.decode()
-        assert TokenFile(out).tokens.tolist() == gpt2_tokenizer().encode_ordinary(f"{text}\n{text}")
-    assert set(lines) == {f"{out}: 803 tokens, 4.48 bytes of text per token\n"}
-    assert check_inputs([str(text_file), "-"]) == [len(content), None]
+        ids = gpt2_tokenizer().encode_ordinary(content.decode())
+        assert TokenFile(out).tokens.tolist() == [*ids, 50256] * 2
+    assert set(lines) == {f"{out}: 804 tokens of 2 documents, 4.48 bytes of text per token\n"}
 
 
 def test_a_file_of_tokens_is_evaluated_like_its_text(
@@ -195,7 +200,7 @@ def test_a_file_of_tokens_is_evaluated_like_its_text(
     assert "bits per byte" in losses[0]
 
     tokenize_to_file([text_file], tokens)
-    fails([*evaluate, tokens], f"{tokens} has tokens of a vocabulary of 50,257, but the tokenizer has 30")
+    fails([*evaluate, tokens], f"{tokens} has tokens of a vocabulary of 50,257, but the tokenizer has 286")
 
 
 def test_a_file_of_tokens_does_not_come_through_a_pipe(
@@ -204,8 +209,8 @@ def test_a_file_of_tokens_does_not_come_through_a_pipe(
     content = tokenize_to_file(["some text"], tmp_path / "tokens").path.read_bytes()
     for command in (["train", "--out", tmp_path / "run"], ["evaluate", "--model", run_directory]):
         standard_input(content)
-        fails([*command, "-"], "standard input brings a file of tokens", "pass its path, not a pipe")
-        fails([*command, pipe(content)], "brings a file of tokens")
+        fails([*command, "-"], "standard input is a file of tokens, where a text is expected; pass its path")
+        fails([*command, pipe(content)], "is a file of tokens, where a text is expected; pass its path")
     fails(["tokenize", pipe(content), "--out", tmp_path / "x"], "is a file of tokens, where a text is expected")
 
 
@@ -238,7 +243,7 @@ def test_what_is_no_text_is_one_line_that_helps_in_every_command(
             [*command, tmp_path / "blnk.txt"],
             f"blnk.txt: No such file or directory; did you mean {tmp_path / 'blank.txt'}?",
         )
-        fails([*command, tmp_path], f"{tmp_path}: Is a directory with 4 text files; pass them: {tmp_path / '*.txt'}")
+        fails([*command, tmp_path / "none"], "none: No such file or directory")
         for content, part in (
             (b"", "the text is empty"),
             (gzip.compress(b"text"), f"is compressed with gzip; {named}: gzip -dc FILE |"),
@@ -260,7 +265,9 @@ def test_a_second_file_that_is_missing_is_told_before_the_first_is_read(
 def test_an_empty_file_among_others_is_nothing(text_file: Path, tmp_path: Path) -> None:
     (tmp_path / "empty.txt").touch()
     assert main(["tokenize", str(text_file), str(tmp_path / "empty.txt"), "--out", str(tmp_path / "out")]) == 0
-    assert read_corpus([str(text_file), str(tmp_path / "empty.txt")]) == text_file.read_text(encoding="utf-8") + "\n"
+    read = read_files([str(text_file), str(tmp_path / "empty.txt")], "text", None)
+    assert read.part == [text_file.read_text(encoding="utf-8")]
+    assert read.notes == ["note: 1 empty document left out"]
 
 
 def test_several_files_without_a_text_are_one_line(tmp_path: Path, fails: Fails) -> None:
@@ -268,7 +275,7 @@ def test_several_files_without_a_text_are_one_line(tmp_path: Path, fails: Fails)
         (tmp_path / name).write_bytes(content)
     files = [tmp_path / "a.txt", tmp_path / "b.txt"]
     for command in (["train", "--out", tmp_path / "out"], ["tokenize", "--out", tmp_path / "out"]):
-        fails([*command, *files], f"{files[0]}, {files[1]}: the text is only whitespace (2 bytes)\n")
+        fails([*command, *files], f"{files[0]}, {files[1]}: there are no documents; left out as empty: 2\n")
 
 
 def test_no_standard_input_is_one_line(monkeypatch: pytest.MonkeyPatch, fails: Fails) -> None:

@@ -67,7 +67,7 @@ def test_the_name_of_a_file_that_is_not_utf8_comes_back(path: Path) -> None:
         ({"schedule": ["cosine"]}, "schedule must be one of"),
         ({"sample_prompt": {"a": "x" * 10**5}}, "sample_prompt must be a string, got {'a': 'xxx"),
         ({"keep": 1}, "keep must be at least 2, got 1"),
-        ({"resume": True}, "there is no option 'resume'; expected files, preset"),
+        ({"resume": True}, "there is no option 'resume'; expected files, field"),
         ({"x" * 10**5: 1}, "there is no option 'xxx"),
     ],
     ids=lambda value: str(value)[:40],

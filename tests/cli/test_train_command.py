@@ -35,6 +35,7 @@ from tinygpt2.cli.corpus import first_words, read_corpus
 from tinygpt2.cli.hints import to_paste
 from tinygpt2.cli.main import main
 from tinygpt2.cli.signals import TerminatedError
+from tinygpt2.cli.train_config import training_config
 from tinygpt2.cli.train_options import TrainOptions
 from tinygpt2.run.directory import RunDirectory
 
@@ -98,7 +99,8 @@ def test_training_leaves_a_run_directory(text_file: Path, tmp_path: Path, capsys
     assert "train loss" in captured.err
     assert f"try:  tinygpt2 generate --model {directory} --device cpu The\n" in captured.out
     text = text_file.read_text(encoding="utf-8")
-    assert GPT2Model.from_pretrained(directory).config.vocab_size == CharTokenizer.from_text(text).n_vocab
+    characters = CharTokenizer.from_text(text, byte_fallback=True)
+    assert GPT2Model.from_pretrained(directory).config.vocab_size == characters.n_vocab
 
 
 def test_the_same_seed_gives_the_same_run(text_file: Path, tmp_path: Path) -> None:
@@ -116,7 +118,9 @@ def test_without_arguments_it_takes_the_text_of_the_package(
     arguments = ["train", "--max-steps", "1", "--eval-batches", "1", *FAST]
     assert main(arguments) == 0
     assert main(arguments) == 0
-    assert f"{len(sample_text()):,} characters" in capsys.readouterr().err
+    train_text, val_text = split_text(sample_text(), 0.9)
+    said = f"{len(train_text):,} characters to train on, {len(val_text):,} characters to validate on\n"
+    assert said in capsys.readouterr().err
     assert sorted(path.name for path in Path("runs").iterdir()) == ["sample-text", "sample-text-2"]
 
 
@@ -235,10 +239,9 @@ def test_files_that_cannot_be_read_are_one_line_and_leave_nothing(
     monkeypatch.chdir(tmp_path)
     for out in ([], ["--out", tmp_path / "a" / "out"]):
         fails(["train", tmp_path / "none.txt", *out], "none.txt", "No such file")
-        fails(["train", tmp_path, *out], str(tmp_path), "Is a directory")
         fails(["train", latin, *out], "latin.txt", "0xe9 at offset 3")
         fails(["train", empty, *out], "empty")
-        fails(["train", short, *out], "validation part", "--context-length is 128", "; pass a longer text")
+        fails(["train", short, *out], "the part to validate on", "--context-length is 128", "; pass a longer text")
         fails(["train", short, *out, "--device", "abacus"], "abacus", "available: ")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty.txt", "latin.txt", "short.txt"]
 
@@ -298,7 +301,7 @@ def test_nobody_else_is_in_the_directory_from_beginning_to_end(
         thread.join()
         return False
 
-    monkeypatch.setattr(module, "read_corpus", lambda files: (attempt(), read_corpus(files))[1])  # the first thing
+    monkeypatch.setattr(module, "read_corpus", lambda options: (attempt(), read_corpus(options))[1])  # the first thing
     monkeypatch.setattr(module, "_plot_if_possible", attempt)  # and the last
     assert train(text_file, tmp_path / "run", *STEPS, *FAST) == 0
     assert [said.startswith("another thread is training in") for said in seen] == [True, True]
@@ -547,7 +550,7 @@ def test_a_run_that_cannot_be_resumed_is_one_line(
         ({"files": [1]}, ["each of files must be a string, got 1"]),
         ({"sample_prompt": ["The"]}, ["sample_prompt must be a string, got ['The']"]),
         ({"keep": 1}, ["keep must be at least 2, got 1"]),
-        ({"run": "rm"}, ["there is no option 'run'; expected files, preset"]),
+        ({"run": "rm"}, ["there is no option 'run'; expected files, field"]),
         ({"traceback": True}, ["there is no option 'traceback'"]),
         ({"sample_prompt": [[0] * 10_000]}, ["sample_prompt must be a string, got [[0, 0,", "..."]),
     ],
@@ -618,8 +621,8 @@ def test_a_text_shorter_than_the_context_is_tuned_on_shorter_windows(
 ) -> None:
     """The error advised a context length that the other part was too short for, and the option was ignored."""
     arguments = ["train", text_file, "--from-pretrained", base, "--out", tmp_path / "run"]
-    fails(arguments, "validation part", "pass --context-length 179 or less")
-    fails([*arguments, "--train-ratio", "0.1"], "training part", "pass --context-length 179 or less")
+    fails(arguments, "the part to validate on", "pass --context-length 179 or less")
+    fails([*arguments, "--train-ratio", "0.1"], "the part to train on", "pass --context-length 179 or less")
     assert tune(text_file, base, tmp_path / "longest", "--context-length", 179, "--max-steps", 1) == 0
     fails([*arguments, "--context-length", 5000], "--context-length is 5000", "has a context length of 4096")
     assert tune(text_file, base, tmp_path / "run", "--context-length", 32, "--max-steps", 1) == 0
@@ -667,7 +670,7 @@ def test_a_fine_tuned_run_resumes_without_the_model_that_it_began_with(
 
 def chosen_for(steps: int, *, batches: tuple[int, int] = (36, 4), **given: Any) -> TrainingConfig:  # noqa: ANN401
     """Returns the configuration of a run on two parts of a text, by default the built-in one."""
-    return module._training_config(TrainOptions(max_steps=steps, **given), None, batches, 256)
+    return training_config(TrainOptions(max_steps=steps, **given), None, batches, 256)
 
 
 @pytest.mark.parametrize("batches", [(36, 4), (1000, 110), (1, 1)])

@@ -104,7 +104,7 @@ def check_prompt(prompt: str, tokenizer: Tokenizer) -> None:
             raise ValueError(
                 f"the prompt has {character!r} (U+{ord(character):04X}) at position {position}, which is not among the "
                 f"{len(tokenizer.characters)} characters that the model was trained on; leave it out of the prompt, or "
-                "train without --tokenizer char: the default tokenizer has every character"
+                "train with a tokenizer that has every character, as CharTokenizer(..., byte_fallback=True) does"
             )
 
 

@@ -126,7 +126,7 @@ def run_name(files: Sequence[str]) -> str:
         return "sample-text"
     if to_read_again(files[:1]) == (STANDARD_INPUT,):
         return "piped-text"
-    path = Path(files[0]).resolve()
+    path = Path(files[0]).absolute()
     return path.parent.name if set(path.name) & set("*?[") else without_endings(path.name)
 
 

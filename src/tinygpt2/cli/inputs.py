@@ -93,11 +93,11 @@ def notes_on(reader: DocumentReader) -> list[str]:
     """Returns what to say about documents that were read."""
     notes = []
     if reader.left_out:
-        notes.append(f"note: {_files(reader.left_out)} of other kinds in the directories were left out")
+        notes.append(f"note: {_files(reader.left_out)} of other kinds left out of directories")
     if reader.repeated:
-        notes.append(f"note: {_files(reader.repeated)} named twice were read once")
+        notes.append(f"note: {_files(reader.repeated)} named twice and read once")
     if reader.empty:
-        notes.append(f"note: {reader.empty:,} empty documents were left out")
+        notes.append(f"note: {reader.empty:,} empty {'document' if reader.empty == 1 else 'documents'} left out")
     if reader.has_end_of_text:
         notes.append(
             f"note: {END_OF_TEXT} in the text is ordinary text; if it ends documents, pass --separator '{END_OF_TEXT}'"
