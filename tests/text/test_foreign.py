@@ -28,7 +28,7 @@ from tinygpt2 import (
 )
 from tinygpt2.generation.text import _whole_characters
 from tinygpt2.text.foreign import PythonTokenizer, as_tokenizer
-from tinygpt2.text.tokenizers import token_bytes
+from tinygpt2.text.tokenizers import token_bytes, tokenizer_identity
 
 tokenizers = pytest.importorskip("tokenizers")
 
@@ -196,6 +196,16 @@ def test_everything_that_takes_a_tokenizer_takes_it(foreign: Any, kind: str, tmp
     loaded = load_tokenizer(tmp_path / "checkpoint-1")
     assert (loaded.n_vocab, loaded.eot_token) == (as_tokenizer(theirs).n_vocab, as_tokenizer(theirs).eot_token)
     assert loaded.encode_ordinary(text) == ids
+
+
+def test_files_of_tokens_know_which_of_them_made_their_ids(foreign: Any, tmp_path: Path) -> None:  # noqa: ANN401
+    identities = [tokenizer_identity(as_tokenizer(foreign(kind))) for kind in KINDS]
+    assert None not in identities
+    assert len(set(identities)) == len(KINDS)
+    file = tokenize_to_file(["the quick brown fox"], tmp_path / "a.tokens", tokenizer=foreign("unigram, prefix never"))
+    file.check_tokenizer(as_tokenizer(foreign("unigram, prefix never")))
+    with pytest.raises(ValueError, match="tokenizer"):
+        file.check_tokenizer(as_tokenizer(foreign("unigram, prefix always")))
 
 
 def test_the_trainers_of_tokenizers_are_tokenizers() -> None:
