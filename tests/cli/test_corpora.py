@@ -277,7 +277,7 @@ def test_two_files_are_two_documents_in_a_file_of_tokens(tmp_path: Path, capsys:
 @pytest.mark.parametrize(
     ("words", "part"),
     [
-        (["--separator", "§"], "the separator '§' never occurs"),
+        (["--separator", "§"], "the separator '§' is not in"),
         (["--tokenizer", "chr"], "nor the path of a tokenizer; did you mean char?"),
         (["--tokenizer", "char", "--vocab-size", "300"], "--vocab-size is for byte pairs"),
         (["--field", "body"], "body"),

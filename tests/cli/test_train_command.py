@@ -28,6 +28,7 @@ from tinygpt2 import (
     newest_checkpoint,
     sample_text,
     save_tokenizer,
+    split_text,
 )
 from tinygpt2 import train as real_train
 from tinygpt2.cli import train as module

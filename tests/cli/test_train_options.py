@@ -37,6 +37,7 @@ NOWHERE = RunDirectory(Path("nowhere"))
 
 # Where an option has another name in Python, and where the run chooses a value of its own.
 OTHER_NAMES = {"accumulate": "gradient_accumulation_steps", "keep": "checkpoint_keep"}
+FILES = ("files", "field", "separator", "val")
 CHOSEN = {"eval_every", "eval_batches", "sample_prompt"}
 
 
@@ -61,7 +62,15 @@ def test_defaults_that_differ_from_pythons_are_in_the_reference_and_no_others() 
     table = PAGE.read_text(encoding="utf-8").partition("### Defaults that differ")[2].partition("\n## ")[0]
     documented = {flag.replace("-", "_") for flag in re.findall(r"`--([a-z-]+)`", table)}
     differing = {"preset", "train_ratio"} | CHOSEN  # of classmethods and functions
-    for name in RANGES.keys() - {"files", "tokenizer", "from_pretrained", "batch_size", "early_stopping", *differing}:
+    for name in RANGES.keys() - {
+        *FILES,
+        "tokenizer",
+        "vocab_size",
+        "from_pretrained",
+        "batch_size",
+        "early_stopping",
+        *differing,
+    }:
         ours = {"context_length": 128, "dropout": GPT2Config.dropout}.get(name, getattr(TrainOptions, name))
         if ours != in_python(name):
             differing.add(name)
@@ -106,6 +115,11 @@ class Case(NamedTuple):
 
 CASES = {
     "files": Case([], lambda run: len(run.train_data.tokens) == 810, "the training data's"),
+    "field": Case(["--field", "body"], lambda run: run.options.field == "body", None),
+    "separator": Case(
+        ["--separator", r"\n"], lambda run: run.tokenizer.eot_token in run.train_data.tokens, "the training data's"
+    ),
+    "val": Case(["--val", "OTHER"], lambda run: len(run.val_data.tokens) == 900, "the training data's"),
     "preset": Case(["--preset", "gpt2-micro"], lambda run: run.shape.n_layer == 4, "began with --preset gpt2-nano"),
     "context_length": Case(
         ["--context-length", "24"],
@@ -115,6 +129,9 @@ CASES = {
     "dropout": Case(["--dropout", "0.25"], lambda run: run.shape.dropout == 0.25, "dropout was 0.1 and is 0.25"),
     "tokenizer": Case(
         ["--tokenizer", "gpt2"], lambda run: run.tokenizer.n_vocab == 50257, "began with --tokenizer char"
+    ),
+    "vocab_size": Case(
+        ["--vocab-size", "270"], lambda run: run.tokenizer.n_vocab == 270, "began without --vocab-size, which cannot"
     ),
     "from_pretrained": Case(
         ["--from-pretrained", "BASE"], lambda run: run.shape.n_embd == 16, "began without --from-pretrained"
@@ -152,11 +169,16 @@ CASES = {
 FAST = {"tokenizer": ["--tokenizer", "char"], "context_length": ["--context-length", "16"]}
 
 
-def words_of(name: str, base: Path) -> list[str]:
-    """Returns the words of a case, and those that keep a run small unless they are about the same."""
-    words = [str(base) if word == "BASE" else word for word in CASES[name].words]
-    fast = [] if name == "from_pretrained" else [word for key, value in FAST.items() if key != name for word in value]
-    return [*words, *fast]
+def words_of(name: str, inputs: SimpleNamespace) -> list[str]:
+    """Returns the words of a case, with the paths that they stand for."""
+    paths = {"BASE": str(inputs.base), "OTHER": str(inputs.other)}
+    return [paths.get(word, word) for word in CASES[name].words]
+
+
+def fast_words(name: str) -> list[str]:
+    """Returns the words that keep a run small unless they are about the same."""
+    left_out = {"from_pretrained": [*FAST], "vocab_size": ["tokenizer"]}.get(name, [name])
+    return [word for key, value in FAST.items() if key not in left_out for word in value]
 
 
 @pytest.fixture(scope="module")
@@ -175,7 +197,11 @@ def inputs(tmp_path: Path, text_file: Path, run_directory: Path, base: Path) -> 
     other = tmp_path / "other.txt"
     other.write_text(text_file.read_text(encoding="utf-8")[:900], encoding="utf-8")
     shutil.copytree(run_directory, tmp_path / "old")
-    return SimpleNamespace(text=text_file, other=other, base=base, old=tmp_path / "old", new=tmp_path / "new")
+    lines = tmp_path / "lines.txt"
+    lines.write_text("\n".join(f"The fox jumps over dog number {i}." for i in range(40)), encoding="utf-8")
+    return SimpleNamespace(
+        text=text_file, other=other, lines=lines, base=base, old=tmp_path / "old", new=tmp_path / "new"
+    )
 
 
 def test_every_option_is_a_case() -> None:
@@ -186,8 +212,8 @@ def test_every_option_is_a_case() -> None:
 def test_an_option_reaches_the_run_and_is_saved_with_it(
     name: str, inputs: SimpleNamespace, planned: Callable[..., SimpleNamespace]
 ) -> None:
-    text = inputs.other if name == "files" else inputs.text
-    run = planned(text, "--out", inputs.new, *words_of(name, inputs.base))
+    text = {"files": inputs.other, "separator": inputs.lines}.get(name, inputs.text)
+    run = planned(text, "--out", inputs.new, *words_of(name, inputs), *fast_words(name))
     assert CASES[name].honoured(run)
     before = planned(inputs.text, "--out", inputs.new, *FAST["tokenizer"], *FAST["context_length"])
     assert not CASES[name].honoured(before)
@@ -201,8 +227,8 @@ def test_an_option_reaches_a_resumed_run_or_is_refused(
 ) -> None:
     before = (inputs.old / "options.json").read_bytes()
     case = CASES[name]
-    given = [inputs.other] if name == "files" else [inputs.base if word == "BASE" else word for word in case.words]
-    words = ["--out", inputs.old, "--resume", *given]
+    files = {"files": [inputs.other], "separator": [inputs.lines]}.get(name, [])
+    words = ["--out", inputs.old, "--resume", *files, *words_of(name, inputs)]
     if case.refused is None:
         assert case.honoured(planned(*words))
     else:
@@ -269,7 +295,11 @@ def test_the_length_of_a_run_is_given_once_and_the_later_one_counts(
     [
         (["--quiet", "--sample-prompt", "The"], "--sample-prompt has no effect with --quiet"),
         (["--allow-changes"], "--allow-changes has no effect without --resume"),
-        (["--sample-prompt", "天", "--tokenizer", "char"], "--sample-prompt: "),
+        (
+            ["--val", "other.txt", "--train-ratio", "0.5"],
+            "but --val gives other text to validate on",
+        ),
+        (["--vocab-size", "300", "--tokenizer", "char"], "--vocab-size is for byte pairs learned from the text"),
     ],
 )
 def test_what_would_have_no_effect_is_refused(

@@ -11,7 +11,7 @@ import tiktoken
 
 from tinygpt2._internal.checks import check_path
 from tinygpt2._internal.directories import rereading
-from tinygpt2._internal.files import PathLike, atomic_write, read_json, write_chunks
+from tinygpt2._internal.files import PathLike, atomic_write, make_directories, read_json, write_chunks
 from tinygpt2.config import MODEL_RANGES, GPT2Config
 from tinygpt2.formats.huggingface import CONFIG_FILE
 from tinygpt2.formats.manifest import check_replaceable, verify_listed
@@ -52,7 +52,7 @@ def save_tokenizer(tokenizer: AnyTokenizer, directory: PathLike) -> None:
     Args:
         tokenizer: A `CharTokenizer`; a ``tiktoken.Encoding`` whose ids run from 0 without a gap, with the end of text
             among its special tokens; or a tokenizer of transformers (a fast one), tokenizers or SentencePiece.
-        directory: Directory of the model that was trained with it.
+        directory: Directory of the model that was trained with it, or another one; it is created if needed.
 
     Raises:
         OSError: If it cannot be written.
@@ -68,6 +68,7 @@ def save_tokenizer(tokenizer: AnyTokenizer, directory: PathLike) -> None:
     contents = tokenizer_files(as_tokenizer(tokenizer))
     path = check_path("directory", directory)
     check_replaceable(path, TOKENIZER_FILES)
+    make_directories(path)
     for name, content in contents.items():
         atomic_write(path / name, partial(write_chunks, chunks=[content]))
     remove_others(path, contents)
