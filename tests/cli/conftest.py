@@ -66,7 +66,7 @@ def plain_characters(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model whose tokenizer has no tokens but for the characters of the text."""
     directory = tmp_path_factory.mktemp("plain")
     tokenizer = CharTokenizer.from_text(TEXT)
-    shape = GPT2Config(vocab_size=tokenizer.n_vocab, context_length=16, **TINY)
+    shape = GPT2Config(vocab_size=tokenizer.n_vocab, context_length=16, n_layer=1, n_head=2, n_embd=32)
     GPT2Model(shape).save_pretrained(directory, tokenizer=tokenizer)
     return directory
 

@@ -1,6 +1,7 @@
 """The split of documents into a part to train on and one to validate on."""
 
 from collections import Counter
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -33,7 +34,9 @@ def test_a_sorted_list_is_judged_on_all_of_it() -> None:
     split = split_documents(names, 0.9)
     assert len(split.val) == 260
     assert {name[0] for name in split.val} == set("abcdefghijklmnopqrstuvwxyz")
-    assert split.train == sorted(split.train)
+    assert sorted([*split.train, *split.val]) == names
+    for part in (split.train, split.val):  # in which a name tells nothing about the next one
+        assert sum(one < other for one, other in pairwise(part)) == pytest.approx(len(part) / 2, rel=0.2)
 
 
 def test_the_draw_is_of_the_seed() -> None:
