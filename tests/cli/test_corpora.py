@@ -308,3 +308,24 @@ def test_the_size_of_a_vocabulary_can_be_chosen(
     for words in (["--vocab-size", size], ["--vocab-size", size, "--tokenizer", "bpe"]):
         run = planned("--out", tmp_path / "run", "--context-length", "16", *words)
         assert (run.tokenizer.n_vocab, run.options.tokenizer, run.options.vocab_size) == (size, "bpe", size)
+
+
+def test_a_corpus_in_several_files_continues_and_trains(
+    tmp_path: Path, articles: list[str], planned: Callable[..., SimpleNamespace], capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, shards = tmp_path / "articles.jsonl", tmp_path / "shards"
+    source.write_text("\n".join(map(json.dumps, articles)), encoding="utf-8")
+    words = ["tokenize", str(source), "--out", str(shards), "--shard-bytes", "5000"]
+    assert main(words) == 0
+    files = sorted(shards.iterdir())
+    before = [file.read_bytes() for file in files]
+    said = capsys.readouterr().out
+    assert said.startswith(f"{shards}: {len(files)} files, ")
+    assert "of 100 documents" in said
+    files[-1].unlink()
+    assert main(words) == 0
+    assert capsys.readouterr().out == said
+    assert [file.read_bytes() for file in files] == before
+    run = planned(shards, "--out", tmp_path / "run", "--context-length", "16")
+    tokens = sum(len(TokenFile(file)) for file in files)
+    assert abs(len(run.train_data) + len(run.val_data) - tokens / 16) <= len(files) + 1

@@ -41,6 +41,11 @@ class Corpus:
     val: Part
     notes: tuple[str, ...]
 
+    @property
+    def size(self) -> str:
+        """How large both parts are together."""
+        return _size_of(self.train, self.val)
+
 
 def read_corpus(options: TrainOptions) -> Corpus:
     """Returns the corpus that options name; each file is opened once."""
@@ -112,12 +117,11 @@ def _end_of_document(file: TokenFile, place: int) -> int:
     return place
 
 
-def _size_of(part: Part) -> str:
-    if isinstance(part, str):
-        return f"{len(part):,} characters"
-    if is_of_tokens(part):
-        return f"{sum(map(len, part)):,} tokens"
-    return f"{len(part):,} documents"
+def _size_of(*parts: Part) -> str:
+    part = parts[0]
+    unit = "characters" if isinstance(part, str) else "tokens" if is_of_tokens(part) else "documents"
+    count = sum(sum(map(len, part)) if is_of_tokens(part) else len(part) for part in parts)
+    return f"{count:,} {unit}"
 
 
 def run_name(files: Sequence[str]) -> str:

@@ -68,18 +68,25 @@ def text_or_documents(reader: DocumentReader) -> str | DocumentReader:
 
 
 def token_files(files: Sequence[str]) -> list[TokenFile]:
-    """Returns files of tokens, opened; nothing if they are texts.
+    """Returns files of tokens, also those in directories, opened; nothing if they are texts.
 
     Raises:
         ValueError: If they are both.
     """
-    of_tokens = [file for file in files if not is_stream(file) and _holds_tokens(Path(file))]
-    if of_tokens and len(of_tokens) < len(files):
-        other = next(file for file in files if file not in of_tokens)
+    paths = [path for file in files for path in _with_shards(file)]
+    of_tokens = [path for path in paths if not is_stream(path) and _holds_tokens(Path(path))]
+    if of_tokens and len(of_tokens) < len(paths):
+        other = next(path for path in paths if path not in of_tokens)
         raise ValueError(
             f"{of_tokens[0]} is a file of tokens, but {other} is not; tokenize all texts, or pass all of them as texts"
         )
     return [TokenFile(file) for file in of_tokens]
+
+
+def _with_shards(file: str) -> list[str]:
+    """Returns the files of tokens in a directory, or the name of anything else."""
+    shards = sorted(map(str, Path(file).glob("*.tokens"))) if Path(file).is_dir() else []
+    return shards or [file]
 
 
 def _holds_tokens(path: Path) -> bool:

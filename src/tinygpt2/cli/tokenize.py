@@ -1,15 +1,17 @@
 """The command ``tinygpt2 tokenize``."""
 
 import argparse
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Never
+from typing import TYPE_CHECKING, Any, Never
 
+from tinygpt2._internal.ranges import Int
 from tinygpt2.cli.options import FILES_HELP, Commands, add_command, add_documents, add_option
 
 if TYPE_CHECKING:
     from tqdm import tqdm
 
+    from tinygpt2.data.token_file import TokenFile
     from tinygpt2.text.documents import DocumentReader
 
 
@@ -25,6 +27,11 @@ def add(commands: Commands) -> None:
     )
     parser.add_argument("files", metavar="FILE", nargs="+", help=f"{FILES_HELP}. Each is a document; one text goes on")
     add_option(parser, "--out", "file to write, for instance corpus.tokens", metavar="FILE", required=True)
+    shard_help = (
+        "write several files into the directory --out, each of about N bytes of text; the same command again continues "
+        "after an interruption"
+    )
+    add_option(parser, "--shard-bytes", shard_help, Int(), metavar="N")
     tokenizer_help = "tokenizer in a run directory, another directory or a tokenizer.json (default: GPT-2's)"
     parser.add_argument("--tokenizer", "--model", metavar="PATH", default=None, help=tokenizer_help)
     add_documents(parser)
@@ -37,6 +44,7 @@ def tokenize_command(options: argparse.Namespace) -> int:
     from tinygpt2._internal.console import write_line
     from tinygpt2.cli.inputs import notes_on
     from tinygpt2.cli.runs import suggesting_runs
+    from tinygpt2.data.shards import tokenize_to_shards
     from tinygpt2.data.tokenizing import tokenize_to_file
     from tinygpt2.text.documents import DocumentReader
     from tinygpt2.text.storage import load_tokenizer
@@ -48,12 +56,23 @@ def tokenize_command(options: argparse.Namespace) -> int:
     reader = DocumentReader(options.files, field=options.field, separator=options.separator)
     with tqdm(total=reader.total_bytes, unit="B", unit_scale=True, disable=None, leave=False) as bar:
         texts = _advancing(bar, reader)
-        tokens = tokenize_to_file(texts, options.out, tokenizer=tokenizer, documents=not reader.single_text)
+        kind: dict[str, Any] = {"tokenizer": tokenizer, "documents": not reader.single_text}
+        if options.shard_bytes is None:
+            files = [tokenize_to_file(texts, options.out, **kind)]
+        else:
+            files = tokenize_to_shards(texts, options.out, shard_bytes=options.shard_bytes, **kind)
     for note in notes_on(reader):
         write_line(note)
-    of = "" if tokens.documents is None else f" of {tokens.documents:,} documents"
-    print(f"{tokens.path}: {len(tokens):,} tokens{of}, {reader.text_bytes / len(tokens):.2f} bytes of text per token")
+    print(f"{options.out}: {_counted(files)}")
     return 0
+
+
+def _counted(files: "Sequence[TokenFile]") -> str:
+    tokens, size = sum(map(len, files)), sum(file.bytes or 0 for file in files)
+    several = "" if len(files) == 1 else f"{len(files):,} files, "
+    ended = [file.documents for file in files if file.documents is not None]
+    of = f" of {sum(ended):,} documents" if ended else ""
+    return f"{several}{tokens:,} tokens{of}, {size / tokens:.2f} bytes of text per token"
 
 
 def _advancing(bar: "tqdm[Never]", reader: "DocumentReader") -> Iterator[str]:

@@ -97,7 +97,7 @@ def _train_in(run: RunDirectory, arguments: argparse.Namespace, device: torch.de
         corpus = read_corpus(options)
         plan = _plan(run, options, corpus, resume=arguments.resume, quiet=arguments.quiet)
         if not arguments.quiet:
-            for line in (*plan.notes, _summary(plan, device)):
+            for line in (*plan.notes, _summary(plan, corpus, device)):
                 write_line(line)
             if note := once_only(options.files):
                 write_line(f"note: {note}")
@@ -179,10 +179,10 @@ def _plan(run: RunDirectory, options: TrainOptions, corpus: Corpus, *, resume: b
     return _Plan(run, chosen, config, prompt, notes, model, tokenizer, train_loader, val_loader)
 
 
-def _summary(plan: _Plan, device: torch.device) -> str:
+def _summary(plan: _Plan, corpus: Corpus, device: torch.device) -> str:
     batches = f"{plan.options.batch_size} × {plan.options.context_length} tokens"
     parameters = f"{plan.model.num_parameters():,} parameters on {device.type}"
-    return f"{parameters}, batches of {batches}; Ctrl-C stops and saves"
+    return f"{parameters}; {corpus.size} of text, in batches of {batches}; Ctrl-C stops and saves"
 
 
 class _NotedRun(Callback):
