@@ -119,11 +119,15 @@ def _words_of(text: str) -> bytes:
 
 
 def _drawn(texts: Sequence[str], wanted: int, seed: int) -> tuple[list[str], list[str]]:
-    """Returns the documents in a random order, in two parts; the second has at most the wanted number of characters."""
+    """Returns the documents in a random order, in two parts; the second has at most the wanted number of characters.
+
+    It has them to within half of a usual document: to fill the rest with short ones would make it unlike the other part.
+    """
     train: list[str] = []
     val: list[str] = []
+    usual = sum(map(len, texts)) / len(texts)
     for i in torch.randperm(len(texts), generator=seeded_generator(seed), device="cpu").tolist():
-        fits = len(texts[i]) <= wanted
+        fits = len(texts[i]) <= wanted and not (val and wanted < usual / 2)
         wanted -= len(texts[i]) if fits else 0
         (val if fits else train).append(texts[i])
     return (train, val) if val else (train[1:], train[:1])
