@@ -121,7 +121,7 @@ def _words_of(text: str) -> bytes:
 def _drawn(texts: Sequence[str], wanted: int, seed: int) -> tuple[list[str], list[str]]:
     """Returns the documents in a random order, in two parts; the second has at most the wanted number of characters.
 
-    It has them to within half of a usual document: to fill the rest with short ones would make it unlike the other part.
+    It has them to within half of a usual document: filled with short ones it would be unlike the other part.
     """
     train: list[str] = []
     val: list[str] = []
