@@ -146,7 +146,7 @@ class TokenFile:
             return
         raise ValueError(
             f"{self.path} {differ}; load the tokenizer that made it, or make the file again with this one: "
-            "tokenize_to_file(text, path, tokenizer=tokenizer) or 'tinygpt2 tokenize --model DIR'"
+            "tokenize_to_file, or 'tinygpt2 tokenize --tokenizer DIR'"
         )
 
     def verify(self) -> None:
