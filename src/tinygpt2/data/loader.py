@@ -71,7 +71,7 @@ def make_dataloader(
     - **Several `TokenFile`**, in a list, made with one tokenizer. No window crosses from one file into the next, and a
       file too short for one is left out.
     - With ``streaming``, **documents that do not fit into memory**, which are encoded as they are read: any iterable,
-      or a function without arguments that returns one. The windows are those that a list of them has.
+      or a function without arguments that returns one. The windows are those of the same documents in a list.
 
     Args:
         source: The texts or the ids.
@@ -93,7 +93,7 @@ def make_dataloader(
         ValueError: If there is no text, too little for one window (or, with ``drop_last``, for one batch), or a lone
             surrogate, an id is outside the vocabulary, a `TokenFile` was made with another tokenizer, or a number is
             out of range.
-            With ``streaming``, what concerns the documents is told during iteration.
+            With ``streaming``, errors that concern the documents are raised during iteration.
 
     >>> loader = make_dataloader(range(9), batch_size=2, context_length=4)
     >>> inputs, targets = next(iter(loader))

@@ -63,7 +63,9 @@ def tokenize_to_shards(
     >>> import tempfile
     >>> texts = ["One document.", "Another one.", "The third."]
     >>> with tempfile.TemporaryDirectory() as directory:
-    ...     shards = tokenize_to_shards(texts, directory, shard_bytes=20, documents=True)
+    ...     shards = tokenize_to_shards(
+    ...         texts, directory, shard_bytes=20, documents=True
+    ...     )
     >>> [(shard.path.name, shard.documents) for shard in shards]
     [('00000.tokens', 2), ('00001.tokens', 1)]
     """

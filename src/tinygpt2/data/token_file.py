@@ -133,9 +133,11 @@ class TokenFile:
 
         >>> import tempfile
         >>> from tinygpt2 import CharTokenizer
+        >>> letters = CharTokenizer("abc")
         >>> with tempfile.TemporaryDirectory() as directory:
-        ...     tokens = tokenize_to_file(["abc"], f"{directory}/abc.tokens", tokenizer=CharTokenizer("abc"))
-        >>> tokens.check_tokenizer(CharTokenizer("abc"))
+        ...     path = f"{directory}/abc.tokens"
+        ...     tokens = tokenize_to_file(["abc"], path, tokenizer=letters)
+        >>> tokens.check_tokenizer(letters)
         """
         tokenizer = as_tokenizer(tokenizer)
         if self.n_vocab != tokenizer.n_vocab:

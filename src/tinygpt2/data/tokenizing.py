@@ -60,7 +60,9 @@ def tokenize_to_file(
     >>> with tempfile.TemporaryDirectory() as directory:
     ...     tokens = tokenize_to_file([sample_text()], f"{directory}/sample.tokens")
     ...     loader = make_dataloader(tokens, batch_size=2, context_length=128)
-    ...     names = tokenize_to_file(["Emma", "Olivia"], f"{directory}/names.tokens", documents=True)
+    ...     names = tokenize_to_file(
+    ...         ["Emma", "Olivia"], f"{directory}/names.tokens", documents=True
+    ...     )
     >>> tokens.n_vocab, str(tokens.tokens.dtype)
     (50257, 'uint16')
     >>> names.documents, names.bytes, names.tokens.tolist()

@@ -111,7 +111,8 @@ class JoinedTokenDataset(ConcatDataset[Batch]):
     Args:
         datasets: The windows of each.
 
-    >>> one, two = (TokenDataset(range(first, first + 5), context_length=2) for first in (0, 10))
+    >>> one = TokenDataset(range(5), context_length=2)
+    >>> two = TokenDataset(range(10, 15), context_length=2)
     >>> JoinedTokenDataset([one, two]).__getitems__([1, 2])[0]
     tensor([[ 2,  3],
             [10, 11]])

@@ -82,8 +82,8 @@ def evaluate(
 ) -> Evaluation:
     """Returns the loss of a model over a data set, in which every token counts equally, whatever the batch sizes.
 
-    Dropout is off, and the model stays in its mode. Windows of a text never predict its first token nor, unless they
-    are cut for that, its last ones: `evaluate_text` predicts every byte of a text once.
+    Dropout is off, and the model stays in its mode. The windows of a loader do not predict the first token of a text,
+    nor the last ones, which do not fill a window; `evaluate_text` predicts every byte of a text once.
 
     Args:
         model: Any module from tokens (B, T) to logits (B, T, V), such as a `GPT2Model`.

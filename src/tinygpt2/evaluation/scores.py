@@ -25,7 +25,7 @@ _LOGITS_AT_ONCE = 1 << 24  # 64 MB in fp32
 
 @dataclass(frozen=True)
 class TokenScore:
-    """What a model thought of a token of a text.
+    """How well a model predicted a token of a text.
 
     Attributes:
         token: Its id.
@@ -67,7 +67,7 @@ def score(
     """Returns how probable a model finds each token of a text.
 
     Tokens and windows are those of `evaluate_text`: the sum of the log-probabilities is its loss times its number of
-    tokens, with the sign changed. Of tokens that are equally likely, all have the rank of the first.
+    tokens, with the sign changed. Tokens that are equally likely share the best rank among them.
 
     Args:
         model: The model.

@@ -43,7 +43,7 @@ class TokenizerChoice:
     Attributes:
         tokenizer: The tokenizer.
         name: Which kind it is: ``"bpe"``, ``"trimmed"``, ``"gpt2"`` or ``"char"``.
-        reason: What decided, for instance the size and the script of the text.
+        reason: What the choice depended on, for instance the size and the script of the text.
         per_byte: Tokens per byte of the text; ``None`` if the kind was given, so that nothing was compared.
         alternatives: The other kinds, each with the size of its vocabulary and its tokens per byte; empty likewise.
 

@@ -33,7 +33,7 @@ def read_documents(
 ) -> Iterator[str]:
     r"""Yields the documents in files, one after another, so that files may be larger than memory.
 
-    What is in a file is known from the ending of its name:
+    The ending of a file's name says what is in it:
 
     - ``.txt``, ``.text``, ``.md``, ``.markdown`` and any other: one text, or several between separators.
     - ``.jsonl``, ``.ndjson``: on each line a string, or an object with the field.
@@ -62,10 +62,12 @@ def read_documents(
             file and the line: if the field is missing or is no text, or a file is not what its name says, is cut off or
             damaged; and at the end, if the separator never occurred, or there was no document.
 
-    >>> import pathlib, tempfile
+    >>> import tempfile
+    >>> from pathlib import Path
     >>> with tempfile.TemporaryDirectory() as directory:
-    ...     _ = pathlib.Path(directory, "names.txt").write_text("Emma\nOlivia\n")
-    ...     _ = pathlib.Path(directory, "poems.jsonl").write_text('{"id": 1, "text": "The fog comes"}\n')
+    ...     names, rows = (Path(directory, name) for name in ("a.txt", "b.jsonl"))
+    ...     _ = names.write_text("Emma\nOlivia\n")
+    ...     _ = rows.write_text('{"id": 1, "text": "The fog comes"}\n')
     ...     list(read_documents(directory, separator="\n"))
     ['Emma', 'Olivia', 'The fog comes']
     """

@@ -119,7 +119,8 @@ def tokenizer_identity(tokenizer: Tokenizer) -> str | None:
     It is of the ranks, the pattern and the special tokens of byte pairs, of the characters of a `CharTokenizer`, and of
     what the ``identity()`` of another one returns, if it has one.
 
-    >>> tokenizer_identity(CharTokenizer("ab")) == tokenizer_identity(CharTokenizer("ba"))
+    >>> one, other = CharTokenizer("ab"), CharTokenizer("ba")
+    >>> tokenizer_identity(one) == tokenizer_identity(other)
     False
     """
     digest = hashlib.sha256()
