@@ -68,7 +68,7 @@ def encode_documents(
         ValueError: If there is no text, or a document has a lone surrogate.
 
     >>> encode_documents(["Emma", "Olivia"]).tolist()
-    [10161, 2611, 50256, 30098, 20254, 50256]
+    [10161, 2611, 50256, 46, 16017, 544, 50256]
     """
     tokenizer = as_tokenizer(gpt2_tokenizer() if tokenizer is None else tokenizer, ends=True)
     check_text("field", field)

@@ -108,7 +108,7 @@ def make_dataloader(
 
     >>> loader = make_dataloader(["Emma", "Olivia"], batch_size=1, context_length=5)
     >>> next(iter(loader))[1]
-    tensor([[ 2611, 50256, 30098, 20254, 50256]])
+    tensor([[ 2611, 50256,    46, 16017,   544]])
     """
     batch_size = check_int("batch_size", batch_size)
     seed = check_int("seed", seed, minimum=0, maximum=LARGEST_SEED)

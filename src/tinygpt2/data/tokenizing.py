@@ -66,7 +66,7 @@ def tokenize_to_file(
     >>> tokens.n_vocab, str(tokens.tokens.dtype)
     (50257, 'uint16')
     >>> names.documents, names.bytes, names.tokens.tolist()
-    (2, 10, [10161, 2611, 50256, 30098, 20254, 50256])
+    (2, 10, [10161, 2611, 50256, 46, 16017, 544, 50256])
     """
     threads = check_threads(threads)
     out = check_path("out", out)

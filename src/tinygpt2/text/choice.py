@@ -49,7 +49,7 @@ class TokenizerChoice:
 
     >>> choice = choose_tokenizer("one two three four " * 9)
     >>> choice.name, choice.alternatives["gpt2"]
-    ('bpe', (50257, 0.2105...))
+    ('bpe', (50257, 0.2163...))
     """
 
     tokenizer: "tiktoken.Encoding | CharTokenizer"
