@@ -150,7 +150,7 @@ def test_tokens_of_another_tokenizer_are_told() -> None:
     with pytest.raises(ValueError, match="tokenizer has ids 0 to 3, but one of the targets is 12; pass"):
         evaluate(Bigram(), [(batches[0][0], torch.full((2, 3), 12))], tokenizer=CharTokenizer("abc"))
     with pytest.raises(TypeError, match="tokenizer must be an object with"):
-        evaluate(Bigram(), batches, tokenizer=CharTokenizer)  # type: ignore[arg-type]
+        evaluate(Bigram(), batches, tokenizer=CharTokenizer)
 
 
 def test_figures_that_do_not_exist_are_none() -> None:

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import safetensors.torch
+import tiktoken
 import torch
 
 from tinygpt2 import (
@@ -36,6 +37,7 @@ from tinygpt2 import (
 from tinygpt2.cli.options import read_options, save_options
 from tinygpt2.cli.train_options import RANGES, TrainOptions, to_save
 from tinygpt2.formats.safetensors import read_safetensors
+from tinygpt2.text.foreign import as_tokenizer
 from tinygpt2.text.storage import TOKENIZER_FILES, save_tokenizer, tokenizer_files
 from tinygpt2.text.tokenizer_file import TOKENIZER_FILE
 from tinygpt2.text.tokenizers import encoded
@@ -88,6 +90,7 @@ def read_tokenizer(path: Path) -> None:
         assert content["type"] == "characters"
         assert tokenizer.characters == content["characters"]
     elif content["type"] == "byte pairs":
+        assert isinstance(tokenizer, tiktoken.Encoding)
         tokens = [base64.b64decode(token) for token in content["tokens"]]
         assert [tokenizer.decode_single_token_bytes(i) for i in range(tokenizer.n_vocab - 1)] == tokens
     else:
@@ -105,7 +108,7 @@ def read_tokenizer(path: Path) -> None:
 def make_their_tokenizers(directory: Path) -> None:
     trimmed = trim_vocabulary(gpt2_tokenizer(), TEXT * 3)
     for i, tokenizer in enumerate([CharTokenizer.from_text(TEXT), trimmed]):
-        (directory / str(i)).write_bytes(tokenizer_files(tokenizer)["tokenizer.json"])
+        (directory / str(i)).write_bytes(tokenizer_files(as_tokenizer(tokenizer))["tokenizer.json"])
 
 
 def read_their_tokenizer(path: Path) -> None:

@@ -126,10 +126,11 @@ def _drawn(texts: Sequence[str], wanted: int, seed: int) -> tuple[list[str], lis
     train: list[str] = []
     val: list[str] = []
     usual = sum(map(len, texts)) / len(texts)
-    for i in torch.randperm(len(texts), generator=seeded_generator(seed), device="cpu").tolist():
-        fits = len(texts[i]) <= wanted and not (val and wanted < usual / 2)
-        wanted -= len(texts[i]) if fits else 0
-        (val if fits else train).append(texts[i])
+    order: list[int] = torch.randperm(len(texts), generator=seeded_generator(seed), device="cpu").tolist()
+    for text in map(texts.__getitem__, order):
+        fits = len(text) <= wanted and not (val and wanted < usual / 2)
+        wanted -= len(text) if fits else 0
+        (val if fits else train).append(text)
     return (train, val) if val else (train[1:], train[:1])
 
 
