@@ -329,3 +329,18 @@ def test_a_corpus_in_several_files_continues_and_trains(
     run = planned(shards, "--out", tmp_path / "run", "--context-length", "16")
     tokens = sum(len(TokenFile(file)) for file in files)
     assert abs(len(run.train_data) + len(run.val_data) - tokens / 16) <= len(files) + 1
+
+
+def test_tokens_of_a_tokenizer_of_ones_own_need_it(
+    tmp_path: Path, planned: Callable[..., SimpleNamespace], fails: Fails
+) -> None:
+    tokenizer = CharTokenizer.from_text(sample_text())
+    save_tokenizer(tokenizer, tmp_path / "own")
+    (tmp_path / "text.txt").write_text(sample_text(), encoding="utf-8")
+    tokens = tmp_path / "own.tokens"
+    assert (
+        main(["tokenize", str(tmp_path / "text.txt"), "--out", str(tokens), "--tokenizer", str(tmp_path / "own")]) == 0
+    )
+    train = [tokens, "--out", tmp_path / "run", "--context-length", "16"]
+    fails(["train", *train], f"{tokens} was not made with GPT-2's tokenizer", "--tokenizer DIR")
+    assert planned(*train, "--tokenizer", tmp_path / "own").tokenizer == tokenizer

@@ -13,11 +13,12 @@ from tinygpt2.cli.options import suggested
 from tinygpt2.cli.runs import suggesting_runs
 from tinygpt2.cli.train_options import AUTO, CONTEXT_LENGTH, PRESET, TOKENIZERS, TrainOptions
 from tinygpt2.config import GPT2Config
+from tinygpt2.data.token_file import TokenFile
 from tinygpt2.model.gpt2 import GPT2Model
 from tinygpt2.run.directory import RunDirectory
 from tinygpt2.text.choice import TokenizerChoice, choose_tokenizer
 from tinygpt2.text.storage import load_tokenizer
-from tinygpt2.text.tokenizers import Tokenizer, gpt2_tokenizer
+from tinygpt2.text.tokenizers import Tokenizer, gpt2_tokenizer, tokenizer_identity
 from tinygpt2.training.checkpoints.saver import newest_checkpoint
 
 _SEEDING = threading.Lock()  # all threads initialise weights with the same global random numbers
@@ -38,16 +39,26 @@ def model_and_tokenizer(
     elif options.tokenizer not in (None, *TOKENIZERS):
         tokenizer = load_tokenizer(_existing(options.tokenizer))
     elif is_of_tokens(corpus.train):
-        if options.tokenizer not in (None, "gpt2"):
-            raise ValueError(
-                f"--tokenizer {options.tokenizer} is for text, but the corpus is a file of tokens; omit it, or pass "
-                "the directory of the tokenizer that made the tokens"
-            )
-        tokenizer = gpt2_tokenizer()
+        tokenizer = _tokenizer_of_tokens(corpus.train, options.tokenizer)
     else:
         choice = choose_tokenizer(corpus.train, options.tokenizer or AUTO, options.vocab_size)
         tokenizer = choice.tokenizer
     return _new_model(_new_shape(options, tokenizer.n_vocab), options.seed), tokenizer, choice
+
+
+def _tokenizer_of_tokens(files: list[TokenFile], name: str | None) -> Tokenizer:
+    """Returns GPT-2's tokenizer, if it made files of tokens."""
+    if name not in (None, "gpt2"):
+        raise ValueError(
+            f"--tokenizer {name} is for text, but the corpus is a file of tokens; omit it, or pass the directory of "
+            "the tokenizer that made the tokens"
+        )
+    tokenizer = gpt2_tokenizer()
+    if files[0].tokenizer_sha256 not in (None, tokenizer_identity(tokenizer)):
+        raise ValueError(
+            f"{files[0].path} was not made with GPT-2's tokenizer; pass the one that made it: --tokenizer DIR"
+        )
+    return tokenizer
 
 
 def name_of_tokenizer(options: TrainOptions, corpus: Corpus, choice: TokenizerChoice | None) -> str | None:
