@@ -344,3 +344,12 @@ def test_tokens_of_a_tokenizer_of_ones_own_need_it(
     train = [tokens, "--out", tmp_path / "run", "--context-length", "16"]
     fails(["train", *train], f"{tokens} was not made with GPT-2's tokenizer", "--tokenizer DIR")
     assert planned(*train, "--tokenizer", tmp_path / "own").tokenizer == tokenizer
+
+
+def test_a_vocabulary_larger_than_the_text_supports_is_said_in_a_line(
+    tmp_path: Path, text_file: Path, planned: Callable[..., SimpleNamespace], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = planned(text_file, "--out", tmp_path / "run", "--context-length", "16", "--vocab-size", "5000")
+    assert run.tokenizer.n_vocab < 400
+    (note,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note: ")]
+    assert "--vocab-size" in note

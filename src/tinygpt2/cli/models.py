@@ -1,17 +1,20 @@
 """The model of a run and its tokenizer: a new one, or one to fine-tune."""
 
 import threading
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
+from tinygpt2._internal.console import write_line
 from tinygpt2._internal.random import random_states_kept, seed_everywhere
 from tinygpt2.cli.corpus import Corpus
 from tinygpt2.cli.inputs import is_of_tokens
 from tinygpt2.cli.options import suggested
 from tinygpt2.cli.runs import suggesting_runs
-from tinygpt2.cli.train_options import AUTO, CONTEXT_LENGTH, PRESET, TOKENIZERS, TrainOptions
+from tinygpt2.cli.train_options import AUTO, CONTEXT_LENGTH, FLAGS, PRESET, TOKENIZERS, TrainOptions
+from tinygpt2.cli.wording import in_flags
 from tinygpt2.config import GPT2Config
 from tinygpt2.data.token_file import TokenFile
 from tinygpt2.model.gpt2 import GPT2Model
@@ -41,9 +44,19 @@ def model_and_tokenizer(
     elif is_of_tokens(corpus.train):
         tokenizer = _tokenizer_of_tokens(corpus.train, options.tokenizer)
     else:
-        choice = choose_tokenizer(corpus.train, options.tokenizer or AUTO, options.vocab_size)
+        choice = _chosen(corpus.train, options)
         tokenizer = choice.tokenizer
     return _new_model(_new_shape(options, tokenizer.n_vocab), options.seed), tokenizer, choice
+
+
+def _chosen(part: str | list[str], options: TrainOptions) -> TokenizerChoice:
+    """Returns the tokenizer that suits a text, and writes a warning as a line of its own."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        choice = choose_tokenizer(part, options.tokenizer or AUTO, options.vocab_size)
+    for warning in caught:
+        write_line(f"note: {in_flags(str(warning.message), FLAGS)}")
+    return choice
 
 
 def _tokenizer_of_tokens(files: list[TokenFile], name: str | None) -> Tokenizer:
