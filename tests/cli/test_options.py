@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from tinygpt2.cli.main import main
-from tinygpt2.cli.options import read_options, save_options
+from tinygpt2.cli.options import Escaped, read_options, save_options
 from tinygpt2.cli.train_options import RANGES, TrainOptions, to_save
 
 WHOLE = TrainOptions(files=("a.txt", "书.txt"), max_steps=7, dropout=0.0, compile=True, sample_prompt="从前")
@@ -132,3 +133,37 @@ def test_a_wrong_number_on_the_command_line_is_told_in_one_line(
     line = capsys.readouterr().err.strip().splitlines()[-1]
     assert message in line
     assert len(line) < 250
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [
+        (r"\n", "\n"),
+        (r"\n\n", "\n\n"),
+        (r"\t|\\n", "\t|\\n"),
+        (r"\x41\x4a", "AJ"),
+        (r"\u4f60\U0001f98a", "你🦊"),
+        (r"\101\060", "A0"),
+        (r"\"\'", "\"'"),
+        ("<|endoftext|>", "<|endoftext|>"),
+        ("。", "。"),
+        ("\n", "\n"),  # as a shell gives $'\n'
+    ],
+)
+def test_a_separator_has_the_escapes_of_printf(word: str, meant: str) -> None:
+    assert Escaped().parse(word) == meant
+    assert Escaped().check("separator", meant) == meant
+
+
+@pytest.mark.parametrize(
+    ("word", "part"),
+    [
+        ("", "expected a string that is not empty, got an empty one"),
+        (r"\q", r"there is no escape \q; expected \n, \t"),
+        ("a\\", "there is no escape"),
+        (r"\U00110000", "there is no escape"),
+    ],
+)
+def test_a_separator_that_is_none_says_what_is_expected(word: str, part: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(part)):
+        Escaped().parse(word)

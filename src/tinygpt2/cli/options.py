@@ -157,7 +157,9 @@ class Escaped(Text):
     @override
     def parse(self, text: str) -> str:
         """Returns the string that a text with escapes denotes."""
-        return self.check("", _ESCAPE.sub(_unescaped, text))
+        if not text:
+            raise ValueError(f"expected {self.description}, got an empty one")
+        return _ESCAPE.sub(_unescaped, text)
 
 
 _ESCAPE = re.compile(r"\\(?:x[0-9a-fA-F]{1,2}|u[0-9a-fA-F]{1,4}|U[0-9a-fA-F]{1,8}|[0-7]{1,3}|.|$)", re.DOTALL)
