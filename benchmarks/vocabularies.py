@@ -45,7 +45,7 @@ from tinygpt2 import (
 )
 from tinygpt2.data.encoding import encode_documents
 from tinygpt2.losses import IGNORE_INDEX
-from tinygpt2.text.tokenizers import token_bytes
+from tinygpt2.tokenizers.identity import token_bytes
 
 CONTEXT, WIDTH, LAYERS, BATCH = 128, 128, 2, 4
 KINDS = ["char", "trimmed", "bpe"]

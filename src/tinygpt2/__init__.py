@@ -42,8 +42,6 @@ if TYPE_CHECKING:  # the same names again, for type checkers, editors and the do
     from tinygpt2.plotting import plot_losses as plot_losses
     from tinygpt2.plotting import plot_temperatures as plot_temperatures
     from tinygpt2.plotting import plot_token_frequencies as plot_token_frequencies
-    from tinygpt2.text.choice import TokenizerChoice as TokenizerChoice
-    from tinygpt2.text.choice import choose_tokenizer as choose_tokenizer
     from tinygpt2.text.documents import read_documents as read_documents
     from tinygpt2.text.reading import clean_text as clean_text
     from tinygpt2.text.reading import read_text as read_text
@@ -51,15 +49,17 @@ if TYPE_CHECKING:  # the same names again, for type checkers, editors and the do
     from tinygpt2.text.splitting import DocumentSplit as DocumentSplit
     from tinygpt2.text.splitting import split_documents as split_documents
     from tinygpt2.text.splitting import split_text as split_text
-    from tinygpt2.text.storage import load_tokenizer as load_tokenizer
-    from tinygpt2.text.storage import save_tokenizer as save_tokenizer
-    from tinygpt2.text.tensors import tensor_to_text as tensor_to_text
-    from tinygpt2.text.tensors import text_to_tensor as text_to_tensor
-    from tinygpt2.text.tokenizers import CharTokenizer as CharTokenizer
-    from tinygpt2.text.tokenizers import Tokenizer as Tokenizer
-    from tinygpt2.text.tokenizers import gpt2_tokenizer as gpt2_tokenizer
-    from tinygpt2.text.vocabulary import train_tokenizer as train_tokenizer
-    from tinygpt2.text.vocabulary import trim_vocabulary as trim_vocabulary
+    from tinygpt2.tokenizers.byte_pairs import gpt2_tokenizer as gpt2_tokenizer
+    from tinygpt2.tokenizers.characters import CharTokenizer as CharTokenizer
+    from tinygpt2.tokenizers.choice import TokenizerChoice as TokenizerChoice
+    from tinygpt2.tokenizers.choice import choose_tokenizer as choose_tokenizer
+    from tinygpt2.tokenizers.protocol import Tokenizer as Tokenizer
+    from tinygpt2.tokenizers.storage import load_tokenizer as load_tokenizer
+    from tinygpt2.tokenizers.storage import save_tokenizer as save_tokenizer
+    from tinygpt2.tokenizers.tensors import tensor_to_text as tensor_to_text
+    from tinygpt2.tokenizers.tensors import text_to_tensor as text_to_tensor
+    from tinygpt2.tokenizers.vocabulary import train_tokenizer as train_tokenizer
+    from tinygpt2.tokenizers.vocabulary import trim_vocabulary as trim_vocabulary
     from tinygpt2.training.callbacks.base import Callback as Callback
     from tinygpt2.training.callbacks.base import on_epoch as on_epoch
     from tinygpt2.training.callbacks.base import on_evaluation as on_evaluation
@@ -107,13 +107,15 @@ else:
         "model.objective": ["NextTokenLoss"],
         "plotting": ["plot_losses", "plot_temperatures", "plot_token_frequencies"],
         "text.documents": ["read_documents"],
-        "text.choice": ["TokenizerChoice", "choose_tokenizer"],
         "text.reading": ["clean_text", "read_text", "sample_text"],
         "text.splitting": ["DocumentSplit", "split_documents", "split_text"],
-        "text.storage": ["load_tokenizer", "save_tokenizer"],
-        "text.tensors": ["tensor_to_text", "text_to_tensor"],
-        "text.tokenizers": ["CharTokenizer", "Tokenizer", "gpt2_tokenizer"],
-        "text.vocabulary": ["train_tokenizer", "trim_vocabulary"],
+        "tokenizers.byte_pairs": ["gpt2_tokenizer"],
+        "tokenizers.characters": ["CharTokenizer"],
+        "tokenizers.choice": ["TokenizerChoice", "choose_tokenizer"],
+        "tokenizers.protocol": ["Tokenizer"],
+        "tokenizers.storage": ["load_tokenizer", "save_tokenizer"],
+        "tokenizers.tensors": ["tensor_to_text", "text_to_tensor"],
+        "tokenizers.vocabulary": ["train_tokenizer", "trim_vocabulary"],
         "training.callbacks.base": ["Callback", "on_epoch", "on_evaluation", "on_step"],
         "training.callbacks.loggers": ["TensorBoardLogger"],
         "training.callbacks.progress": ["ProgressBar"],

@@ -21,7 +21,7 @@ from tinygpt2 import (
     tokenize_to_file,
     trim_vocabulary,
 )
-from tinygpt2.text.tokenizers import tokenizer_identity
+from tinygpt2.tokenizers.identity import tokenizer_identity
 
 END = "<|endoftext|>"
 TEXT = sample_text()

@@ -27,7 +27,8 @@ from tinygpt2 import (
     tokenize_to_file,
 )
 from tinygpt2.evaluation import windows
-from tinygpt2.text.tokenizers import Tokenizer, byte_pair_encoding
+from tinygpt2.tokenizers.byte_pairs import byte_pair_encoding
+from tinygpt2.tokenizers.protocol import Tokenizer
 
 LETTERS = CharTokenizer("abé好 \n")
 LENGTH = 8

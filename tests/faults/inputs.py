@@ -37,10 +37,10 @@ from tinygpt2 import (
 from tinygpt2.cli.options import read_options, save_options
 from tinygpt2.cli.train_options import RANGES, TrainOptions, to_save
 from tinygpt2.formats.safetensors import read_safetensors
-from tinygpt2.text.foreign import as_tokenizer
-from tinygpt2.text.storage import TOKENIZER_FILES, save_tokenizer, tokenizer_files
-from tinygpt2.text.tokenizer_file import TOKENIZER_FILE
-from tinygpt2.text.tokenizers import encoded
+from tinygpt2.tokenizers.foreign import as_tokenizer
+from tinygpt2.tokenizers.protocol import encoded
+from tinygpt2.tokenizers.storage import TOKENIZER_FILES, save_tokenizer, tokenizer_files
+from tinygpt2.tokenizers.tokenizer_file import TOKENIZER_FILE
 
 MEMORY = 1 << 30  # bytes more than before that reading may take
 HANG = 120  # seconds for one file, after which the process ends with a traceback

@@ -25,8 +25,8 @@ from tinygpt2 import (
     train,
     trim_vocabulary,
 )
-from tinygpt2.text.foreign import as_tokenizer
-from tinygpt2.text.tokenizers import byte_pair_encoding, checked_encoding
+from tinygpt2.tokenizers.byte_pairs import byte_pair_encoding, checked_encoding
+from tinygpt2.tokenizers.foreign import as_tokenizer
 
 transformers = pytest.importorskip("transformers")
 

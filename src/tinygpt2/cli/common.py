@@ -14,8 +14,9 @@ from tinygpt2.cli.hints import option, to_paste
 from tinygpt2.cli.runs import suggesting_runs
 from tinygpt2.model.gpt2 import GPT2Model
 from tinygpt2.run.directory import RunDirectory
-from tinygpt2.text.storage import load_tokenizer
-from tinygpt2.text.tokenizers import CharTokenizer, Tokenizer
+from tinygpt2.tokenizers.characters import CharTokenizer
+from tinygpt2.tokenizers.protocol import Tokenizer
+from tinygpt2.tokenizers.storage import load_tokenizer
 from tinygpt2.training.checkpoints.format import read_history
 from tinygpt2.training.checkpoints.saver import newest_checkpoint
 from tinygpt2.training.history import TrainingHistory

@@ -20,7 +20,7 @@ from tinygpt2.data.token_file import TokenFile
 from tinygpt2.text.reading import sample_text
 from tinygpt2.text.sources import shared_files, without_endings
 from tinygpt2.text.splitting import split_documents, split_text, without_duplicates
-from tinygpt2.text.tokenizers import Tokenizer
+from tinygpt2.tokenizers.protocol import Tokenizer
 
 PARAGRAPH_CHARACTERS = 60  # at least; a shorter line may be a title
 _PIECE = 1 << 20  # tokens to look for an end in at a time

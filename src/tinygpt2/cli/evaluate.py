@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from tinygpt2.evaluation.passages import Passages
     from tinygpt2.evaluation.windows import Windows
     from tinygpt2.model.gpt2 import GPT2Model
-    from tinygpt2.text.tokenizers import Tokenizer
+    from tinygpt2.tokenizers.protocol import Tokenizer
 
 _COLUMNS = ("document", "index", "byte", "id", "token", "log_probability", "probability", "rank")
 

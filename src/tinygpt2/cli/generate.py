@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from tinygpt2.generation.samplers import Sampler
     from tinygpt2.model.gpt2 import GPT2Model
-    from tinygpt2.text.tokenizers import Tokenizer
+    from tinygpt2.tokenizers.protocol import Tokenizer
 
 _COUNT = Int(minimum=0)
 _ROWS = 16  # texts that are generated together; of gpt2-small, each may need 75 MB

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tinygpt2.model.gpt2 import GPT2Model
-    from tinygpt2.text.tokenizers import Tokenizer
+    from tinygpt2.tokenizers.protocol import Tokenizer
     from tinygpt2.training.history import TrainingHistory
 
 
@@ -33,7 +33,7 @@ def info_command(options: argparse.Namespace) -> int:
 def _rows(directory: "Path") -> dict[str, str]:
     from tinygpt2.cli.common import history_in
     from tinygpt2.model.gpt2 import GPT2Model
-    from tinygpt2.text.storage import load_tokenizer
+    from tinygpt2.tokenizers.storage import load_tokenizer
 
     model = GPT2Model.from_pretrained(directory)
     try:
@@ -47,7 +47,7 @@ def _rows(directory: "Path") -> dict[str, str]:
 def _kind(tokenizer: "Tokenizer") -> str:
     import tiktoken
 
-    from tinygpt2.text.tokenizers import CharTokenizer
+    from tinygpt2.tokenizers.characters import CharTokenizer
 
     if isinstance(tokenizer, tiktoken.Encoding):
         return f"byte pairs ({tokenizer.name})"

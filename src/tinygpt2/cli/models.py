@@ -19,9 +19,11 @@ from tinygpt2.config import GPT2Config
 from tinygpt2.data.token_file import TokenFile
 from tinygpt2.model.gpt2 import GPT2Model
 from tinygpt2.run.directory import RunDirectory
-from tinygpt2.text.choice import TokenizerChoice, choose_tokenizer
-from tinygpt2.text.storage import load_tokenizer
-from tinygpt2.text.tokenizers import Tokenizer, gpt2_tokenizer, tokenizer_identity
+from tinygpt2.tokenizers.byte_pairs import gpt2_tokenizer
+from tinygpt2.tokenizers.choice import TokenizerChoice, choose_tokenizer
+from tinygpt2.tokenizers.identity import tokenizer_identity
+from tinygpt2.tokenizers.protocol import Tokenizer
+from tinygpt2.tokenizers.storage import load_tokenizer
 from tinygpt2.training.checkpoints.saver import newest_checkpoint
 
 _SEEDING = threading.Lock()  # all threads initialise weights with the same global random numbers

@@ -47,8 +47,8 @@ def tokenize_command(options: argparse.Namespace) -> int:
     from tinygpt2.data.shards import tokenize_to_shards
     from tinygpt2.data.tokenizing import tokenize_to_file
     from tinygpt2.text.documents import DocumentReader
-    from tinygpt2.text.storage import load_tokenizer
-    from tinygpt2.text.tokenizers import gpt2_tokenizer
+    from tinygpt2.tokenizers.byte_pairs import gpt2_tokenizer
+    from tinygpt2.tokenizers.storage import load_tokenizer
 
     path = options.tokenizer
     with suggesting_runs(Path(path or ".")):

@@ -35,8 +35,8 @@ from tinygpt2.config import TrainingConfig
 from tinygpt2.data.batches import Batch
 from tinygpt2.model.gpt2 import GPT2Model
 from tinygpt2.run.directory import RunDirectory
-from tinygpt2.text.storage import save_tokenizer
-from tinygpt2.text.tokenizers import Tokenizer, encoded
+from tinygpt2.tokenizers.protocol import Tokenizer, encoded
+from tinygpt2.tokenizers.storage import save_tokenizer
 from tinygpt2.training.callbacks.base import Callback
 from tinygpt2.training.callbacks.stopping import EarlyStopping
 from tinygpt2.training.history import TrainingHistory

@@ -16,15 +16,10 @@ from tinygpt2._internal.texts import check_text
 from tinygpt2.data.fast import fast_encoder
 from tinygpt2.data.pieces import Piece, pieces_of_documents
 from tinygpt2.text.documents import documents_of
-from tinygpt2.text.foreign import AnyTokenizer, as_tokenizer
-from tinygpt2.text.tokenizers import (
-    END_OF_TEXT,
-    CharTokenizer,
-    Tokenizer,
-    encoded,
-    gpt2_tokenizer,
-    panics_as_errors,
-)
+from tinygpt2.tokenizers.byte_pairs import gpt2_tokenizer
+from tinygpt2.tokenizers.characters import CharTokenizer
+from tinygpt2.tokenizers.foreign import AnyTokenizer, as_tokenizer
+from tinygpt2.tokenizers.protocol import END_OF_TEXT, Tokenizer, encoded, panics_as_errors
 
 TokenIds = npt.NDArray[np.integer[Any]]
 Encoder = Callable[[Piece], TokenIds]

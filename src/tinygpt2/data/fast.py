@@ -11,7 +11,8 @@ import numpy.typing as npt
 import tiktoken
 
 from tinygpt2.data.pieces import Piece
-from tinygpt2.text.tokenizers import END_OF_TEXT, splits_like_gpt2
+from tinygpt2.tokenizers.byte_pairs import splits_like_gpt2
+from tinygpt2.tokenizers.protocol import END_OF_TEXT
 
 _SEPARATOR = "\udcff"  # no character: encoded with surrogateescape it is a byte that UTF-8 does not have
 _MOST_REMEMBERED = 1 << 25  # bytes of text; for random letters gigatoken takes ten times as much memory

@@ -18,8 +18,9 @@ from tinygpt2.data.order import EpochSampler
 from tinygpt2.data.streams import DocumentStream
 from tinygpt2.data.token_file import TokenFile
 from tinygpt2.data.windows import JoinedTokenDataset, TokenDataset
-from tinygpt2.text.foreign import AnyTokenizer, as_tokenizer
-from tinygpt2.text.tokenizers import Tokenizer, encoded, gpt2_tokenizer
+from tinygpt2.tokenizers.byte_pairs import gpt2_tokenizer
+from tinygpt2.tokenizers.foreign import AnyTokenizer, as_tokenizer
+from tinygpt2.tokenizers.protocol import Tokenizer, encoded
 
 if TYPE_CHECKING:
     import numpy as np

@@ -4,7 +4,9 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from tinygpt2.text.tokenizers import CharTokenizer, Tokenizer, splits_like_gpt2
+from tinygpt2.tokenizers.byte_pairs import splits_like_gpt2
+from tinygpt2.tokenizers.characters import CharTokenizer
+from tinygpt2.tokenizers.protocol import Tokenizer
 
 _PIECE = 1 << 18  # characters to encode at a time: few enough for a processor's cache
 _MOST_AT_ONCE = 4 * _PIECE  # characters of a longer text that are looked at together

@@ -14,7 +14,7 @@ from tinygpt2.data.pieces import CUT, can_be_cut, in_parts
 from tinygpt2.data.token_file import TokenFile, read_header
 from tinygpt2.data.token_header import MOST_SHARDS, Header, Shard
 from tinygpt2.data.tokenizing import Corpus, check_threads
-from tinygpt2.text.foreign import AnyTokenizer
+from tinygpt2.tokenizers.foreign import AnyTokenizer
 
 _SHARD_BYTES = 1 << 28  # of text: what an interruption costs is ten seconds of work
 _MOST_SHARD_BYTES = 1 << 48

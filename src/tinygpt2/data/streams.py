@@ -15,7 +15,7 @@ from tinygpt2.data.identity import own_identity, sha256_of
 from tinygpt2.data.token_file import TokenFile
 from tinygpt2.data.windows import TokenArray, check_long_enough
 from tinygpt2.text.documents import documents_of
-from tinygpt2.text.tokenizers import Tokenizer, encoded
+from tinygpt2.tokenizers.protocol import Tokenizer, encoded
 
 BUFFER = 1024  # windows that are held to be shuffled
 

@@ -15,9 +15,10 @@ from tinygpt2._internal.checks import check_instance, check_path
 from tinygpt2._internal.files import PathLike, atomic_write, open_regular
 from tinygpt2.data.encoding import Encoded, ids_dtype
 from tinygpt2.data.token_header import HEADER_BYTES, Header, format_header, parse_header
-from tinygpt2.text.foreign import as_tokenizer
 from tinygpt2.text.recognition import check_input
-from tinygpt2.text.tokenizers import Tokenizer, tokenizer_identity
+from tinygpt2.tokenizers.foreign import as_tokenizer
+from tinygpt2.tokenizers.identity import tokenizer_identity
+from tinygpt2.tokenizers.protocol import Tokenizer
 
 _PIECE = 1 << 20  # bytes to hash at a time
 

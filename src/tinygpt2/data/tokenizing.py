@@ -13,9 +13,11 @@ from tinygpt2.data.pieces import pieces_of_documents, pieces_of_text
 from tinygpt2.data.token_file import TokenFile, Written, write_token_file
 from tinygpt2.data.token_header import Header, Shard
 from tinygpt2.text.documents import documents_of
-from tinygpt2.text.foreign import AnyTokenizer, as_tokenizer
 from tinygpt2.text.reading import open_text
-from tinygpt2.text.tokenizers import Tokenizer, gpt2_tokenizer, tokenizer_identity
+from tinygpt2.tokenizers.byte_pairs import gpt2_tokenizer
+from tinygpt2.tokenizers.foreign import AnyTokenizer, as_tokenizer
+from tinygpt2.tokenizers.identity import tokenizer_identity
+from tinygpt2.tokenizers.protocol import Tokenizer
 
 _MOST_THREADS = 1024  # each has pieces of a megabyte in memory
 

@@ -19,8 +19,9 @@ from tinygpt2.losses import IGNORE_INDEX, perplexity
 from tinygpt2.model.checks import not_finite
 from tinygpt2.model.modes import evaluation_mode
 from tinygpt2.model.objective import NextTokenLoss, vocab_size_of
-from tinygpt2.text.foreign import AnyTokenizer, as_tokenizer
-from tinygpt2.text.tokenizers import Tokenizer, token_bytes
+from tinygpt2.tokenizers.foreign import AnyTokenizer, as_tokenizer
+from tinygpt2.tokenizers.identity import token_bytes
+from tinygpt2.tokenizers.protocol import Tokenizer
 
 _MOST_WAITING = 1024  # scalars on a device
 

@@ -12,7 +12,8 @@ from tinygpt2._internal.texts import check_text
 from tinygpt2.data.token_file import TokenFile
 from tinygpt2.evaluation.loss import Evaluation
 from tinygpt2.text.documents import documents_of
-from tinygpt2.text.tokenizers import Tokenizer, encoded, token_bytes
+from tinygpt2.tokenizers.identity import token_bytes
+from tinygpt2.tokenizers.protocol import Tokenizer, encoded
 
 _PIECE = 1 << 20  # ids of a token file in which to look for ends of documents at a time
 

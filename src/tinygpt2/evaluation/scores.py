@@ -18,7 +18,7 @@ from tinygpt2.evaluation.windows import Window, Windows
 from tinygpt2.losses import IGNORE_INDEX
 from tinygpt2.model.gpt2 import GPT2Model
 from tinygpt2.model.modes import evaluation_mode
-from tinygpt2.text.foreign import AnyTokenizer, as_tokenizer
+from tinygpt2.tokenizers.foreign import AnyTokenizer, as_tokenizer
 
 _LOGITS_AT_ONCE = 1 << 24  # 64 MB in fp32
 

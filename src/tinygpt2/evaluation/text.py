@@ -7,7 +7,7 @@ from tinygpt2.evaluation.loss import Evaluation, evaluate_batches
 from tinygpt2.evaluation.passages import Passages
 from tinygpt2.evaluation.windows import Windows
 from tinygpt2.model.gpt2 import GPT2Model
-from tinygpt2.text.foreign import AnyTokenizer, as_tokenizer
+from tinygpt2.tokenizers.foreign import AnyTokenizer, as_tokenizer
 
 
 def evaluate_text(

@@ -10,8 +10,8 @@ from tinygpt2._internal.texts import check_texts
 from tinygpt2.generation.decoding import Decoding, decode
 from tinygpt2.generation.samplers import GreedySampler, Sampler
 from tinygpt2.model.gpt2 import GPT2Model
-from tinygpt2.text.foreign import AnyTokenizer, as_tokenizer, byte_token_ids
-from tinygpt2.text.tokenizers import Tokenizer, encoded
+from tinygpt2.tokenizers.foreign import AnyTokenizer, as_tokenizer, byte_token_ids
+from tinygpt2.tokenizers.protocol import Tokenizer, encoded
 
 _GREEDY = GreedySampler()
 

@@ -25,9 +25,9 @@ from tinygpt2.kernels.linear import linear, project
 from tinygpt2.kernels.switch import calls_only, is_plain_computation
 from tinygpt2.model.cache import KVCache
 from tinygpt2.model.checks import check_hidden, check_inputs, check_memory, check_weight_names, not_finite
-from tinygpt2.text.foreign import AnyTokenizer, as_tokenizer
-from tinygpt2.text.storage import remove_others, tokenizer_files
-from tinygpt2.text.tokenizers import Tokenizer, end_of_text
+from tinygpt2.tokenizers.foreign import AnyTokenizer, as_tokenizer
+from tinygpt2.tokenizers.protocol import Tokenizer, end_of_text
+from tinygpt2.tokenizers.storage import remove_others, tokenizer_files
 
 logger = logging.getLogger(__name__)
 

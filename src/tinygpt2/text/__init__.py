@@ -1,1 +1,1 @@
-"""Texts and tokenizers."""
+"""Texts and documents."""

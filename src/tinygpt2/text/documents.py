@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from tinygpt2._internal.checks import of_type
+from tinygpt2._internal.checks import can_be_iterated, of_type
 from tinygpt2._internal.files import PathLike
 from tinygpt2._internal.texts import check_text, check_texts, is_table
 from tinygpt2.text.reading import TextReader, open_standard_input, open_text
@@ -307,3 +307,14 @@ def _plain(item: Any) -> object:  # noqa: ANN401 - of any library
 def _missing(item: object) -> str:
     missing = item is None or (isinstance(item, float) and math.isnan(item)) or type(item).__name__ == "NAType"
     return "; drop the rows without a text: in pandas, .dropna()" if missing else ""
+
+
+def texts_of(name: str, source: object) -> Iterable[str]:
+    """Returns the only text that a ``str`` is, or the documents that another value holds, as `documents_of` does.
+
+    Raises:
+        TypeError: If it is neither.
+        ValueError: If it has a lone surrogate; with documents, during iteration.
+    """
+    several = can_be_iterated(source) and not isinstance(source, str | bytes | bytearray)
+    return documents_of(name, source) if several else [check_text(name, source)]

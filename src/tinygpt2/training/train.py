@@ -26,8 +26,9 @@ from tinygpt2.model.gpt2 import MLP, Attention, Block, GPT2Model
 from tinygpt2.model.modes import training_mode
 from tinygpt2.model.objective import NextTokenLoss
 from tinygpt2.run.directory import RunDirectory
-from tinygpt2.text.foreign import AnyTokenizer, as_tokenizer
-from tinygpt2.text.tokenizers import Tokenizer, gpt2_tokenizer
+from tinygpt2.tokenizers.byte_pairs import gpt2_tokenizer
+from tinygpt2.tokenizers.foreign import AnyTokenizer, as_tokenizer
+from tinygpt2.tokenizers.protocol import Tokenizer
 from tinygpt2.training.callbacks.base import Callback, Callbacks
 from tinygpt2.training.callbacks.progress import ProgressBar
 from tinygpt2.training.callbacks.samples import TextSamples

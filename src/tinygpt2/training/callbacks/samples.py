@@ -10,8 +10,8 @@ from tinygpt2._internal.console import write_line
 from tinygpt2._internal.random import mixed_seed
 from tinygpt2.generation.samplers import GreedySampler, Sampler, with_tokens
 from tinygpt2.generation.text import generate_text
-from tinygpt2.text.foreign import AnyTokenizer, as_tokenizer
-from tinygpt2.text.tokenizers import encoded
+from tinygpt2.tokenizers.foreign import AnyTokenizer, as_tokenizer
+from tinygpt2.tokenizers.protocol import encoded
 from tinygpt2.training.callbacks.base import Callback
 from tinygpt2.training.state import TrainState
 

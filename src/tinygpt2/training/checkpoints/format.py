@@ -31,7 +31,7 @@ from tinygpt2.formats.huggingface import CONFIG_FILE, WEIGHTS_FILE, Contents, re
 from tinygpt2.formats.manifest import STATE_FILE, TRAINING_FILE, verify_listed, verify_manifest, write_manifest
 from tinygpt2.formats.safetensors import read_safetensors, safetensors_chunks
 from tinygpt2.run.directory import RunDirectory
-from tinygpt2.text.storage import TOKENIZER_FILES
+from tinygpt2.tokenizers.storage import TOKENIZER_FILES
 from tinygpt2.training.history import TrainingHistory
 from tinygpt2.training.state import Progress
 

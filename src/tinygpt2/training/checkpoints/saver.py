@@ -22,8 +22,8 @@ from tinygpt2.errors import CheckpointError
 from tinygpt2.formats.manifest import TRAINING_FILE
 from tinygpt2.model.gpt2 import model_contents
 from tinygpt2.run.directory import RunDirectory
-from tinygpt2.text.storage import tokenizer_files
-from tinygpt2.text.tokenizers import Tokenizer
+from tinygpt2.tokenizers.protocol import Tokenizer
+from tinygpt2.tokenizers.storage import tokenizer_files
 from tinygpt2.training.callbacks.base import Callbacks
 from tinygpt2.training.checkpoints.format import (
     TrainingRecord,

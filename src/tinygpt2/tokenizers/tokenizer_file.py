@@ -13,16 +13,11 @@ import tiktoken
 
 from tinygpt2._internal.checks import shown
 from tinygpt2._internal.files import read_bytes, read_json
-from tinygpt2.text.from_huggingface import THEIR_FILES, read_their_tokenizer
-from tinygpt2.text.to_huggingface import THEIR_FILE
-from tinygpt2.text.tokenizers import (
-    END_OF_TEXT,
-    CharTokenizer,
-    Tokenizer,
-    checked_encoding,
-    gpt2_tokenizer,
-    is_gpt2_pattern,
-)
+from tinygpt2.tokenizers.byte_pairs import checked_encoding, gpt2_tokenizer, is_gpt2_pattern
+from tinygpt2.tokenizers.characters import CharTokenizer
+from tinygpt2.tokenizers.from_huggingface import THEIR_FILES, read_their_tokenizer
+from tinygpt2.tokenizers.protocol import END_OF_TEXT, Tokenizer
+from tinygpt2.tokenizers.to_huggingface import THEIR_FILE
 
 TOKENIZER_FILE = "tinygpt2_tokenizer.json"
 

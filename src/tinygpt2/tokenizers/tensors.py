@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 from tinygpt2.kernels.cross_entropy import INTEGER_DTYPES
-from tinygpt2.text.foreign import AnyTokenizer, as_tokenizer
-from tinygpt2.text.tokenizers import encoded
+from tinygpt2.tokenizers.foreign import AnyTokenizer, as_tokenizer
+from tinygpt2.tokenizers.protocol import encoded
 
 
 def text_to_tensor(text: str, tokenizer: AnyTokenizer) -> Tensor:

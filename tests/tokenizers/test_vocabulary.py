@@ -13,10 +13,11 @@ import tiktoken
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import tinygpt2.text.vocabulary
+import tinygpt2.tokenizers.vocabulary
 from tinygpt2 import gpt2_tokenizer, sample_text
-from tinygpt2.text.tokenizers import LONGEST_TOKEN, MOST_TOKENS, SPLIT_PATTERN, token_bytes
-from tinygpt2.text.vocabulary import count_words, train_tokenizer
+from tinygpt2.tokenizers.byte_pairs import LONGEST_TOKEN, MOST_TOKENS, SPLIT_PATTERN
+from tinygpt2.tokenizers.identity import token_bytes
+from tinygpt2.tokenizers.vocabulary import count_words, train_tokenizer
 
 END_OF_TEXT = "<|endoftext|>"
 PROSE = " ".join(topics.values())[:100_000]
@@ -125,7 +126,7 @@ def test_no_token_crosses_from_a_document_into_the_next() -> None:
 def test_a_long_text_is_cut_where_no_word_is(text: str, piece: int) -> None:
     whole = Counter(regex.findall(SPLIT_PATTERN, text))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tinygpt2.text.vocabulary, "_PIECE", piece)
+        patch.setattr(tinygpt2.tokenizers.vocabulary, "_PIECE", piece)
         assert count_words("text", text) == whole
 
 

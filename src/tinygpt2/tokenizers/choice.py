@@ -9,8 +9,9 @@ import regex
 import tiktoken
 
 from tinygpt2._internal.checks import check_choice
-from tinygpt2.text.tokenizers import CharTokenizer, gpt2_tokenizer
-from tinygpt2.text.vocabulary import count_words, learned_from, train_tokenizer, trim_vocabulary
+from tinygpt2.tokenizers.byte_pairs import gpt2_tokenizer
+from tinygpt2.tokenizers.characters import CharTokenizer
+from tinygpt2.tokenizers.vocabulary import count_words, learned_from, train_tokenizer, trim_vocabulary
 
 KINDS = ("auto", "bpe", "trimmed", "gpt2", "char")
 

@@ -13,16 +13,9 @@ from typing import Any
 import tiktoken
 
 from tinygpt2._internal.checks import shown
-from tinygpt2.text.tokenizers import (
-    END_OF_TEXT,
-    CharTokenizer,
-    byte_pair_encoding,
-    encoded,
-    gpt2_merges,
-    gpt2_tokenizer,
-    is_gpt2_pattern,
-    visible,
-)
+from tinygpt2.tokenizers.byte_pairs import byte_pair_encoding, gpt2_merges, gpt2_tokenizer, is_gpt2_pattern, visible
+from tinygpt2.tokenizers.characters import CharTokenizer
+from tinygpt2.tokenizers.protocol import END_OF_TEXT, encoded
 
 logger = logging.getLogger(__name__)
 

@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 import pytest
 import tiktoken
-import tokenizers
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import tinygpt2.text.tokenizers
+import tinygpt2.tokenizers.byte_pairs
+import tokenizers
 from tinygpt2 import (
     CharTokenizer,
     TextSamples,
@@ -34,7 +34,8 @@ from tinygpt2 import (
     trim_vocabulary,
 )
 from tinygpt2.generation.text import _whole_characters
-from tinygpt2.text.tokenizers import check_tokenizer, token_bytes
+from tinygpt2.tokenizers.identity import token_bytes
+from tinygpt2.tokenizers.protocol import check_tokenizer
 
 END_OF_TEXT = "<|endoftext|>"
 
@@ -178,7 +179,7 @@ def test_a_damaged_vocabulary_is_noticed(tmp_path: Path, monkeypatch: pytest.Mon
     (tmp_path / "assets").mkdir()
     asset = tmp_path / "assets" / "gpt2_merges.bpe"
     asset.write_bytes({"flip": flipped, "truncate": whole[:-1], "empty": b""}[damage])
-    monkeypatch.setattr(tinygpt2.text.tokenizers, "files", lambda _: tmp_path)
+    monkeypatch.setattr(tinygpt2.tokenizers.byte_pairs, "files", lambda _: tmp_path)
     with pytest.raises(RuntimeError, match=r"damaged.*SHA-256.*reinstall"):
         gpt2_tokenizer.__wrapped__()
     asset.write_bytes(whole)

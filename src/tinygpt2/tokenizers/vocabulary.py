@@ -14,15 +14,9 @@ import tiktoken
 
 from tinygpt2._internal.checks import check_instance, check_int, check_iterable
 from tinygpt2._internal.texts import check_text
-from tinygpt2.text.tokenizers import (
-    END_OF_TEXT,
-    LONGEST_TOKEN,
-    MOST_TOKENS,
-    SPLIT_PATTERN,
-    byte_pair_encoding,
-    encoded,
-    texts_of,
-)
+from tinygpt2.text.documents import texts_of
+from tinygpt2.tokenizers.byte_pairs import LONGEST_TOKEN, MOST_TOKENS, SPLIT_PATTERN, byte_pair_encoding
+from tinygpt2.tokenizers.protocol import END_OF_TEXT, encoded
 
 _WORD = regex.compile(SPLIT_PATTERN)
 _CUT = regex.compile(r"\S(?=[ \n])")  # no word has whitespace after anything else, so a text can be cut before it

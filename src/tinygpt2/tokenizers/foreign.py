@@ -7,7 +7,8 @@ from functools import cached_property, lru_cache
 from typing import Any, TypeAlias, Union, cast
 
 from tinygpt2._internal.checks import of_type
-from tinygpt2.text.tokenizers import END_OF_TEXT, Tokenizer, check_tokenizer, visible
+from tinygpt2.tokenizers.byte_pairs import visible
+from tinygpt2.tokenizers.protocol import END_OF_TEXT, Tokenizer, check_tokenizer
 
 AnyTokenizer: TypeAlias = Union[Tokenizer, Any]  # noqa: UP007 - Any would swallow the name, which says what is meant
 """A `Tokenizer`, or a tokenizer of transformers, tokenizers or SentencePiece."""

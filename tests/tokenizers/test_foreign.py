@@ -27,8 +27,8 @@ from tinygpt2 import (
     train,
 )
 from tinygpt2.generation.text import _whole_characters
-from tinygpt2.text.foreign import PythonTokenizer, as_tokenizer
-from tinygpt2.text.tokenizers import token_bytes, tokenizer_identity
+from tinygpt2.tokenizers.foreign import PythonTokenizer, as_tokenizer
+from tinygpt2.tokenizers.identity import token_bytes, tokenizer_identity
 
 tokenizers = pytest.importorskip("tokenizers")
 

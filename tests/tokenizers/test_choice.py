@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinygpt2 import CharTokenizer, gpt2_tokenizer, sample_text, trim_vocabulary
-from tinygpt2.text.choice import TokenizerChoice, _size_for, choose_tokenizer
-from tinygpt2.text.vocabulary import count_words, train_tokenizer
+from tinygpt2.tokenizers.choice import TokenizerChoice, _size_for, choose_tokenizer
+from tinygpt2.tokenizers.vocabulary import count_words, train_tokenizer
 
 ENGLISH = " ".join(topics.values())[:50_000]
 CHARACTERS = "春眠不觉晓处处闻啼鸟夜来风雨声花落知多少床前明月光疑是地上霜举头望低思故乡"

@@ -15,11 +15,19 @@ from tinygpt2._internal.files import PathLike, atomic_write, make_directories, r
 from tinygpt2.config import MODEL_RANGES, GPT2Config
 from tinygpt2.formats.huggingface import CONFIG_FILE
 from tinygpt2.formats.manifest import check_replaceable, verify_listed
-from tinygpt2.text.foreign import AnyTokenizer, HuggingFaceTokenizer, SentencePieceTokenizer, as_tokenizer
-from tinygpt2.text.from_huggingface import SENTENCEPIECE_FILES, THEIR_FILES, read_their_tokenizer
-from tinygpt2.text.to_huggingface import MERGES_FILE, SETTINGS_FILE, THEIR_FILE, VOCABULARY_FILE, huggingface_files
-from tinygpt2.text.tokenizer_file import TOKENIZER_FILE, other_content, read_tokenizer_file, tokenizer_content
-from tinygpt2.text.tokenizers import CharTokenizer, Tokenizer, gpt2_tokenizer
+from tinygpt2.tokenizers.byte_pairs import gpt2_tokenizer
+from tinygpt2.tokenizers.characters import CharTokenizer
+from tinygpt2.tokenizers.foreign import AnyTokenizer, HuggingFaceTokenizer, SentencePieceTokenizer, as_tokenizer
+from tinygpt2.tokenizers.from_huggingface import SENTENCEPIECE_FILES, THEIR_FILES, read_their_tokenizer
+from tinygpt2.tokenizers.protocol import Tokenizer
+from tinygpt2.tokenizers.to_huggingface import (
+    MERGES_FILE,
+    SETTINGS_FILE,
+    THEIR_FILE,
+    VOCABULARY_FILE,
+    huggingface_files,
+)
+from tinygpt2.tokenizers.tokenizer_file import TOKENIZER_FILE, other_content, read_tokenizer_file, tokenizer_content
 
 TOKENIZER_FILES = (
     THEIR_FILE,

@@ -1,7 +1,7 @@
 """Tokenizers in the files of Hugging Face and of SentencePiece.
 
 Those that are equivalent to one of ours are read as such, without another library: byte pairs with GPT-2's pattern, and
-characters as `tinygpt2.text.to_huggingface` writes them. Their own library reads the others.
+characters as `tinygpt2.tokenizers.to_huggingface` writes them. Their own library reads the others.
 """
 
 import json
@@ -13,8 +13,11 @@ import tiktoken
 
 from tinygpt2._internal.checks import shown
 from tinygpt2._internal.files import parse_json, read_bytes, read_json
-from tinygpt2.text.foreign import HuggingFaceTokenizer, SentencePieceTokenizer
-from tinygpt2.text.to_huggingface import (
+from tinygpt2.tokenizers.byte_pairs import checked_encoding, from_visible, gpt2_tokenizer
+from tinygpt2.tokenizers.characters import CharTokenizer
+from tinygpt2.tokenizers.foreign import HuggingFaceTokenizer, SentencePieceTokenizer
+from tinygpt2.tokenizers.protocol import END_OF_TEXT, Tokenizer, panics_as_errors
+from tinygpt2.tokenizers.to_huggingface import (
     BYTE_TOKENS,
     MERGES_FILE,
     SETTINGS_FILE,
@@ -22,15 +25,6 @@ from tinygpt2.text.to_huggingface import (
     VOCABULARY_FILE,
     huggingface_files,
     merges_of,
-)
-from tinygpt2.text.tokenizers import (
-    END_OF_TEXT,
-    CharTokenizer,
-    Tokenizer,
-    checked_encoding,
-    from_visible,
-    gpt2_tokenizer,
-    panics_as_errors,
 )
 
 SENTENCEPIECE_FILES = ("tokenizer.model", "spiece.model")

@@ -29,10 +29,11 @@ from tinygpt2 import (
     train,
     trim_vocabulary,
 )
-from tinygpt2.text.foreign import HuggingFaceTokenizer, SentencePieceTokenizer, as_tokenizer
-from tinygpt2.text.storage import tokenizer_files
-from tinygpt2.text.tokenizer_file import TOKENIZER_FILE
-from tinygpt2.text.tokenizers import Tokenizer, visible
+from tinygpt2.tokenizers.byte_pairs import visible
+from tinygpt2.tokenizers.foreign import HuggingFaceTokenizer, SentencePieceTokenizer, as_tokenizer
+from tinygpt2.tokenizers.protocol import Tokenizer
+from tinygpt2.tokenizers.storage import tokenizer_files
+from tinygpt2.tokenizers.tokenizer_file import TOKENIZER_FILE
 
 END_OF_TEXT = "<|endoftext|>"
 PATTERN = r"\w+|\W"
@@ -158,7 +159,7 @@ def test_without_tokenizers_only_gpt2s_pattern_is_written_for_others(
 ) -> None:
     monkeypatch.setitem(sys.modules, "tokenizers", None)
     own = encoding(BYTE_RANKS | {b"own": 256}, {END_OF_TEXT: 257})
-    text = importlib.import_module("tinygpt2.text.to_huggingface")
+    text = importlib.import_module("tinygpt2.tokenizers.to_huggingface")
     text._why_not.cache_clear()
     save_tokenizer(own, tmp_path)
     text._why_not.cache_clear()
