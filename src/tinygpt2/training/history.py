@@ -138,7 +138,8 @@ class TrainingHistory:
         Raises:
             ValueError: If it is anything else.
         """
-        if not (isinstance(content, dict) and content.keys() | set(_MAY_BE_ABSENT) == _RANGES.keys()):
+        known = (_RANGES.keys(), _RANGES.keys() - set(_MAY_BE_ABSENT))
+        if not (isinstance(content, dict) and content.keys() in known):
             raise ValueError(f"expected an object with {', '.join(_RANGES)}, got {shown(content)}")
         try:
             values = {name: list(Many(_RANGES[name]).check(name, value)) for name, value in content.items()}
