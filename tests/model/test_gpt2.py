@@ -497,6 +497,6 @@ def test_a_path_that_names_nothing_is_told(call: Callable[[Any], object], path: 
 
 @pytest.mark.parametrize("tokenizer", ["gpt2", object(), CharTokenizer], ids=repr)
 def test_what_is_no_tokenizer_is_told_before_anything_is_written(tokenizer: Any, tmp_path: Path) -> None:  # noqa: ANN401
-    with pytest.raises(TypeError, match="tokenizer must be an object with n_vocab, .*, got"):
+    with pytest.raises(TypeError, match=r"tokenizer must be an object with n_vocab, .*, got"):
         exact_model().save_pretrained(tmp_path / "model", tokenizer=tokenizer)
     assert not (tmp_path / "model").exists()
