@@ -178,7 +178,7 @@ def make_loaders(
 ) -> tuple[DataLoader[Batch], DataLoader[Batch]]:
     """Returns the batches to train on and those to validate on."""
     order: dict[str, Any] = {"shuffle": True, "seed": options.seed}
-    held_out = "--val" if options.val else f"the last {1 - options.train_ratio:.0%}, see --train-ratio"
+    held_out = "--val" if options.val else f"{1 - options.train_ratio:.0%} of it all, see --train-ratio"
     parts: list[tuple[str, Any, dict[str, Any]]] = [
         ("the part to train on", corpus.train, order),
         (f"the part to validate on ({held_out})", corpus.val, {}),
