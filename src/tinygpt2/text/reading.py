@@ -113,7 +113,7 @@ class TextReader:
             text = held + (piece if begun else piece.removeprefix("\ufeff"))
             begun = begun or bool(piece)
             held = "\r" if text.endswith("\r") else ""
-            yield text.removesuffix(held).replace("\r\n", "\n")
+            yield text.removesuffix(held).replace("\r\n", "\n") if "\r" in text else text
         yield held
 
     def _decoded(self) -> Iterator[str]:
