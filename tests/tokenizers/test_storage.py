@@ -776,3 +776,15 @@ def test_the_tokenizer_of_a_checkpoint_is_compared_with_its_manifest(tmp_path: P
     path.write_bytes(whole)
     (checkpoint / "manifest.json").write_text("{}", encoding="utf-8")
     assert load_tokenizer(checkpoint) == tokenizer, "of a model that was saved without one and was given it later"
+
+
+@pytest.mark.parametrize("which", [0, 1, slice(None)], ids=["first", "second", "both"])
+def test_a_special_token_may_be_part_of_a_merge(which: Any, tmp_path: Path, foreign: Any) -> None:  # noqa: ANN401
+    """It got another name, of which the library then had no merge."""
+    parts = json.loads(foreign("byte-level, another end").to_str())
+    token = "".join(parts["model"]["merges"][0][which])
+    parts["added_tokens"].append(parts["added_tokens"][0] | {"content": token, "id": parts["model"]["vocab"][token]})
+    (tmp_path / "tokenizer.json").write_text(json.dumps(parts), encoding="utf-8")
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"eos_token": "</s>"}), encoding="utf-8")
+    tokenizer = load_tokenizer(tmp_path)
+    assert tokenizer.decode(tokenizer.encode_ordinary("the quick brown fox")) == "the quick brown fox"

@@ -207,11 +207,12 @@ def _without_special_tokens(parts: dict[str, Any]) -> dict[str, Any]:
     """Returns the parts of a ``tokenizer.json`` with the same ids, in which no text has a special token.
 
     A model can find special tokens in a text by itself, since they are in its vocabulary. There they get names that no
-    text has, except those that it makes of others.
+    text has, except those that it makes of others, or others of.
     """
     model = parts["model"]
-    made = {"".join(merge) if isinstance(merge, list) else merge.replace(" ", "") for merge in model.get("merges", [])}
-    special = {token["content"] for token in parts["added_tokens"] if token["special"]} - made
+    pairs = [merge if isinstance(merge, list) else merge.split(" ", 1) for merge in model.get("merges", [])]
+    merged = {token for pair in pairs for token in (*pair, "".join(pair))}
+    special = {token["content"] for token in parts["added_tokens"] if token["special"]} - merged
     name = {token: f"{_IN_NO_TEXT}{token}" for token in special}
     vocabulary = model["vocab"]
     if isinstance(vocabulary, dict):

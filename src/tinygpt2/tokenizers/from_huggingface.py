@@ -93,12 +93,12 @@ def _of_parts(parts: dict[str, Any], content: str, settings: Mapping[str, Any]) 
     try:
         with panics_as_errors(THEIR_FILE):
             theirs = Theirs.from_str(content)
-    except Exception as error:
+            i = None if end is None else theirs.token_to_id(end)
+            if end is None or i is not None:
+                return HuggingFaceTokenizer.of(theirs, i, settings)
+    except Exception as error:  # the library has none of its own
         raise ValueError(shown(str(error))) from error
-    i = None if end is None else theirs.token_to_id(end)
-    if end is not None and i is None:
-        raise ValueError(f"{SETTINGS_FILE} says that {shown(end)} ends a text, but there is no such token")
-    return HuggingFaceTokenizer.of(theirs, i, settings)
+    raise ValueError(f"{SETTINGS_FILE} says that {shown(end)} ends a text, but there is no such token")
 
 
 def _check_ids(parts: Mapping[str, Any]) -> None:
