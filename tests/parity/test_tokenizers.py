@@ -1,7 +1,6 @@
 """Held against transformers: what we save gives the same ids there, and its pipeline generates and stops."""
 
 import json
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -46,17 +45,6 @@ KINDS = [
     "whole words",
     "another pattern",
 ]
-
-
-@pytest.fixture(autouse=True)
-def _silent() -> Iterator[None]:
-    """No progress bars among the test results."""
-    verbosity = transformers.logging.get_verbosity()
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    yield
-    transformers.logging.set_verbosity(verbosity)
-    transformers.logging.enable_progress_bar()
 
 
 @cache

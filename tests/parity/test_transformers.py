@@ -1,7 +1,6 @@
 """Held against transformers' GPT-2: the same weights give the same logits, gradients and text, and go both ways."""
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,17 +21,6 @@ TOLERANCE = 1e-5  # what the README promises in float32
 TINY = GPT2Config(vocab_size=61, context_length=16, n_layer=2, n_head=3, n_embd=24)
 WIDTHS = [1, 7, TINY.context_length]
 seeds = st.integers(0, 2**32)
-
-
-@pytest.fixture(autouse=True)
-def _silent() -> Iterator[None]:
-    """No progress bars among the test results."""
-    verbosity = transformers.logging.get_verbosity()
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    yield
-    transformers.logging.set_verbosity(verbosity)
-    transformers.logging.enable_progress_bar()
 
 
 def theirs(*, tie_weights: bool = True, attention: str = "sdpa", **options: Any) -> Any:  # noqa: ANN401 - not typed

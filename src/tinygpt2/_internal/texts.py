@@ -52,6 +52,11 @@ def check_texts(name: str, value: object) -> Iterable[object]:
     raise TypeError(f"{name} must be several str, got {of_type(value)}; {fix or 'pass a list'}")
 
 
+def utf8_size(text: str) -> int:
+    """Returns the number of bytes of a text in UTF-8."""
+    return len(text) if text.isascii() else len(text.encode("utf-8"))
+
+
 def text_from(value: object) -> str:
     """Returns how to get a text from a value, as the end of a message; nothing if there is no telling."""
     if isinstance(value, bytes | bytearray):

@@ -12,13 +12,13 @@ from torch.utils.data import DataLoader
 
 from tinygpt2.cli.common import naming
 from tinygpt2.cli.hints import to_paste
-from tinygpt2.cli.inputs import STANDARD_INPUT, Part, is_of_tokens, is_stream, read_files
+from tinygpt2.cli.inputs import Part, is_of_tokens, is_stream, read_files
 from tinygpt2.cli.train_options import TrainOptions
 from tinygpt2.data.batches import Batch
 from tinygpt2.data.loader import make_dataloader
 from tinygpt2.data.token_file import TokenFile
 from tinygpt2.text.reading import sample_text
-from tinygpt2.text.sources import shared_files, without_endings
+from tinygpt2.text.sources import STANDARD_INPUT, shared_files, without_endings
 from tinygpt2.text.splitting import split_documents, split_text, without_duplicates
 from tinygpt2.tokenizers.protocol import Tokenizer
 

@@ -54,11 +54,12 @@ def evaluate_command(options: argparse.Namespace) -> int:
     from tinygpt2._internal.console import write_line
     from tinygpt2._internal.devices import choose_device
     from tinygpt2.cli.common import load, naming
-    from tinygpt2.cli.inputs import STANDARD_INPUT, notes_on, text_or_documents, token_files
+    from tinygpt2.cli.inputs import notes_on, text_or_documents, token_files
     from tinygpt2.evaluation.passages import Passages
     from tinygpt2.evaluation.text import evaluate_text
     from tinygpt2.evaluation.windows import Windows
     from tinygpt2.text.documents import DocumentReader
+    from tinygpt2.text.sources import STANDARD_INPUT
 
     directory, files = _model_and_files(options)
     tokens = token_files(files)

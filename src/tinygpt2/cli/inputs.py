@@ -10,9 +10,8 @@ from typing_extensions import TypeIs
 from tinygpt2.data.token_file import TokenFile
 from tinygpt2.text.documents import DocumentReader
 from tinygpt2.text.recognition import TOKENS_MAGIC, open_file
+from tinygpt2.text.sources import STANDARD_INPUT
 from tinygpt2.tokenizers.protocol import END_OF_TEXT
-
-STANDARD_INPUT = "-"
 
 Part = str | list[str] | list[TokenFile]
 """A continuous text, documents, or files of tokens."""

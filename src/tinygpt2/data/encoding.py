@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import tiktoken
 
-from tinygpt2._internal.texts import check_text
+from tinygpt2._internal.texts import check_text, utf8_size
 from tinygpt2.data.fast import fast_encoder
 from tinygpt2.data.pieces import Piece, pieces_of_documents
 from tinygpt2.text.documents import documents_of
@@ -119,9 +119,7 @@ def _encoder(tokenizer: Tokenizer, *, many: bool) -> Callable[[Piece], Encoded]:
 
     def encode_and_count(piece: Piece) -> Encoded:
         ids = encode(piece).astype(dtype, copy=False)
-        text = "".join(piece.texts)
-        size = len(text) if text.isascii() else len(text.encode("utf-8"))
-        return Encoded(ids, size, len(piece.texts) if piece.ended else 0)
+        return Encoded(ids, utf8_size("".join(piece.texts)), len(piece.texts) if piece.ended else 0)
 
     return encode_and_count
 

@@ -10,6 +10,7 @@ from typing import NamedTuple, NoReturn
 
 from tinygpt2._internal.checks import check_int, check_path
 from tinygpt2._internal.files import PathLike, make_directories
+from tinygpt2._internal.texts import utf8_size
 from tinygpt2.data.pieces import CUT, can_be_cut, in_parts
 from tinygpt2.data.token_file import TokenFile, read_header
 from tinygpt2.data.token_header import MOST_SHARDS, Header, Shard
@@ -197,7 +198,7 @@ class _Reader:
 def _whole_documents(documents: Iterable[str], shard_bytes: int) -> Iterator[_Part]:
     size = 0
     for document in documents:
-        size += len(document) if document.isascii() else len(document.encode("utf-8"))
+        size += utf8_size(document)
         yield _Part(document, size >= shard_bytes)
         size = 0 if size >= shard_bytes else size
 

@@ -17,7 +17,7 @@ from tinygpt2.text.reading import open_text
 from tinygpt2.tokenizers.byte_pairs import gpt2_tokenizer
 from tinygpt2.tokenizers.foreign import AnyTokenizer, as_tokenizer
 from tinygpt2.tokenizers.identity import tokenizer_identity
-from tinygpt2.tokenizers.protocol import Tokenizer
+from tinygpt2.tokenizers.protocol import Tokenizer, end_of_text
 
 _MOST_THREADS = 1024  # each has pieces of a megabyte in memory
 
@@ -134,7 +134,7 @@ class Corpus:
                 bytes=written.bytes,
                 documents=written.documents if self.documents else None,
                 empty_documents=self._empty - empty_before if self.documents else None,
-                eot_token=_eot_token(self.tokenizer),
+                eot_token=end_of_text(self.tokenizer),
                 tokenizer_sha256=self.tokenizer_sha256,
                 shard=shard(),
             )
@@ -154,13 +154,6 @@ class Corpus:
         if not any_full:
             reason = f"all {self._empty:,} documents are empty" if self._empty else "there are no documents"
             raise ValueError(f"there are no tokens to write: {reason}; expected some text")
-
-
-def _eot_token(tokenizer: Tokenizer) -> int | None:
-    try:
-        return tokenizer.eot_token
-    except KeyError:  # of an encoding of tiktoken without special tokens
-        return None
 
 
 def _parts(source: Iterable[object]) -> Iterator[str]:

@@ -13,7 +13,7 @@ from tinygpt2.data.token_file import TokenFile
 from tinygpt2.evaluation.loss import Evaluation
 from tinygpt2.text.documents import documents_of
 from tinygpt2.tokenizers.identity import token_bytes
-from tinygpt2.tokenizers.protocol import Tokenizer, encoded
+from tinygpt2.tokenizers.protocol import Tokenizer, encoded, end_of_text
 
 _PIECE = 1 << 20  # ids of a token file in which to look for ends of documents at a time
 
@@ -66,7 +66,7 @@ class Passages:
         self.words: int | None = 0
         self.documents: int | None = None
         self.sizes = token_bytes(tokenizer)
-        self.before = _end_of_text(tokenizer)
+        self.before = end_of_text(tokenizer)
         self._changed = 0  # texts that the tokenizer does not keep
         self._first_changed = ""
 
@@ -153,14 +153,6 @@ def _why_empty(source: object) -> str:
     if isinstance(source, TokenFile):
         return f"{source.path} has no token to predict"
     return "there are no documents, or none has any text"
-
-
-def _end_of_text(tokenizer: Tokenizer) -> int | None:
-    """Returns the id that ends a text; ``None`` if the tokenizer has none."""
-    try:
-        return tokenizer.eot_token
-    except KeyError:
-        return None
 
 
 def _ends(tokens: npt.NDArray[np.integer[Any]], end_of_text: int | None) -> Iterator[int]:

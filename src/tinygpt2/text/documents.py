@@ -8,7 +8,7 @@ from typing import Any
 
 from tinygpt2._internal.checks import can_be_iterated, of_type
 from tinygpt2._internal.files import PathLike
-from tinygpt2._internal.texts import check_text, check_texts, is_table
+from tinygpt2._internal.texts import check_text, check_texts, is_table, utf8_size
 from tinygpt2.text.reading import TextReader, open_standard_input, open_text
 from tinygpt2.text.rows import json_lines, json_values, no_column, pieces_between
 from tinygpt2.text.sources import TEXT, Source, find_sources
@@ -171,7 +171,7 @@ class DocumentReader:
         self._check_not_empty()
 
     def _note(self, text: str, *, after: str = "") -> None:
-        self.text_bytes += len(text) if text.isascii() else len(text.encode())
+        self.text_bytes += utf8_size(text)
         self.has_end_of_text = self.has_end_of_text or END_OF_TEXT in after + text
 
     def _texts(self, source: Source) -> Iterator[str]:

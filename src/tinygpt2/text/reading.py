@@ -14,7 +14,7 @@ from tinygpt2._internal.checks import check_path
 from tinygpt2._internal.files import PathLike
 from tinygpt2._internal.texts import check_text
 from tinygpt2.text.archives import Decompressed, decompressed
-from tinygpt2.text.recognition import SAMPLE, TOKENS_MAGIC, advice_on_bytes, nul_bytes, open_file, unlike_text
+from tinygpt2.text.recognition import SAMPLE, advice_on_bytes, nul_bytes, open_file, unlike_text
 
 _PIECE = 1 << 18  # bytes to read at a time: few enough for a processor's cache
 _PLACEHOLDERS = {"file": "FILE", "path": "path"}
@@ -91,11 +91,6 @@ class TextReader:
         self._file, self._path = file, path
         self.bytes_read = 0
         self._start = self._read(SAMPLE)
-
-    @property
-    def holds_tokens(self) -> bool:
-        """Whether it is a file of tokens instead."""
-        return self._start.startswith(TOKENS_MAGIC)
 
     @property
     def position(self) -> int:
