@@ -328,7 +328,11 @@ def training_calls() -> dict[str, Callable[[], Call]]:
         saving = {"checkpoint_dir": None, "checkpoint_every": None, "checkpoint_keep": 2}
         return Call(
             train,
-            given | config | saving | {"device": "cpu", "resume": False, "allow_changes": False, "progress": False},
+            given
+            | config
+            | saving
+            | {"device": "cpu", "resume": False, "allow_changes": False, "keep_best": False}
+            | {"progress": False},
         )
 
     def measuring() -> dict[str, Any]:

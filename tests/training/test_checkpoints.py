@@ -722,17 +722,15 @@ def test_training_outside_the_main_thread_leaves_signals_alone(tmp_path: Path) -
 # Early stopping
 
 
-def test_early_stopping_waits_for_its_patience_and_the_best_is_kept(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_early_stopping_waits_for_its_patience_and_the_best_is_kept(tmp_path: Path) -> None:
     """Validation data that says the opposite of the training data."""
     data = loaders()[0], make_dataloader(TOKENS.flip(0), batch_size=4, context_length=8)
     config = replace(CONFIG, epochs=30, eval_every=4, schedule="constant")
     _, history = run(tmp_path, config, data=data, callbacks=[EarlyStopping(3)])
     losses = [loss for loss in history.val_losses if loss is not None]
-    assert losses.index(min(losses)) == len(losses) - 4
+    assert losses.index(min(losses)) == history.best == len(losses) - 4
     assert history.steps[-1] < 240
-    assert "no lower validation loss in 3 evaluations" in capsys.readouterr().err
+    assert history.stopped == "the validation loss has not fallen for 3 evaluations"
     best = json.loads((tmp_path / "best" / "training.json").read_text(encoding="utf-8"))
     assert best["progress"]["step"] == history.steps[-4]
 
@@ -740,6 +738,9 @@ def test_early_stopping_waits_for_its_patience_and_the_best_is_kept(
     assert again == history
     _, longer = run(tmp_path, config, data=data, callbacks=[EarlyStopping(5)])
     assert len(longer.steps) == len(history.steps) + 2
+    assert longer.stopped == "the validation loss has not fallen for 5 evaluations"
+    _, unstopped = run(tmp_path, replace(config, epochs=len(longer.steps)), data=data)
+    assert unstopped.stopped is None
 
 
 def test_early_stopping_needs_validation_data_and_sensible_numbers() -> None:

@@ -101,7 +101,7 @@ def test_numbers_of_numpy_and_pytorch_become_plain_ones() -> None:
     history.append(step=step, epoch=np.float64(1), tokens_seen=step, train_loss=loss, val_loss=loss, learning_rate=0,
                    train_bits_per_byte=loss, val_bits_per_byte=loss)  # fmt: skip
     assert history == TrainingHistory([3], [1.0], [3], [2.5], [2.5], [0.0], [2.5], [2.5])
-    assert {type(value) for values in asdict(history).values() for value in values} == {int, float}
+    assert {type(value) for name in NAMES for value in getattr(history, name)} == {int, float}
 
 
 def test_bits_per_byte_that_are_left_out_are_unknown_at_each_evaluation(history: TrainingHistory) -> None:
@@ -127,8 +127,30 @@ def test_histories_share_no_list() -> None:
 def test_the_file_is_json_that_other_programs_read(tmp_path: Path, history: TrainingHistory) -> None:
     history.save(tmp_path / "history.json")
     content = json.loads((tmp_path / "history.json").read_bytes())
-    assert list(content) == NAMES
+    assert list(content) == [*NAMES, "stopped"]
     assert content == asdict(history)
+
+
+def test_why_a_run_was_stopped_is_saved(tmp_path: Path, history: TrainingHistory) -> None:
+    history.stopped = "the validation loss has not fallen for 3 evaluations"
+    history.save(tmp_path / "history.json")
+    assert TrainingHistory.load(tmp_path / "history.json") == history
+    content = asdict(history)
+    del content["stopped"]  # as runs wrote it before there was any
+    assert TrainingHistory.from_dict(content).stopped is None
+    with pytest.raises(ValueError, match="stopped must be a string, got 3"):
+        TrainingHistory.from_dict(content | {"stopped": 3})
+
+
+@pytest.mark.parametrize(
+    ("losses", "best"),
+    [([], None), ([None, None], None), ([3.0, 1.0, 2.0, 1.0], 1), ([float("nan"), 2.0], 1), ([float("inf")], 0)],
+)
+def test_the_best_evaluation_is_the_first_with_the_lowest_validation_loss(
+    losses: list[float | None], best: int | None
+) -> None:
+    history = TrainingHistory(val_losses=losses)
+    assert history.best == best
 
 
 @pytest.mark.parametrize("loss", [float("inf"), float("nan")])

@@ -1,6 +1,7 @@
 """History of a training run: its losses as numbers, as JSON and as a plot."""
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Self
 
 from tinygpt2._internal.checks import check_path, shown
 from tinygpt2._internal.files import read_json, write_text
-from tinygpt2._internal.ranges import Check, Int, Loss, Many, Number, Optional
+from tinygpt2._internal.ranges import Check, Int, Loss, Many, Number, Optional, Text
 from tinygpt2.plotting import plot_losses
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ _RANGES: Mapping[str, Check] = MappingProxyType(  # of each entry
     }
 )
 _MAY_BE_ABSENT = ("train_bits_per_byte", "val_bits_per_byte")  # from older files
+_STOPPED = "stopped"  # likewise
 
 
 @dataclass
@@ -47,6 +49,8 @@ class TrainingHistory:
         train_bits_per_byte: Loss on training data in bits per byte of text; ``None`` if the bytes are not known,
             because `train` was not given the tokenizer. Lists that are left out have ``None`` for each evaluation.
         val_bits_per_byte: Likewise, on validation data.
+        stopped: Why a callback ended the run before its last step, for instance that the validation loss has not fallen
+            for three evaluations; ``None`` if none did.
 
     >>> history = TrainingHistory()
     >>> history.append(
@@ -55,6 +59,8 @@ class TrainingHistory:
     ... )
     >>> history.train_losses
     [10.8]
+    >>> history.steps[history.best]
+    0
     """
 
     steps: list[int] = field(default_factory=list)
@@ -65,12 +71,22 @@ class TrainingHistory:
     learning_rates: list[float] = field(default_factory=list)
     train_bits_per_byte: list[float | None] = field(default_factory=list)
     val_bits_per_byte: list[float | None] = field(default_factory=list)
+    stopped: str | None = None
 
     def __post_init__(self) -> None:
         for name in _MAY_BE_ABSENT:
             values = getattr(self, name)
             if isinstance(values, list) and not values:
                 setattr(self, name, [None] * len(self.steps))
+
+    @property
+    def best(self) -> int | None:
+        """The index of the evaluation with the lowest validation loss, the first of equal ones; ``None`` without any.
+
+        ``best``, in a directory of checkpoints, and ``train(..., keep_best=True)`` have the model of that evaluation.
+        """
+        losses = ((loss, i) for i, loss in enumerate(self.val_losses) if loss is not None and not math.isnan(loss))
+        return min(losses, default=(math.nan, None))[1]
 
     def append(
         self,
@@ -139,10 +155,12 @@ class TrainingHistory:
             ValueError: If it is anything else.
         """
         known = (_RANGES.keys(), _RANGES.keys() - set(_MAY_BE_ABSENT))
-        if not (isinstance(content, dict) and content.keys() in known):
+        if not (isinstance(content, dict) and content.keys() - {_STOPPED} in known):
             raise ValueError(f"expected an object with {', '.join(_RANGES)}, got {shown(content)}")
         try:
-            values = {name: list(Many(_RANGES[name]).check(name, value)) for name, value in content.items()}
+            stopped = Optional(Text()).check(_STOPPED, content.get(_STOPPED))
+            lists = {name: value for name, value in content.items() if name != _STOPPED}
+            values = {name: list(Many(_RANGES[name]).check(name, value)) for name, value in lists.items()}
         except TypeError as error:
             raise ValueError(str(error)) from error
         if len({len(each) for each in values.values()}) > 1:
@@ -151,8 +169,14 @@ class TrainingHistory:
         for earlier, later in pairwise(values["steps"]):
             if later <= earlier:
                 raise ValueError(f"steps must increase, but {later} follows {earlier}")
-        return cls(**values)
+        return cls(**values, stopped=stopped)
 
     def plot(self) -> "Figure":
         """Returns the figure that `plot_losses` draws of this history, which a notebook shows; errors are its."""
         return plot_losses(self)
+
+
+def lowest_loss(history: TrainingHistory) -> float:
+    """Returns the lowest validation loss; infinity without any."""
+    best = None if history.best is None else history.val_losses[history.best]
+    return math.inf if best is None else best

@@ -45,6 +45,8 @@ class Run:
         batches: Batches left of the pass in which the run resumes, if it does.
         seed_global: Whether to seed PyTorch's global random numbers, for dropout without a seed of its own.
         sizes: Bytes of text that each id stands for, if that is known.
+        keep_best: Whether the weights with the lowest validation loss are wanted at the end.
+        best: Those so far, on the CPU; without checkpoints, which have them.
         warned: Whether a step with nothing to learn from was reported.
     """
 
@@ -57,11 +59,14 @@ class Run:
     batches: Iterator[Batch] | None
     seed_global: bool
     sizes: Tensor | None = None
+    keep_best: bool = False
+    best: dict[str, Tensor] | None = None
     warned: bool = False
 
     def __call__(self) -> None:
         """Trains until the last step, or until a callback or a signal stops the run."""
         state = self.state
+        state.history.stopped = None  # a run that stopped and is made longer
         self.callbacks.emit(state, "start")
         state.timing = Timing()
         if state.evaluation_due:
@@ -203,9 +208,29 @@ class Run:
                 train_bits_per_byte=training.bits_per_byte,
                 val_bits_per_byte=None if validation is None else validation.bits_per_byte,
             )
-            if self.saver:
-                self.saver.evaluated(state)
+            if state.history.best == len(state.history.steps) - 1:
+                self.keep_weights()
             self.callbacks.emit(state, "evaluation")
+
+    def keep_weights(self) -> None:
+        """Copies the weights, which have the lowest validation loss so far, if they will be wanted."""
+        if not (self.saver or self.keep_best):
+            return
+        state = self.state.model.state_dict()
+        weights = {name: weight.detach().to("cpu", copy=True) for name, weight in state.items()}
+        if self.saver:
+            self.saver.keep_weights(self.state, weights)
+        else:
+            self.best = weights
+
+    def restore_best(self) -> None:
+        """Gives the model the weights with the lowest validation loss, unless it has them or the disk has lost them."""
+        history = self.state.history
+        if history.best is None or history.steps[history.best] == self.state.step:
+            return
+        best = self.saver.best_weights(self.state) if self.saver else self.best
+        if best is not None:
+            self.state.model.load_state_dict(best)
 
     def evaluation(self, passes: Passes) -> Evaluation:
         """Returns the loss over a data set."""

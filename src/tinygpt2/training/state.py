@@ -7,7 +7,7 @@ from typing import Literal, Self
 
 import torch
 
-from tinygpt2._internal.checks import LARGEST_INT, shown
+from tinygpt2._internal.checks import LARGEST_INT, check_instance, shown
 from tinygpt2.config import TrainingConfig
 from tinygpt2.model.gpt2 import GPT2Model
 from tinygpt2.training.history import TrainingHistory
@@ -188,9 +188,19 @@ class TrainState:
         """Ends the run after the current step, without a final evaluation, as a signal does."""
         self.interrupted = True
 
-    def stop(self) -> None:
-        """Ends the run after the current step, with a final evaluation."""
+    def stop(self, reason: str = "a callback stopped it") -> None:
+        """Ends the run after the current step, with a final evaluation.
+
+        Args:
+            reason: Why, for ``history.stopped`` and for the line at the end: a clause without a full stop.
+
+        Raises:
+            TypeError: If it is not a string.
+        """
+        check_instance("reason", reason, str, "a string")
         self._stopping = True
+        if not self.finished:
+            self.history.stopped = reason
 
     def _epochs_at_end(self) -> float:
         """Returns the passes over the data that the run will have made, including fractions, as far as is known."""

@@ -4,6 +4,7 @@ import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from typing import cast
 
 import torch
 from torch import nn
@@ -62,6 +63,7 @@ def train(
     checkpoint_keep: int = 2,
     resume: bool = False,
     allow_changes: bool = False,
+    keep_best: bool = False,
     progress: bool = True,
 ) -> TrainingHistory:
     """Trains a model in place and returns the loss history.
@@ -107,11 +109,14 @@ def train(
             compared.
         allow_changes: Whether to resume even if the data, the batch size or the configuration has changed. The run
             resumes at the same place in the data.
+        keep_best: Whether the model ends with the weights of the lowest validation loss (those of the evaluation
+            ``history.best``) instead of the last ones. A resumed run finds them in ``best``. A run that ends with an
+            error or a signal leaves the last ones. Needs a ``val_loader``.
         progress: Whether to show progress on stderr.
 
     Returns:
         The history: one evaluation of the untrained model, one every ``config.eval_every`` steps (or after each epoch),
-        and one of the final model.
+        and one of the last model.
 
     Raises:
         BlockingIOError: If another process or thread is training in ``checkpoint_dir``.
@@ -124,8 +129,8 @@ def train(
             optimizer.
         ValueError: If a loader is empty, can be read only once or does not have as many batches as it says; if
             inputs or targets are outside the model's vocabulary or longer than its context length, or no target of a
-            pass counts; if a `TokenFile` of at most 256 MiB is damaged; if there is no such device; or if there are
-            checkpoints but ``resume`` is not set.
+            pass counts; if a `TokenFile` of at most 256 MiB is damaged; if there is no such device; if there are
+            checkpoints but ``resume`` is not set; or if ``keep_best`` is set without a ``val_loader``.
 
     >>> from tinygpt2 import GPT2Config, make_dataloader
     >>> shape = GPT2Config(
@@ -144,7 +149,10 @@ def train(
     True
     """
     config = TrainingConfig() if config is None else config
-    _check_types(model, config, callbacks, resume=resume, allow_changes=allow_changes, progress=progress)
+    switches = {"resume": resume, "allow_changes": allow_changes, "keep_best": keep_best, "progress": progress}
+    _check_types(model, config, callbacks, **switches)
+    _check_validation(val_loader, keep_best=keep_best)
+    called, model = model, _uncompiled(model)
     tokenizer = None if tokenizer is None else as_tokenizer(tokenizer)
     sizes = None if tokenizer is None else bytes_per_token(tokenizer)
     target = choose_device(device)
@@ -152,7 +160,8 @@ def train(
     directory = None if checkpoint_dir is None else RunDirectory(check_path("checkpoint_dir", checkpoint_dir))
     _check_checkpoint_options(directory, checkpoint_every, checkpoint_keep, resume)
     watching = Callbacks([*_built_in(config, model, tokenizer, progress=progress), *callbacks])
-    with _locked(directory), _surroundings(model.to(target), config, passes, validation) as draws_globally:
+    model.to(target)
+    with _locked(directory), _surroundings(called, config, passes, validation) as draws_globally:
         made = checked_optimizer(make_optimizer if optimizer is None else optimizer, model, config)
         state = TrainState(model, made, config, total_steps=0, items_per_epoch=passes.items_per_pass())
         state.total_steps = _total_steps(config, passes)
@@ -165,15 +174,16 @@ def train(
                 resumed = _resume(saver, state, passes, allow_changes=allow_changes) if resume else None
             if progress and resume:
                 write_line(_where_it_begins(state, directory, resumed=resumed is not None))
-            if not (resumed and _is_complete(state)):
-                batches = resumed.batches if resumed else None
-                objective = Compiled(NextTokenLoss(model)) if config.compile else NextTokenLoss(model)
-                run = Run(state, objective, passes, validation, watching, saver, batches, draws_globally, sizes)
-                with deferred_signals(state.interrupt, notice=NOTICE if progress else None):
+            batches = resumed.batches if resumed else None
+            objective = Compiled(NextTokenLoss(called)) if config.compile else NextTokenLoss(called)
+            run = Run(state, objective, passes, validation, watching, saver, batches, draws_globally, sizes, keep_best)
+            with deferred_signals(state.interrupt, notice=NOTICE if progress else None):
+                if not (resumed and _is_complete(state)):
                     _run_to_its_end(run)
-                    if progress and not (state.interrupted and state.announced):
-                        stopped = state.interrupted
-                        write_line(_where_it_stopped(state, checkpoint_dir) if stopped else state.timing.summary())
+                    for line in _last_lines(state, directory) if progress else ():
+                        write_line(line)
+                if keep_best and not state.interrupted:
+                    run.restore_best()
     return state.history
 
 
@@ -198,6 +208,16 @@ def _check_types(model: object, config: object, callbacks: object, **switches: o
     check_iterable("callbacks", callbacks, "a list of Callback objects or functions of the training state")
     for name, value in switches.items():
         check_bool(name, value)
+
+
+def _check_validation(val_loader: Loader | None, *, keep_best: bool) -> None:
+    if keep_best and val_loader is None:
+        raise ValueError("keep_best keeps the weights with the lowest validation loss, which needs a val_loader")
+
+
+def _uncompiled(model: GPT2Model) -> GPT2Model:
+    """Returns the model that ``torch.compile`` has wrapped, whose weights have the names to save."""
+    return cast("GPT2Model", getattr(model, "_orig_mod", model))
 
 
 def _check_checkpoint_options(directory: RunDirectory | None, every: int | None, keep: int, resume: bool) -> None:
@@ -287,9 +307,17 @@ def _where_it_begins(state: TrainState, directory: RunDirectory | None, *, resum
     return f"resumed after step {state.step}"
 
 
-def _where_it_stopped(state: TrainState, directory: str | os.PathLike[str] | None) -> str:
-    where = f"; saved in {os.fspath(directory)}, ready to resume" if directory is not None else ""
-    return f"stopped after step {state.step} of {state.total_steps}{where}"
+def _last_lines(state: TrainState, directory: RunDirectory | None) -> Iterator[str]:
+    """Yields what to say at the end of a run."""
+    stopped, history = f"stopped after step {state.step} of {state.total_steps}", state.history
+    if state.interrupted:
+        if not state.announced:
+            yield f"{stopped}; saved in {directory.path}, ready to resume" if directory else stopped
+        return
+    if history.stopped is not None:
+        best = "" if history.best is None else f"; the best was at step {history.steps[history.best]}"
+        yield f"{stopped}: {history.stopped}{best}"
+    yield state.timing.summary()
 
 
 def _draws_globally(model: GPT2Model, config: TrainingConfig, all_passes: Sequence[Passes]) -> bool:

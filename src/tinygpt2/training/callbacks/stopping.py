@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing_extensions import override
 
 from tinygpt2._internal.checks import check_int, check_number
-from tinygpt2._internal.console import write_line
 from tinygpt2.training.callbacks.base import Callback
 from tinygpt2.training.state import TrainState
 
@@ -15,7 +14,8 @@ from tinygpt2.training.state import TrainState
 class EarlyStopping(Callback):
     """Ends the run when the validation loss has not improved for some evaluations.
 
-    With ``checkpoint_dir``, `train` keeps the model with the lowest validation loss in ``best``.
+    The history says why the run ended (``history.stopped``) and which evaluation was the best (``history.best``).
+    `train` keeps the model of that one: with ``checkpoint_dir`` in ``best``, with ``keep_best`` in memory.
 
     Attributes:
         patience: Evaluations to wait for a lower loss.
@@ -49,5 +49,6 @@ class EarlyStopping(Callback):
             better = loss < best - self.min_delta
             best, waited = (loss, 0) if better else (best, waited + 1)
         if waited >= self.patience and not state.finished and not state.stopping:
-            write_line(f"stopping early: no lower validation loss in {waited} evaluations")
-            state.stop()
+            by = f" by more than {self.min_delta:g}" if self.min_delta else ""
+            times = f"{waited} evaluation{'s' * (waited > 1)}"
+            state.stop(f"the validation loss has not fallen{by} for {times}")

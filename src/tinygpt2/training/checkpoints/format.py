@@ -253,6 +253,19 @@ def _check_tensors(checkpoint: Checkpoint) -> None:
             raise ValueError(f"{name} should be {expected.get(name, 'absent')} but is {found.get(name, 'absent')}")
 
 
+def read_best(path: Path) -> tuple[TrainingRecord, dict[str, Tensor]]:
+    """Returns the record of ``best``, and its weights under the library's names.
+
+    Raises:
+        CheckpointError: If it is not intact.
+        PermissionError: If it may not be read.
+    """
+    verify_manifest(path, (TRAINING_FILE,))
+    with _damage(path):
+        record = TrainingRecord.from_json(read_json(path / TRAINING_FILE, limit=_JSON_LIMIT))
+        return record, read_pretrained(path, keep=record.tensors)[1]
+
+
 @rereading
 def read_history(path: Path) -> TrainingHistory | None:
     """Returns the history in a checkpoint or in ``best``; ``None`` if the directory is neither.

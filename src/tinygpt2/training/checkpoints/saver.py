@@ -5,6 +5,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import count
 from os import PathLike
 from pathlib import Path
@@ -28,6 +29,7 @@ from tinygpt2.training.callbacks.base import Callbacks
 from tinygpt2.training.checkpoints.format import (
     TrainingRecord,
     described,
+    read_best,
     read_checkpoint,
     verify_checkpoint,
     write_checkpoint,
@@ -42,6 +44,7 @@ from tinygpt2.training.checkpoints.restore import (
     read_on,
     restore,
 )
+from tinygpt2.training.history import lowest_loss
 from tinygpt2.training.state import TrainState
 
 logger = logging.getLogger(__name__)
@@ -186,15 +189,30 @@ class CheckpointSaver:
         if due:
             self.save(state)
 
-    def evaluated(self, state: TrainState) -> None:
-        """Keeps a copy of the weights if the validation loss is the lowest so far; the next save writes it."""
-        *earlier, latest = state.history.val_losses
-        if latest is None or not all(latest < loss for loss in earlier if loss is not None):
-            return
-        # Kept in memory until then, so that the one on disk is never much newer than the newest checkpoint, and is
-        # written no more often.
-        weights = {name: weight.detach().to("cpu", copy=True) for name, weight in state.model.state_dict().items()}
-        self._best = weights, self._record(state, weights).to_json()
+    def keep_weights(self, state: TrainState, weights: dict[str, Tensor]) -> None:
+        """Keeps a copy of the weights, which have the lowest validation loss so far; the next save writes it.
+
+        It is in memory until then, so that the one on disk is never much newer than the newest checkpoint, and is
+        written no more often.
+        """
+        record = self._record(state, weights)  # which has the bytes of a run that did not end here
+        self._best = weights, replace(record, history=replace(state.history, stopped=None)).to_json()
+
+    def best_weights(self, state: TrainState) -> dict[str, Tensor] | None:
+        """Returns the weights with the lowest validation loss; ``None``, with a warning, if ``best`` has lost them."""
+        if self._best is not None:
+            return self._best[0]
+        try:
+            record, weights = read_best(self.run.best)
+        except (OSError, ValueError) as error:
+            reason = str(error)
+        else:
+            tensors = {name: described(weight) for name, weight in state.model.state_dict().items()}
+            if lowest_loss(record.history) <= lowest_loss(state.history) and record.tensors == tensors:
+                return weights
+            reason = f"the model there is another one, of step {record.progress.step}"
+        logger.warning("the model keeps its last weights, not those with the lowest validation loss: %s", reason)
+        return None
 
     def save(self, state: TrainState) -> None:
         """Writes the checkpoint and ``best`` if they are not yet written, and removes old checkpoints.
