@@ -18,10 +18,12 @@ def test_it_reports_shape_and_losses(run_directory: Path, capsys: pytest.Capture
     output = capsys.readouterr().out
     assert f"{GPT2Model.from_pretrained(run_directory).num_parameters():,}" in output
     history = TrainingHistory.load(run_directory / "history.json")
-    assert f"{history.train_losses[-1]:.4f} nats per token, {history.train_bits_per_byte[-1]:.4f} bits per by" in output
-    assert f"{history.val_losses[-1]:.4f} nats per token, {history.val_bits_per_byte[-1]:.4f} bits per byte" in output
     best = min(range(len(history.steps)), key=lambda i: history.val_losses[i] or 0)
-    assert f"{history.val_bits_per_byte[best]:.4f} bits per byte, at step {history.steps[best]}" in output
+    assert (
+        f"{history.train_losses[best]:.4f} nats per token, {history.train_bits_per_byte[best]:.4f} bits per" in output
+    )
+    assert f"{history.val_losses[best]:.4f} nats per token, {history.val_bits_per_byte[best]:.4f} bits per by" in output
+    assert f"of step {history.steps[best]}, which has the lowest validation loss" in output
     assert "characters" in output
 
 

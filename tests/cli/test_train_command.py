@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -39,6 +40,7 @@ from tinygpt2.cli.signals import TerminatedError
 from tinygpt2.cli.train_config import training_config
 from tinygpt2.cli.train_options import TrainOptions
 from tinygpt2.run.directory import RunDirectory
+from tinygpt2.training.checkpoints.format import read_history
 
 Fails = Callable[..., None]
 Begin = Callable[..., "subprocess.Popen[str]"]
@@ -507,6 +509,78 @@ def test_a_resumed_run_is_the_run_that_was_not_stopped(
     assert "finished after 26 steps; more epochs extend it" in capsys.readouterr().err
     assert resume(stopped, "--epochs", 3, "--quiet") == 0
     assert TrainingHistory.load(stopped / "history.json").steps[-1] == 39
+
+
+def test_the_model_handed_over_is_the_best_one(
+    text_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The validation text says the opposite of the training text, so that the loss rises once that is learned."""
+    other, directory = tmp_path / "other.txt", tmp_path / "run"
+    other.write_text(text_file.read_text(encoding="utf-8")[::-1], encoding="utf-8")
+    options = ["--val", other, "--learning-rate", "3e-2", "--eval-every", 10, "--eval-batches", 2, *FAST]
+    assert train(text_file, directory, "--max-steps", 60, "--sample-prompt", "", *options) == 0
+    output = capsys.readouterr().out
+    history = TrainingHistory.load(directory / "history.json")
+    assert history.best is not None
+    assert 0 < history.best < 6
+    step, handed_over = history.steps[history.best], (directory / "model.safetensors").read_bytes()
+    assert handed_over == (directory / "best" / "model.safetensors").read_bytes()
+    assert handed_over != (directory / "checkpoint-60" / "model.safetensors").read_bytes()
+    assert f"saved in {directory}: the model of step {step}, history.json, losses.png\n" in output
+    assert f"to try the last model, of step 60:  tinygpt2 generate --model {directory / 'checkpoint-60'} " in output
+    assert main(["info", str(directory)]) == 0
+    output = capsys.readouterr().out
+    assert f"of step {step}, which has the lowest validation loss\n" in output
+    assert f"of step 60, in {directory / 'checkpoint-60'}\n" in output
+
+    assert resume(directory, "--max-steps", 62, "--quiet") == 0  # longer, and no better
+    assert (directory / "model.safetensors").read_bytes() == handed_over
+    shutil.rmtree(directory / "best")
+    assert resume(directory, "--max-steps", 64, "--quiet") == 0
+    assert (directory / "model.safetensors").read_bytes() == handed_over
+    assert TrainingHistory.load(directory / "history.json").steps[-1] == 64
+
+
+def test_the_best_model_of_a_run_that_did_not_finish_is_used_if_the_loss_has_risen(
+    text_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other, directory = tmp_path / "other.txt", tmp_path / "run"
+    other.write_text(text_file.read_text(encoding="utf-8")[::-1], encoding="utf-8")
+    options = ["--val", other, "--learning-rate", "3e-2", "--eval-every", 10, "--eval-batches", 2, "--quiet", *FAST]
+    with interrupted_at(61):
+        assert train(text_file, directory, "--max-steps", 70, *options) == 130
+    history = read_history(directory / "best")
+    assert history is not None
+    step = history.steps[-1]
+    capsys.readouterr()
+    for command in (["info", directory], ["generate", "--model", directory, "The", "--device", "cpu"]):
+        assert main(list(map(str, command))) == 0
+        captured = capsys.readouterr()
+        assert captured.err == (
+            f"the run in {directory} did not finish; using best, the model of step {step}, as the validation loss has "
+            f"risen since; the last model is in {directory / 'checkpoint-61'}\n"
+        )
+    assert main(["plot", str(directory)]) == 0  # of the whole run
+    assert "did not finish; using checkpoint-61\n" in capsys.readouterr().err
+    shutil.rmtree(directory / "best")
+    assert main(["info", str(directory)]) == 0
+    assert "did not finish; using checkpoint-61\n" in capsys.readouterr().err
+
+
+def test_a_run_that_stops_learning_ends_and_says_so(
+    text_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other, directory = tmp_path / "other.txt", tmp_path / "run"
+    other.write_text(text_file.read_text(encoding="utf-8")[::-1], encoding="utf-8")
+    options = ["--val", other, "--learning-rate", "3e-2", "--eval-every", 10, "--eval-batches", 2, *FAST]
+    assert train(text_file, directory, "--max-steps", 90, "--early-stopping", 2, "--sample-prompt", "", *options) == 0
+    history = TrainingHistory.load(directory / "history.json")
+    assert history.best == len(history.steps) - 3
+    last, best = history.steps[-1], history.steps[history.best]
+    reason = "the validation loss has not fallen for 2 evaluations"
+    assert f"stopped after step {last} of 90: {reason}; the best was at step {best}\n" in capsys.readouterr().err
+    assert main(["info", str(directory)]) == 0
+    assert re.search(rf"^stopped early +{reason}$", capsys.readouterr().out, re.MULTILINE)
 
 
 def test_a_run_that_cannot_be_resumed_is_one_line(

@@ -4,7 +4,7 @@ import io
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import torch
 
@@ -33,23 +33,26 @@ def naming(what: str) -> Iterator[None]:
         raise ValueError(f"{what}: {error}") from error
 
 
-def read_model(directory: str, read: Callable[[Path], T], program: Sequence[str]) -> T:
-    """Calls ``read`` with a directory that has a model: this one, or its newest checkpoint if no run in it finished.
+def read_model(directory: str, read: Callable[[Path], T], program: Sequence[str], *, last: bool = False) -> T:
+    """Calls ``read`` with a directory that has a model: this one or, if no run in it finished, one within it.
+
+    That is ``best`` if the validation loss has risen since, or else the newest checkpoint; a line on stderr says which.
 
     A run that finished and was made longer has the model of its first end until it finishes again, even if there are
     newer checkpoints: the same model that `GPT2Model.from_pretrained` reads there. A line on stderr names the newest.
 
     Args:
         directory: The directory.
-        read: Called with it or its checkpoint.
+        read: Called with it, its ``best`` or its checkpoint.
         program: The words that call this program, for that line.
+        last: Whether it should be the newest checkpoint in any case, whose history is the longest.
 
     Raises:
         FileNotFoundError: If it is no such directory, with the runs that may have been meant.
     """
     run = RunDirectory(Path(directory))
     while True:
-        place = _directory_with_model(run, program)
+        place = _directory_with_model(run, program, last=last)
         try:
             with suggesting_runs(run.path):
                 return read(place)
@@ -58,13 +61,31 @@ def read_model(directory: str, read: Callable[[Path], T], program: Sequence[str]
                 raise  # otherwise the run, which is still training, has removed this checkpoint
 
 
-def _directory_with_model(run: RunDirectory, program: Sequence[str]) -> Path:
-    if not run.config.exists() and run.checkpoints():
-        newest = newest_checkpoint(run.path)
+def _directory_with_model(run: RunDirectory, program: Sequence[str], *, last: bool) -> Path:
+    if run.config.exists() or not run.checkpoints():
+        _mention_newer_checkpoint(run, program)
+        return run.path
+    newest = newest_checkpoint(run.path)
+    step = None if last else _step_of_a_better_model(run, newest)
+    if step is None:
         write_line(f"the run in {run.path} {_fate(run)}; using {newest.name}")
         return newest
-    _mention_newer_checkpoint(run, program)
-    return run.path
+    write_line(
+        f"the run in {run.path} {_fate(run)}; using {run.best.name}, the model of step {step}, as the validation loss "
+        f"has risen since; the last model is in {newest}"
+    )
+    return run.best
+
+
+def _step_of_a_better_model(run: RunDirectory, newest: Path) -> int | None:
+    """Returns the step of ``best`` if the model there is better than that of a checkpoint, as far as is known."""
+    try:
+        history, best = read_history(newest), read_history(run.best)
+    except (OSError, ValueError):  # a damaged one, or a checkpoint that the run has removed
+        return None
+    if history is None or best is None or history.best in (None, len(history.steps) - 1):
+        return None
+    return best.steps[-1]
 
 
 def _fate(run: RunDirectory) -> str:
@@ -115,27 +136,6 @@ def history_in(directory: Path) -> TrainingHistory | None:
     return TrainingHistory.load(path) if path.exists() else read_history(directory)
 
 
-class Best(NamedTuple):
-    """The evaluation with the lowest validation loss.
-
-    Attributes:
-        loss: The loss in nats per token.
-        step: The first step at which it was measured.
-        bits_per_byte: The same in bits per byte, if that is known.
-    """
-
-    loss: float
-    step: int
-    bits_per_byte: float | None
-
-
-def lowest_validation_loss(history: TrainingHistory) -> Best | None:
-    """Returns the evaluation with the lowest validation loss; ``None`` without validation data."""
-    measured = zip(history.val_losses, history.steps, history.val_bits_per_byte, strict=True)
-    found = (Best(loss, step, bits) for loss, step, bits in measured if loss is not None)
-    return min(found, key=lambda each: (each.loss, each.step), default=None)
-
-
 def loss_in_words(loss: float, bits_per_byte: float | None) -> str:
     """Returns a loss with its units.
 
@@ -144,6 +144,12 @@ def loss_in_words(loss: float, bits_per_byte: float | None) -> str:
     """
     bits = "" if bits_per_byte is None else f", {bits_per_byte:.4f} bits per byte"
     return f"{loss:.4f} nats per token{bits}"
+
+
+def validation_loss_in_words(history: TrainingHistory, index: int) -> str | None:
+    """Returns the validation loss of an evaluation with its units; ``None`` without validation data."""
+    loss = history.val_losses[index]
+    return None if loss is None else loss_in_words(loss, history.val_bits_per_byte[index])
 
 
 def plot_history(history: TrainingHistory, path: Path) -> None:

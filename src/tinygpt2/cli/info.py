@@ -31,7 +31,6 @@ def info_command(options: argparse.Namespace) -> int:
 
 
 def _rows(directory: "Path") -> dict[str, str]:
-    from tinygpt2.cli.common import history_in
     from tinygpt2.model.gpt2 import GPT2Model
     from tinygpt2.tokenizers.storage import load_tokenizer
 
@@ -41,7 +40,7 @@ def _rows(directory: "Path") -> dict[str, str]:
         kind = _kind(tokenizer)
     except ValueError as error:  # the rest is still worth knowing
         kind = f"but no tokenizer: {error}"
-    return _shape(model, kind) | _losses(history_in(directory))
+    return _shape(model, kind) | _losses(directory)
 
 
 def _kind(tokenizer: "Tokenizer") -> str:
@@ -65,20 +64,40 @@ def _shape(model: "GPT2Model", tokenizer: str) -> dict[str, str]:
     }
 
 
-def _losses(history: "TrainingHistory | None") -> dict[str, str]:
-    from tinygpt2.cli.common import loss_in_words, lowest_validation_loss
+def _losses(directory: "Path") -> dict[str, str]:
+    """Returns the rows on the training: of the model in the directory, and of the whole run if that went on."""
+    from tinygpt2.cli.common import history_in, loss_in_words, validation_loss_in_words
+    from tinygpt2.run.directory import RunDirectory
 
+    run, history = RunDirectory(directory), history_in(directory)
     if history is None or not history.steps:
         return {}
-    first = history.train_losses[0]
+    last = len(history.steps) - 1
+    shown = history.best if run.history.exists() and history.best is not None else last
     rows = {
         "trained for": f"{history.steps[-1]:,} steps, {history.epochs[-1]:.2f} epochs, "
         f"{history.tokens_seen[-1]:,} tokens",
-        "train loss": f"{loss_in_words(history.train_losses[-1], history.train_bits_per_byte[-1])} "
-        f"(initially {first:.4f} nats)",
     }
-    loss, best = history.val_losses[-1], lowest_validation_loss(history)
-    if loss is not None and best is not None:
-        rows["validation loss"] = loss_in_words(loss, history.val_bits_per_byte[-1])
-        rows["lowest validation loss"] = f"{loss_in_words(best.loss, best.bits_per_byte)}, at step {best.step}"
+    if history.stopped is not None:
+        rows["stopped early"] = history.stopped
+    rows["model"] = f"of step {history.steps[shown]:,}{_compared(shown, history)}"
+    rows["train loss"] = (
+        f"{loss_in_words(history.train_losses[shown], history.train_bits_per_byte[shown])} "
+        f"(initially {history.train_losses[0]:.4f} nats)"
+    )
+    if loss := validation_loss_in_words(history, shown):
+        rows["validation loss"] = loss
+    if shown != last:
+        place = run.checkpoint(history.steps[last])
+        rows["last model"] = f"of step {history.steps[last]:,}{f', in {place}' if place.exists() else ''}"
+        rows["its validation loss"] = str(validation_loss_in_words(history, last))
     return rows
+
+
+def _compared(shown: int, history: "TrainingHistory") -> str:
+    """Returns what to add on a model whose validation loss was, or was not, the lowest."""
+    if history.best is None:
+        return ""
+    if shown == history.best:
+        return ", which has the lowest validation loss"
+    return f"; the validation loss was lowest at step {history.steps[history.best]:,}"

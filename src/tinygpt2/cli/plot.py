@@ -24,7 +24,7 @@ def plot_command(options: argparse.Namespace) -> int:
     from tinygpt2.run.directory import RunDirectory
 
     run = RunDirectory(Path(options.directory))
-    history = read_model(options.directory, _history, options.program)
+    history = read_model(options.directory, _history, options.program, last=True)
     path = run.plot if options.out is None else Path(options.out)
     plot_history(history, path)
     if not is_stream(path):  # which may be where this would go, too

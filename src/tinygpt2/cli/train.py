@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from tinygpt2._internal.console import write_line
 from tinygpt2._internal.devices import choose_device
-from tinygpt2.cli.common import lowest_validation_loss, naming, plot_history
+from tinygpt2.cli.common import naming, plot_history, validation_loss_in_words
 from tinygpt2.cli.corpus import (
     Corpus,
     check_saved_files,
@@ -39,7 +39,7 @@ from tinygpt2.tokenizers.protocol import Tokenizer, encoded
 from tinygpt2.tokenizers.storage import save_tokenizer
 from tinygpt2.training.callbacks.base import Callback
 from tinygpt2.training.callbacks.stopping import EarlyStopping
-from tinygpt2.training.history import TrainingHistory
+from tinygpt2.training.history import TrainingHistory, lowest_loss
 from tinygpt2.training.state import TrainState
 from tinygpt2.training.train import train
 
@@ -220,6 +220,7 @@ def _train(plan: _Plan, arguments: argparse.Namespace, device: torch.device) -> 
             checkpoint_keep=plan.options.keep,
             resume=arguments.resume,
             allow_changes=arguments.allow_changes,
+            keep_best=True,
             progress=not arguments.quiet,
         )
     except STOPS as stop:
@@ -248,19 +249,38 @@ def _device(arguments: argparse.Namespace) -> list[str]:
 def _finish(plan: _Plan, history: TrainingHistory, arguments: argparse.Namespace) -> None:
     """Writes the results of a run, and prints how to use them."""
     run = plan.run
-    plan.model.save_pretrained(run.path, tokenizer=plan.tokenizer)
+    if _is_better(history, run):
+        plan.model.save_pretrained(run.path, tokenizer=plan.tokenizer)
     history.save(run.history)
     plotted = _plot_if_possible(run, history, arguments)
     if arguments.quiet:
         return
-    print(f"saved in {run.path}: the model, {run.history.name}{f', {run.plot.name}' if plotted else ''}")
-    best = lowest_validation_loss(history)
-    if best is not None and best[1] < history.steps[-1]:
-        print(f"in {run.best}: the model with the lowest validation loss, after step {best[1]}")
+    last = len(history.steps) - 1
+    best = last if history.best is None else history.best
+    model = "the model" if best == last else f"the model of step {history.steps[best]}"
+    print(f"saved in {run.path}: {model}, {run.history.name}{f', {run.plot.name}' if plotted else ''}")
+    if best != last:
+        step, losses = history.steps[last], [validation_loss_in_words(history, i) for i in (best, last)]
+        print(f"it has the lowest validation loss, {losses[0]}; that of the last model is {losses[1]}")
+        print(f"to try the last model, of step {step}:  {_to_try(plan, run.checkpoint(step), arguments)}")
+    print(f"try:  {_to_try(plan, run.path, arguments)}")
+
+
+def _is_better(history: TrainingHistory, run: RunDirectory) -> bool:
+    """Returns whether a run's model is better than the one that an earlier, shorter one has left."""
+    try:
+        earlier = TrainingHistory.load(run.history)
+    except (OSError, ValueError):
+        return True
+    left = run.config.exists() and run.weights.exists()
+    return not left or earlier.best is None or lowest_loss(history) < lowest_loss(earlier)
+
+
+def _to_try(plan: _Plan, directory: Path, arguments: argparse.Namespace) -> str:
+    """Returns the command that writes a text with the model in a directory."""
     prompt = short_prompt(plan.prompt)
     what = positional(prompt) if prompt else option("--samples", _SAMPLES)
-    words = ["generate", *option("--model", run.path), *_device(arguments), *what]
-    print(f"try:  {to_paste([*arguments.program, *words])}")
+    return to_paste([*arguments.program, "generate", *option("--model", directory), *_device(arguments), *what])
 
 
 def _plot_if_possible(run: RunDirectory, history: TrainingHistory, arguments: argparse.Namespace) -> bool:

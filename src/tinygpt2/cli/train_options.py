@@ -221,10 +221,11 @@ def add_parser(commands: Commands, run: Command) -> None:
         "train",
         run,
         "train a model on text files",
-        "Without a FILE, it trains on the built-in sample text. The run directory receives the model (config.json and "
-        "model.safetensors, in the format of Hugging Face's transformers), the losses (history.json) and their plot "
-        "(losses.png), two checkpoints, and, in best, the model with the lowest validation loss. Losses are in nats "
-        "per token; that of an untrained model is about the logarithm of the vocabulary size. If the validation loss "
+        "Without a FILE, it trains on the built-in sample text. The run directory receives the model with the lowest "
+        "validation loss (config.json and model.safetensors, in the format of Hugging Face's transformers), the losses "
+        "(history.json) and their plot (losses.png), and two checkpoints, the newer with the last model. Losses are in "
+        "nats per token; that of an untrained model is about the logarithm of the vocabulary size. If the validation "
+        "loss "
         "rises while the training loss falls, the model is memorising the text: use more text, a smaller model, more "
         "dropout or fewer epochs.",
     )

@@ -9,7 +9,7 @@ and, from the command line,
 
 - ``options.json``: the options that the run was started with;
 - ``tinygpt2_tokenizer.json``, ``tokenizer.json`` and others: the tokenizer, for us and for other tools;
-- ``config.json``, ``model.safetensors``: the trained model;
+- ``config.json``, ``model.safetensors``: the trained model, once the run has ended: that of ``best``;
 - ``history.json``, ``losses.png``: the losses and their plot.
 """
 
@@ -187,6 +187,11 @@ class RunDirectory:
     def config(self) -> Path:
         """The path of the trained model's configuration."""
         return self.path / CONFIG_FILE
+
+    @property
+    def weights(self) -> Path:
+        """The path of the trained model's weights."""
+        return self.path / WEIGHTS_FILE
 
 
 def _is_made(path: Path) -> bool:
