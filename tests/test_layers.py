@@ -75,6 +75,7 @@ FILES = {
         "shards",
         "batches",
         "windows",
+        "cuts",
         "order",
         "identity",
         "streams",
