@@ -13,6 +13,11 @@ def seeded_generator(*seeds: int) -> torch.Generator:
     return torch.Generator().manual_seed(mixed_seed(*seeds))
 
 
+def numpy_generator(*seeds: int) -> np.random.Generator:
+    """Returns a generator of NumPy's, seeded with all ``seeds``, each of any size."""
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(seeds)))
+
+
 def mixed_seed(*seeds: int) -> int:
     """Returns one seed, of at most 63 bits, that differs when any of ``seeds`` does."""
     return int(np.random.SeedSequence(seeds).generate_state(1, np.uint64)[0]) >> 1

@@ -14,6 +14,7 @@ from torch.utils.data import ConcatDataset, DataLoader, IterableDataset, RandomS
 from torch.utils.data import Sampler as IndexSampler
 
 from tinygpt2._internal.checks import check_json
+from tinygpt2.data.noisy import NoisyDataset
 from tinygpt2.data.order import EpochSampler
 from tinygpt2.data.windows import JoinedTokenDataset, TokenDataset, parts_of
 
@@ -34,8 +35,10 @@ def own_identity(name: str, part: Any) -> dict[str, Any] | None:  # noqa: ANN401
     return {"identity": check_json(f"the identity() of {name}", part.identity())}
 
 
-def identity_of_windows(dataset: TokenDataset | JoinedTokenDataset) -> dict[str, Any]:
+def identity_of_windows(dataset: TokenDataset | JoinedTokenDataset | NoisyDataset) -> dict[str, Any]:
     """Returns what the windows of a data set depend on."""
+    if isinstance(dataset, NoisyDataset):
+        return identity_of_windows(dataset.clean) | dataset.settings()
     first, *others = parts = parts_of(dataset)
     identities = [part.identity or {"sha256": sha256_of(part.tokens, whole=True)} for part in parts]
     return {
@@ -73,7 +76,7 @@ def identity_of(loader: object) -> dict[str, Any]:
 
 
 def _of_dataset(name: str, dataset: object) -> dict[str, Any]:
-    if isinstance(dataset, TokenDataset | JoinedTokenDataset):
+    if isinstance(dataset, TokenDataset | JoinedTokenDataset | NoisyDataset):
         return {f"{name}.{key}": value for key, value in identity_of_windows(dataset).items()}
     if own := own_identity(name, dataset):
         return {f"{name}.identity": own["identity"]}

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from collections.abc import Set as AbstractSet
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -14,13 +15,15 @@ from tinygpt2._internal.random import seeded_generator
 from tinygpt2._internal.texts import is_table
 from tinygpt2.data.batches import Batch
 from tinygpt2.data.encoding import encode_documents
-from tinygpt2.data.order import EpochSampler
+from tinygpt2.data.noise import TextNoise
+from tinygpt2.data.noisy import NoisyDataset, with_noise, words_of
+from tinygpt2.data.order import EpochSampler, PassSampler
 from tinygpt2.data.streams import DocumentStream
 from tinygpt2.data.token_file import TokenFile
 from tinygpt2.data.windows import JoinedTokenDataset, TokenDataset
 from tinygpt2.tokenizers.byte_pairs import gpt2_tokenizer
 from tinygpt2.tokenizers.foreign import AnyTokenizer, as_tokenizer
-from tinygpt2.tokenizers.protocol import Tokenizer, encoded
+from tinygpt2.tokenizers.protocol import Tokenizer, encoded, end_of_text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -60,6 +63,7 @@ def make_dataloader(
     seed: int = 0,
     field: str = "text",
     streaming: bool = False,
+    noise: TextNoise | None = None,
 ) -> DataLoader[Batch]:
     """Returns a PyTorch ``DataLoader`` of (inputs, targets), both (B, T) int64, the targets shifted by one token.
 
@@ -83,17 +87,18 @@ def make_dataloader(
             each window is drawn from the next 1,024 ones, so sorted documents need to be shuffled in the source, too.
         drop_last: Whether to leave out a last batch with fewer than B windows.
         tokenizer: Encodes texts, `gpt2_tokenizer` by default; if given with ids, they must be in its vocabulary.
-        seed: Seed of the shuffling.
+        seed: Seed of the shuffling, and of the noise.
         field: Name of the column of texts, if the source is a table or a data set.
         streaming: Whether to encode documents while they are read. The loader then has no ``len()``, so that `train`
             needs ``max_steps``, and reads in one process. An iterator, such as a generator, can be read once, in a loop
             of one's own; `train` needs an iterable that begins anew, or a function.
+        noise: Noise on the text, for training; each pass then has as many windows, but others.
 
     Raises:
         TypeError: If the source is none of these, its items are of several types, or an option is of the wrong type.
         ValueError: If there is no text, too little for one window (or, with ``drop_last``, for one batch), or a lone
-            surrogate, an id is outside the vocabulary, a `TokenFile` was made with another tokenizer, or a number is
-            out of range.
+            surrogate, an id is outside the vocabulary, a `TokenFile` was made with another tokenizer, a number is out
+            of range, or noise does not go with the tokenizer, with ids or with ``streaming``.
             With ``streaming``, errors that concern the documents are raised during iteration.
 
     >>> loader = make_dataloader(range(9), batch_size=2, context_length=4)
@@ -118,8 +123,15 @@ def make_dataloader(
     check_instance("field", field, str, "a str, the name of a column")
     if not field:
         raise ValueError("field must be the name of a column, got ''")
+    if noise is not None:
+        check_instance("noise", noise, TextNoise, "a TextNoise")
     windows: dict[str, Any] = {"context_length": check_int("context_length", context_length), "stride": stride}
     if streaming:
+        if noise is not None:
+            raise ValueError(
+                "noise needs all of the text, but with streaming=True it is encoded while it is read; omit one of "
+                "the two"
+            )
         tokenizer = as_tokenizer(gpt2_tokenizer() if tokenizer is None else tokenizer, ends=True)
         return _WindowLoader(
             DocumentStream(source, tokenizer, field=field, shuffle=shuffle, seed=seed, **windows),
@@ -128,7 +140,8 @@ def make_dataloader(
             collate_fn=_stacked,
             generator=seeded_generator(seed),
         )
-    dataset = _dataset(source, None if tokenizer is None else as_tokenizer(tokenizer), field, windows)
+    tokenizer = None if tokenizer is None else as_tokenizer(tokenizer)
+    dataset = _dataset(source, tokenizer, field, windows, noise=noise, seed=seed)
     if drop_last and len(dataset) < batch_size:
         raise ValueError(
             f"the text has only {len(dataset)} windows of {context_length} tokens, fewer than a batch of {batch_size}, "
@@ -138,10 +151,27 @@ def make_dataloader(
     return _WindowLoader(
         dataset,
         batch_size=batch_size,
-        sampler=EpochSampler(len(dataset), shuffle=shuffle, seed=seed),
+        sampler=(EpochSampler if noise is None else PassSampler)(len(dataset), shuffle=shuffle, seed=seed),
         drop_last=drop_last,
         collate_fn=_as_it_is,
         generator=seeded_generator(seed),  # a loader without one draws from the global state at each epoch
+    )
+
+
+def without_noise(loader: Any) -> Any:  # noqa: ANN401 - any loader
+    """Returns the loader that `make_dataloader` returns without noise, if a loader has some; any other as it is."""
+    if not (isinstance(loader, DataLoader) and isinstance(loader.dataset, NoisyDataset)):
+        return loader
+    sampler = loader.sampler
+    if not isinstance(sampler, EpochSampler):  # of a loader that somebody else made
+        return loader
+    return _WindowLoader(
+        loader.dataset.clean,
+        batch_size=loader.batch_size,
+        sampler=EpochSampler(len(sampler), shuffle=sampler.shuffle, seed=sampler.seed),
+        drop_last=loader.drop_last,
+        collate_fn=_as_it_is,
+        generator=seeded_generator(sampler.seed),
     )
 
 
@@ -150,20 +180,29 @@ def _dataset(
     tokenizer: Tokenizer | None,
     field: str,
     windows: dict[str, Any],
-) -> TokenDataset | JoinedTokenDataset:
+    *,
+    noise: TextNoise | None,
+    seed: int,
+) -> TokenDataset | JoinedTokenDataset | NoisyDataset:
     """Returns the windows of a source that is in memory, or in files of tokens."""
     first = None if isinstance(source, str | TokenFile) else _first(source)
     if isinstance(source, TokenFile) or isinstance(first, TokenFile):
         files: list[Any] = [source] if isinstance(source, TokenFile) else list(source)
         _check_one_vocabulary(files, tokenizer)  # it made the ids: there is no need to read them all
-        return _of_files(files, windows)
-    if isinstance(source, str):
+        dataset = _of_files(files, windows)
+        return dataset if noise is None else with_noise(dataset, noise, seed, files[0].eot_token, None)
+    ids: Any = source
+    words = None
+    if isinstance(source, str) or isinstance(first, str | Mapping) or is_table(source):
         tokenizer = gpt2_tokenizer() if tokenizer is None else tokenizer
-        source = encoded(tokenizer, source)
-    elif isinstance(first, str | Mapping) or is_table(source):
-        tokenizer = gpt2_tokenizer() if tokenizer is None else tokenizer
-        source = encode_documents(source, tokenizer, field=field)
-    return TokenDataset(source, n_vocab=None if tokenizer is None else tokenizer.n_vocab, **windows)
+        if isinstance(source, str):
+            ids = encoded(tokenizer, source)
+        else:
+            ids = encode_documents(source, tokenizer, field=field)
+        words = partial(words_of, source, tokenizer, field)
+    dataset = TokenDataset(ids, n_vocab=None if tokenizer is None else tokenizer.n_vocab, **windows)
+    end = None if tokenizer is None else end_of_text(tokenizer)
+    return dataset if noise is None else with_noise(dataset, noise, seed, end, words)
 
 
 def _first(source: object) -> object:

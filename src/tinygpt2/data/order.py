@@ -52,3 +52,17 @@ class EpochSampler(IndexSampler[int]):
         order = torch.randperm(self.size, generator=seeded_generator(self.seed, epoch), device="cpu")
         # In pieces: as Python integers, the order of a large corpus would take several times the memory.
         return (i for piece in torch.split(order[start:], 4096) for i in piece.tolist())
+
+
+class PassSampler(EpochSampler):
+    """The same order, of a data set that is different in each epoch: item i of epoch e is ``e * size + i``.
+
+    >>> sampler = PassSampler(3, shuffle=False, seed=0)
+    >>> list(sampler), list(sampler)
+    ([0, 1, 2], [3, 4, 5])
+    """
+
+    @override
+    def __iter__(self) -> Iterator[int]:
+        first = self.epoch * self.size
+        return (first + i for i in super().__iter__())

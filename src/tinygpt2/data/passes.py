@@ -14,7 +14,8 @@ from tinygpt2._internal.checks import check_iterable, check_json
 from tinygpt2._internal.random import mixed_seed
 from tinygpt2.data.batches import Batch, BatchCheck
 from tinygpt2.data.identity import identity_of, identity_of_windows, own_identity, sha256_of
-from tinygpt2.data.loader import Loader
+from tinygpt2.data.loader import Loader, without_noise
+from tinygpt2.data.noisy import NoisyDataset
 from tinygpt2.data.order import EpochSampler
 from tinygpt2.data.streams import DocumentStream, check_read_again
 from tinygpt2.data.token_file import TokenFile
@@ -33,7 +34,7 @@ class _HasPosition(Protocol):
     def load_state_dict(self, state: dict[str, Any], /) -> object: ...
 
 
-_OURS = TokenDataset | JoinedTokenDataset
+_OURS = TokenDataset | JoinedTokenDataset | NoisyDataset
 
 MAX_BYTES = 1 << 28  # of a memory-mapped file that is read before training, in less than a second
 
@@ -72,7 +73,7 @@ class Passes:
         if isinstance(loader, DataLoader) and isinstance(loader.dataset, DocumentStream):
             check_read_again(name, loader.dataset)
         if vocab_size is not None and isinstance(loader, DataLoader):
-            for part in parts_of(loader.dataset):
+            for part in parts_of(without_noise(loader).dataset):
                 _check_tokens(part, name, vocab_size)
         self._generators = [(generator, generator.initial_seed()) for generator in _generators(loader)]
         self._beginning = self.position()
@@ -123,13 +124,16 @@ class Passes:
 
     @contextmanager
     def evaluation(self) -> Iterator[Iterator[Batch]]:
-        """Provides the batches of the first pass, always the same ones, even while another pass is in progress."""
+        """Provides the batches of the first pass, always the same ones, even while another pass is in progress.
+
+        Those of a loader with noise are the ones that it would have without.
+        """
         here = self.position()
         with self._generators_kept():
             try:
                 self._begin(0)
                 self._move(self._beginning)
-                yield self._checked(_beside(self.loader), 0, whole=True)
+                yield self._checked(_beside(without_noise(self.loader)), 0, whole=True)
             finally:
                 self._set_epoch(self._epoch)
                 self._move(here)

@@ -153,13 +153,23 @@ def check_long_enough(tokens: int, context_length: int) -> None:
         )
 
 
-def _places(indices: object, size: int) -> npt.NDArray[np.int64]:
-    """Returns the windows of a batch, counted from the start; a conversion to integers would round other indices."""
+def places(indices: object) -> npt.NDArray[Any]:
+    """Returns the indices of a batch as an array of integers, whose conversion would round others.
+
+    Raises:
+        TypeError: If they are not integers in a sequence.
+    """
     wanted: npt.NDArray[Any] | None = None
     with suppress(RuntimeError, TypeError, ValueError):  # of a tensor without values, for instance
         wanted = np.asarray(indices)
     if wanted is None or wanted.ndim != 1 or (wanted.size and wanted.dtype.kind not in "iu"):
         raise TypeError(f"indices must be integers in a list, got {of_type(indices)}")
+    return wanted
+
+
+def _places(indices: object, size: int) -> npt.NDArray[np.int64]:
+    """Returns the windows of a batch, counted from the start."""
+    wanted = places(indices)
     outside = wanted[(wanted < -size) | (wanted >= size)]
     if outside.size:
         raise IndexError(f"window {outside[0]} of {size}")

@@ -13,6 +13,7 @@ from tinygpt2._internal.checks import check_instance, check_int, check_iterable
 from tinygpt2._internal.cpu import fast_products
 from tinygpt2._internal.devices import device_of
 from tinygpt2.data.batches import Batch, BatchCheck
+from tinygpt2.data.loader import without_noise
 from tinygpt2.errors import NonFiniteLossError
 from tinygpt2.kernels.cross_entropy import id_outside
 from tinygpt2.losses import IGNORE_INDEX, perplexity
@@ -90,7 +91,7 @@ def evaluate(
         model: Any module from tokens (B, T) to logits (B, T, V), such as a `GPT2Model`.
         loader: (inputs, targets), both (B, T) int64; targets of -100 do not count. Or dicts of ``input_ids`` and
             ``labels`` in the convention of Hugging Face: unshifted. Moved to the model's device. A ``UserWarning``
-            says so if the targets are not shifted by one.
+            says so if the targets are not shifted by one. Of a loader with `TextNoise`, the clean text is read.
         max_batches: Maximum number of batches to read; ``None`` for all.
         tokenizer: The one that made the tokens. If it is given, and is known to be lossless, the result has the bytes
             of text that the targets stand for, and so ``bits_per_byte``.
@@ -116,7 +117,7 @@ def evaluate(
     max_batches = None if max_batches is None else check_int("max_batches", max_batches)
     sizes = None if tokenizer is None else bytes_per_token(as_tokenizer(tokenizer))
     check = BatchCheck(vocab_size_of(model))
-    batches = (check(batch, f"batch {i}") for i, batch in enumerate(islice(loader, max_batches)))
+    batches = (check(batch, f"batch {i}") for i, batch in enumerate(islice(without_noise(loader), max_batches)))
     return evaluate_batches(model, batches, sizes=sizes)
 
 
