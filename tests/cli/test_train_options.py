@@ -18,6 +18,7 @@ from tinygpt2 import (
     EarlyStopping,
     GPT2Config,
     GPT2Model,
+    TokenDataset,
     TrainingConfig,
     TrainingHistory,
     tokenize_to_file,
@@ -28,6 +29,7 @@ from tinygpt2.cli.main import main
 from tinygpt2.cli.options import save_options
 from tinygpt2.cli.train_options import RANGES, TrainOptions, options_of, to_save
 from tinygpt2.config import PRESETS
+from tinygpt2.data.noise import TextNoise
 from tinygpt2.run.directory import RunDirectory
 
 Fails = Callable[..., None]
@@ -41,13 +43,13 @@ FILES = ("files", "field", "separator", "val")
 CHOSEN = {"eval_every", "eval_batches", "sample_prompt"}
 
 # Options that only say which text, or that are arguments without a default, or another class, in Python.
-WITHOUT_DEFAULTS = {*FILES, "vocab_size", "from_pretrained", "batch_size", "early_stopping"}
+WITHOUT_DEFAULTS = {*FILES, "vocab_size", "from_pretrained", "batch_size", "noise_epochs", "early_stopping"}
 
 
 def in_python(name: str) -> object:
     """Returns the default in Python of what an option sets; raises ``KeyError`` if nothing there is like it."""
     name = OTHER_NAMES.get(name, name)
-    defaults = {field.name: field.default for cls in (GPT2Config, TrainingConfig) for field in fields(cls)}
+    defaults = {field.name: field.default for cls in (TextNoise, GPT2Config, TrainingConfig) for field in fields(cls)}
     return (defaults | {key: value.default for key, value in inspect.signature(train).parameters.items()})[name]
 
 
@@ -108,6 +110,13 @@ class Case(NamedTuple):
     refused: str | None  # by a run that is resumed; None if it may change
 
 
+def noise_of(run: SimpleNamespace) -> TextNoise:
+    """Returns the noise on the training data; nothing else has any."""
+    assert not hasattr(run.val_data, "noise")
+    noise: TextNoise = getattr(run.train_data, "noise", TextNoise())
+    return noise
+
+
 CASES = {
     "files": Case([], lambda run: len(run.train_data.tokens) == 810, "the training data's"),
     "field": Case(["--field", "body"], lambda run: run.options.field == "body", None),
@@ -139,6 +148,19 @@ CASES = {
     "batch_size": Case(["--batch-size", "3"], lambda run: run.batch_size == 3, "--batch-size was 4 and is 3"),
     "accumulate": Case(
         ["--accumulate", "2"], lambda run: run.config.gradient_accumulation_steps == 2, "--accumulate was 1 and is 2"
+    ),
+    "bpe_dropout": Case(
+        ["--bpe-dropout", "0.1"],
+        lambda run: noise_of(run).bpe_dropout == 0.1,
+        "--bpe-dropout skips merges of byte pairs",
+    ),
+    "token_noise": Case(
+        ["--token-noise", "0.1"], lambda run: noise_of(run).token_noise == 0.1, "--token-noise was None and is 0.1"
+    ),
+    "noise_epochs": Case(
+        ["--noise-epochs", "2", "--token-noise", "0.1"],
+        lambda run: noise_of(run).epochs == 2,
+        "--noise-epochs was None and is 2",
     ),
     "epochs": Case(["--epochs", "3"], lambda run: run.config.epochs == 3, None),
     "max_steps": Case(["--max-steps", "7"], lambda run: run.config.max_steps == 7, None),
@@ -172,7 +194,7 @@ def words_of(name: str, inputs: SimpleNamespace) -> list[str]:
 
 def fast_words(name: str) -> list[str]:
     """Returns the words that keep a run small unless they are about the same."""
-    left_out = {"from_pretrained": [*FAST], "vocab_size": ["tokenizer"]}.get(name, [name])
+    left_out = {"from_pretrained": [*FAST], "vocab_size": ["tokenizer"], "bpe_dropout": ["tokenizer"]}.get(name, [name])
     return [word for key, value in FAST.items() if key not in left_out for word in value]
 
 
@@ -269,6 +291,20 @@ def test_what_is_off_can_be_on_and_what_is_on_off(
     assert (run.options.compile, run.options.early_stopping, run.options.sample_prompt) == (False, 0, "")
 
 
+def test_a_run_that_was_saved_before_there_was_noise_resumes_without(
+    run_directory: Path, tmp_path: Path, planned: Callable[..., SimpleNamespace]
+) -> None:
+    shutil.copytree(run_directory, tmp_path / "run")
+    path = tmp_path / "run" / "options.json"
+    saved = json.loads(path.read_text(encoding="utf-8"))
+    for name in ("bpe_dropout", "token_noise", "noise_epochs"):
+        del saved[name]
+    path.write_text(json.dumps(saved), encoding="utf-8")
+    run = planned("--out", tmp_path / "run", "--resume")
+    assert type(run.train_data) is TokenDataset
+    assert run.options.noise is None
+
+
 def test_the_length_of_a_run_is_given_once_and_the_later_one_counts(
     text_file: Path, tmp_path: Path, planned: Callable[..., SimpleNamespace], fails: Fails
 ) -> None:
@@ -294,6 +330,7 @@ def test_the_length_of_a_run_is_given_once_and_the_later_one_counts(
             ["--val", "other.txt", "--train-ratio", "0.5"],
             "but --val gives other text to validate on",
         ),
+        (["--noise-epochs", "2", "--token-noise", "0"], "--noise-epochs has no effect without"),
         (["--vocab-size", "300", "--tokenizer", "char"], "--vocab-size is for byte pairs learned from the text"),
     ],
 )

@@ -177,7 +177,7 @@ def make_loaders(
     corpus: Corpus, options: TrainOptions, tokenizer: Tokenizer, context_length: int
 ) -> tuple[DataLoader[Batch], DataLoader[Batch]]:
     """Returns the batches to train on and those to validate on."""
-    order: dict[str, Any] = {"shuffle": True, "seed": options.seed}
+    order: dict[str, Any] = {"shuffle": True, "seed": options.seed, "noise": options.noise}
     held_out = "--val" if options.val else f"{1 - options.train_ratio:.0%} of it all, see --train-ratio"
     parts: list[tuple[str, Any, dict[str, Any]]] = [
         ("the part to train on", corpus.train, order),

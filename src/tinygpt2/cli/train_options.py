@@ -21,6 +21,7 @@ from tinygpt2.cli.options import (
     read_options,
 )
 from tinygpt2.config import MODEL_RANGES, PRESETS, TRAINING_RANGES, GPT2Config, Precision, Schedule, TrainingConfig
+from tinygpt2.data.noise import NOISE_RANGES, TextNoise
 
 if TYPE_CHECKING:
     from tinygpt2.run.directory import RunDirectory
@@ -57,6 +58,9 @@ RANGES: Mapping[str, Check] = MappingProxyType(
         "train_ratio": Number(maximum=1, above_minimum=True, below_maximum=True),
         "batch_size": Int(),
         "accumulate": TRAINING_RANGES["gradient_accumulation_steps"],
+        "bpe_dropout": NOISE_RANGES["bpe_dropout"],
+        "token_noise": NOISE_RANGES["token_noise"],
+        "noise_epochs": NOISE_RANGES["epochs"],
         "epochs": TRAINING_RANGES["epochs"],
         "max_steps": TRAINING_RANGES["max_steps"],
         "learning_rate": Optional(TRAINING_RANGES["learning_rate"]),
@@ -112,6 +116,9 @@ class TrainOptions:
     train_ratio: float = 0.9
     batch_size: int = 4
     accumulate: int = TrainingConfig.gradient_accumulation_steps
+    bpe_dropout: float = TextNoise.bpe_dropout
+    token_noise: float = TextNoise.token_noise
+    noise_epochs: int | None = TextNoise.epochs
     epochs: int = 15
     max_steps: int | None = TrainingConfig.max_steps
     learning_rate: float | None = None
@@ -137,6 +144,13 @@ class TrainOptions:
                 f"{flag} is for a new model, but --from-pretrained gives one with its own size and tokenizer; omit one "
                 "of the two"
             )
+
+    @property
+    def noise(self) -> TextNoise | None:
+        """The noise on the text to train on, if there is any."""
+        if not (self.bpe_dropout or self.token_noise):
+            return None
+        return TextNoise(bpe_dropout=self.bpe_dropout, token_noise=self.token_noise, epochs=self.noise_epochs)
 
 
 _DEFAULTS: Mapping[str, object] = {
@@ -184,6 +198,8 @@ def _check_effects(given: Mapping[str, object], arguments: argparse.Namespace) -
         )
     if given.get("sample_prompt") and arguments.quiet:
         raise ValueError("--sample-prompt has no effect with --quiet, which writes no samples; omit one of the two")
+    if "noise_epochs" in given and not (given.get("bpe_dropout") or given.get("token_noise") or arguments.resume):
+        raise ValueError("--noise-epochs has no effect without --bpe-dropout or --token-noise; omit it, or pass one")
     if arguments.allow_changes and not arguments.resume:
         raise ValueError("--allow-changes has no effect without --resume; omit it")
 
@@ -288,6 +304,15 @@ def _add_data_options(parser: argparse.ArgumentParser) -> None:
     )
     _add(group, "batch_size", "windows per batch")
     _add(group, "accumulate", "batches per step: equivalent to one N times as large, with the memory of one")
+    _add(
+        group,
+        "bpe_dropout",
+        "probability of skipping each merge of byte pairs, so that each epoch cuts words into other tokens, against "
+        "overfitting",
+        "P",
+    )
+    _add(group, "token_noise", "probability of replacing each input token by a random one, against overfitting", "P")
+    _add(group, "noise_epochs", "number of the first epochs that have such noise (default: all)")
 
 
 def _add_optimisation_options(parser: argparse.ArgumentParser) -> None:
