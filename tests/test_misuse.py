@@ -200,10 +200,11 @@ def model_calls() -> dict[str, Callable[[], Call]]:
 
 def data_calls() -> dict[str, Callable[[], Call]]:
     loader = {"source": IDS, "batch_size": 2, "context_length": 3, "stride": 2, "shuffle": True, "drop_last": True}
-    loader |= {"tokenizer": LETTERS, "seed": 0, "field": "text", "streaming": False}
+    loader |= {"tokenizer": LETTERS, "seed": 0, "field": "text", "streaming": False, "noise": None}
     dataset = tinygpt2.TokenDataset(IDS, context_length=3)
     return {
         "make_dataloader": lambda: Call(make_dataloader, loader),
+        "TextNoise": lambda: Call(tinygpt2.TextNoise, fields(tinygpt2.TextNoise())),
         "TokenDataset": lambda: Call(
             tinygpt2.TokenDataset, {"tokens": IDS, "context_length": 3, "stride": 2, "n_vocab": 4}
         ),
@@ -478,12 +479,12 @@ WORKING: list[tuple[set[str], str]] = [
         "gradient_accumulation_steps k max_batches max_steps n_embd n_head n_layer n_vocab patience sample_tokens",
     ),
     (COUNTS, "shard_bytes step stride threads total_steps vocab_size"),
-    (COUNTS | {"0"}, "eos_id layer max_new_tokens n seed warmup_steps"),
+    (COUNTS | {"0"}, "eos_id layer max_new_tokens n seed TextNoise.epochs warmup_steps"),
     (COUNTS | {"0", "-1"}, "ignore_index index"),
     (NUMBERS, "learning_rate max_grad_norm min_delta min_learning_rate temperature weight_decay"),
     (NUMBERS | {"-1", "nan", "inf"}, "scale"),
     (NUMBERS | {"-1", "nan", "inf", "empty tensor", "float tensor", "meta tensor"}, "perplexity.loss"),
-    ({"0", "0-d tensor", "np.float32"}, "dropout p train_ratio"),
+    ({"0", "0-d tensor", "np.float32"}, "bpe_dropout dropout p token_noise train_ratio"),
     ({"[]", "empty tensor", "np.array([])"}, "special_tokens"),
     ({"'x'", "''", "[]", "empty tensor", "np.array([])"}, "trim_vocabulary.text"),
     ({"True"}, "byte_fallback"),

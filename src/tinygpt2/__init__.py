@@ -11,6 +11,7 @@ if TYPE_CHECKING:  # the same names again, for type checkers, editors and the do
     from tinygpt2.config import TrainingConfig as TrainingConfig
     from tinygpt2.data.encoding import encode_documents as encode_documents
     from tinygpt2.data.loader import make_dataloader as make_dataloader
+    from tinygpt2.data.noise import TextNoise as TextNoise
     from tinygpt2.data.shards import tokenize_to_shards as tokenize_to_shards
     from tinygpt2.data.token_file import TokenFile as TokenFile
     from tinygpt2.data.tokenizing import tokenize_to_file as tokenize_to_file
@@ -82,6 +83,7 @@ else:
         "config": ["GPT2Config", "TrainingConfig"],
         "data.encoding": ["encode_documents"],
         "data.loader": ["make_dataloader"],
+        "data.noise": ["TextNoise"],
         "data.shards": ["tokenize_to_shards"],
         "data.token_file": ["TokenFile"],
         "data.tokenizing": ["tokenize_to_file"],
