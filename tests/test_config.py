@@ -34,7 +34,7 @@ TRAINING_FIELDS: list[tuple[str, list[Any], list[Any]]] = [
     ("max_steps", [1.5, "9"], [0]),
     ("learning_rate", ["0.1", None, True], [0, -1e-4, NAN, INF]),
     ("min_learning_rate", ["0"], [-1e-9, 1.0, NAN]),
-    ("schedule", [], ["linear", "", None]),
+    ("schedule", [], ["exponential", "", None]),
     ("warmup_steps", [0.5, None], [-1]),
     ("weight_decay", [None, "0"], [-0.1, NAN, INF]),
     ("decay_all_parameters", [1, None, "no"], []),

@@ -13,7 +13,7 @@ from tinygpt2._internal.checks import LARGEST_SEED, check_choice
 from tinygpt2._internal.ranges import Bool, Check, Choice, Int, Number, Optional, Pair, Text, check_fields
 
 Precision = Literal["auto", "fp32", "bf16"]
-Schedule = Literal["constant", "cosine"]
+Schedule = Literal["constant", "cosine", "linear"]
 
 # Far more than any model has, and so few that no size computed from them overflows and no loop over them hangs.
 _MOST_IDS = 2**31  # so that every id and position fits into an int32
@@ -156,9 +156,10 @@ class TrainingConfig:
         epochs: Passes over the training data.
         max_steps: Number of steps, however many epochs they take; if given, ``epochs`` is ignored.
         learning_rate: Peak learning rate of the schedule.
-        min_learning_rate: Final learning rate of the cosine schedule; a tenth of ``learning_rate`` by default.
-        schedule: ``"constant"``, or ``"cosine"`` (Loshchilov and Hutter 2017) from ``learning_rate`` after the warm-up
-            to ``min_learning_rate`` at the last step.
+        min_learning_rate: Final learning rate of the schedule; by default a tenth of ``learning_rate`` for
+            ``"cosine"``, and 0 for ``"linear"``.
+        schedule: ``"constant"``; or ``"cosine"`` (Loshchilov and Hutter 2017) or ``"linear"`` from ``learning_rate``
+            after the warm-up to ``min_learning_rate`` at the last step.
         warmup_steps: Number of steps over which the learning rate rises linearly from zero.
         weight_decay: AdamW's decoupled weight decay.
         decay_all_parameters: Whether biases and layer norms decay too. GPT-2's recipe excludes them; PyTorch's

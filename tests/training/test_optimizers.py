@@ -138,7 +138,7 @@ def schedules(draw: st.DrawFn) -> tuple[TrainingConfig, int]:
     config = TrainingConfig(
         learning_rate=peak,
         min_learning_rate=floor,
-        schedule=draw(st.sampled_from(["constant", "cosine"])),
+        schedule=draw(st.sampled_from(["constant", "cosine", "linear"])),
         warmup_steps=draw(st.integers(0, 12)),
     )
     return config, draw(st.integers(1, 30))
@@ -178,6 +178,16 @@ def test_a_cosine_ends_at_the_lowest_rate_and_is_halfway_at_half_time(schedule: 
     early = learning_rate_at(config.warmup_steps + 1, config.warmup_steps + length, config)
     expected = floor + (config.learning_rate - floor) * math.cos(math.pi / (2 * length)) ** 2
     assert early == pytest.approx(expected)
+
+
+@given(schedule=schedules())
+def test_a_line_falls_in_equal_steps_to_the_lowest_rate_or_to_zero(schedule: tuple[TrainingConfig, int]) -> None:
+    config, length = replace(schedule[0], schedule="linear"), schedule[1]
+    floor = config.min_learning_rate or 0.0
+    for step in range(1, length + 1):
+        expected = config.learning_rate + (floor - config.learning_rate) * step / length
+        found = learning_rate_at(config.warmup_steps + step, config.warmup_steps + length, config)
+        assert found == pytest.approx(expected, abs=1e-12)
 
 
 @pytest.mark.parametrize(

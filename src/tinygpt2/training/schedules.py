@@ -10,7 +10,7 @@ def learning_rate_at(step: int, total_steps: int, config: TrainingConfig) -> flo
     """Returns the learning rate of a step.
 
     During the warm-up it rises linearly, and reaches ``config.learning_rate`` at the last warm-up step; then it stays
-    there, or falls along half a cosine to ``config.min_learning_rate`` at the last step.
+    there, or falls along half a cosine or a straight line to ``config.min_learning_rate`` at the last step.
 
     Args:
         step: Counted from 1.
@@ -39,6 +39,10 @@ def multiplier_at(step: int, total_steps: int, config: TrainingConfig) -> float:
         return step / config.warmup_steps
     if config.schedule == "constant" or total_steps <= config.warmup_steps:
         return 1.0
-    lowest = 0.1 if config.min_learning_rate is None else config.min_learning_rate / config.learning_rate
-    progress = (step - config.warmup_steps) / (total_steps - config.warmup_steps)
-    return lowest + (1 - lowest) * (1 + math.cos(math.pi * min(progress, 1.0))) / 2
+    if config.min_learning_rate is None:
+        lowest = 0.1 if config.schedule == "cosine" else 0.0
+    else:
+        lowest = config.min_learning_rate / config.learning_rate
+    progress = min((step - config.warmup_steps) / (total_steps - config.warmup_steps), 1.0)
+    height = (1 + math.cos(math.pi * progress)) / 2 if config.schedule == "cosine" else 1 - progress
+    return lowest + (1 - lowest) * height
