@@ -91,6 +91,7 @@ FILES = {
     "training": [
         "history",
         "schedules",
+        "muon",
         "optimizers",
         "timing",
         "state",

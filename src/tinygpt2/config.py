@@ -12,6 +12,7 @@ from typing import Any, Literal, Self, get_args
 from tinygpt2._internal.checks import LARGEST_SEED, check_choice
 from tinygpt2._internal.ranges import Bool, Check, Choice, Int, Number, Optional, Pair, Text, check_fields
 
+OptimizerName = Literal["adamw", "muon"]
 Precision = Literal["auto", "fp32", "bf16"]
 Schedule = Literal["constant", "cosine", "linear"]
 
@@ -38,6 +39,7 @@ TRAINING_RANGES: Mapping[str, Check] = MappingProxyType(
     {
         "epochs": Int(),
         "max_steps": Optional(Int()),
+        "optimizer": Choice(get_args(OptimizerName)),
         "learning_rate": Number(above_minimum=True),
         "min_learning_rate": Optional(Number()),
         "schedule": Choice(get_args(Schedule)),
@@ -155,13 +157,15 @@ class TrainingConfig:
     Attributes:
         epochs: Passes over the training data.
         max_steps: Number of steps, however many epochs they take; if given, ``epochs`` is ignored.
+        optimizer: ``"adamw"``, or ``"muon"`` for Muon on the hidden matrices and AdamW on the rest; see
+            `make_optimizer`.
         learning_rate: Peak learning rate of the schedule.
         min_learning_rate: Final learning rate of the schedule; by default a tenth of ``learning_rate`` for
             ``"cosine"``, and 0 for ``"linear"``.
         schedule: ``"constant"``; or ``"cosine"`` (Loshchilov and Hutter 2017) or ``"linear"`` from ``learning_rate``
             after the warm-up to ``min_learning_rate`` at the last step.
         warmup_steps: Number of steps over which the learning rate rises linearly from zero.
-        weight_decay: AdamW's decoupled weight decay.
+        weight_decay: Decoupled weight decay.
         decay_all_parameters: Whether biases and layer norms decay too. GPT-2's recipe excludes them; PyTorch's
             ``AdamW(model.parameters())`` does not.
         betas: AdamW's decay rates of the first and second moments.
@@ -188,6 +192,7 @@ class TrainingConfig:
 
     epochs: int = 1
     max_steps: int | None = None
+    optimizer: OptimizerName = "adamw"
     learning_rate: float = 4e-4
     min_learning_rate: float | None = None
     schedule: Schedule = "constant"

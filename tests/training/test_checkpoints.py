@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -37,6 +37,7 @@ from tinygpt2 import (
     train,
 )
 from tinygpt2._internal.directories import remove_directory, write_directory
+from tinygpt2.config import OptimizerName
 from tinygpt2.data.batches import Batch
 from tinygpt2.data.loader import Loader
 from tinygpt2.training.checkpoints.format import read_history
@@ -118,12 +119,19 @@ def equal(first: GPT2Model, second: GPT2Model) -> bool:
     accumulation=st.integers(1, 3),
     eval_every=st.sampled_from([None, 1, 4, 5]),
     event=st.sampled_from(["step", "evaluation", "epoch"]),
+    optimizer=st.sampled_from(get_args(OptimizerName)),
 )
 def test_a_run_that_crashes_and_is_resumed_is_the_run_that_was_not(
-    tmp_path_factory: pytest.TempPathFactory, stops: list[int], accumulation: int, eval_every: int | None, event: str
+    tmp_path_factory: pytest.TempPathFactory,
+    *,
+    stops: list[int],
+    accumulation: int,
+    eval_every: int | None,
+    event: str,
+    optimizer: OptimizerName,
 ) -> None:
     """Weights, history, and every byte of the last checkpoint and of the best: 16, 8 or 6 steps an epoch."""
-    config = replace(CONFIG, gradient_accumulation_steps=accumulation, eval_every=eval_every)
+    config = replace(CONFIG, gradient_accumulation_steps=accumulation, eval_every=eval_every, optimizer=optimizer)
     whole, broken = tmp_path_factory.mktemp("whole"), tmp_path_factory.mktemp("broken")
     expected_model, expected_history = run(whole, config)
     for stop in stops:

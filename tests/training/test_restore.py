@@ -7,7 +7,7 @@ import pickle
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -150,9 +150,12 @@ def frozen() -> GPT2Model:
     ],
     ids=["frozen", "unused", "bf16", "fp64"],
 )
-def test_any_model_resumes_exactly(tmp_path: Path, make: Callable[[], GPT2Model]) -> None:
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_any_model_resumes_exactly(
+    tmp_path: Path, make: Callable[[], GPT2Model], optimizer: Literal["adamw", "muon"]
+) -> None:
     """A mask of minus infinity made every checkpoint "damaged"; what GPT-2 does not have was not read back."""
-    assert_resumes_exactly(tmp_path, lambda: {"model": make()})
+    assert_resumes_exactly(tmp_path, lambda: {"model": make(), "config": replace(CONFIG, optimizer=optimizer)})
 
 
 def test_other_frozen_parameters_are_refused_by_name(tmp_path: Path) -> None:
@@ -229,8 +232,9 @@ class Counting(torch.optim.SGD):
 
 OPTIMIZERS: dict[str, OptimizerFactory] = {
     "AdamW": make_optimizer,
+    "Muon and AdamW": lambda model, config: make_optimizer(model, replace(config, optimizer="muon")),
     "SGD": bare(torch.optim.SGD, momentum=0.9),
-    "Muon": muon,
+    "PyTorch's Muon": muon,
     "Adagrad": bare(torch.optim.Adagrad),
     "Adam with amsgrad": bare(torch.optim.Adam, amsgrad=True),
     "RMSprop": bare(torch.optim.RMSprop, centered=True, momentum=0.5),
@@ -262,6 +266,14 @@ def test_another_optimizer_is_refused(tmp_path: Path, name: str) -> None:
     for allow_changes in (False, True):
         differences = refused(tmp_path, optimizer=other, allow_changes=allow_changes)
         assert any("and is torch.optim.nadam.NAdam" in difference for difference in differences)
+
+
+def test_another_optimizer_of_the_configuration_is_refused_once(tmp_path: Path) -> None:
+    run(tmp_path, stop=3)
+    assert refused(tmp_path, config=replace(CONFIG, optimizer="muon")) == (
+        "the optimizer was torch.optim.adamw.AdamW and is tinygpt2.training.muon.Muon",
+        "the optimizer's groups had other parameters or another order",
+    )
 
 
 def test_other_groups_are_refused_and_so_are_options_that_need_another_state(tmp_path: Path) -> None:

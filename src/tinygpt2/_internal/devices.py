@@ -54,13 +54,13 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
     ``"auto"`` is never fp16: it would need a gradient scaler, whose state every checkpoint would have to hold.
     """
     on_gpu = device.type == "cuda"
-    if precision == "bf16" and on_gpu and not _computes_bf16(device):
+    if precision == "bf16" and on_gpu and not computes_bf16(device):
         _warn_of_emulation(device)
-    bf16 = precision == "bf16" or (precision == "auto" and on_gpu and _computes_bf16(device))
+    bf16 = precision == "bf16" or (precision == "auto" and on_gpu and computes_bf16(device))
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16)
 
 
-def _computes_bf16(device: torch.device) -> bool:
+def computes_bf16(device: torch.device) -> bool:
     """Returns whether a GPU has instructions for bf16; ``torch.cuda.is_bf16_supported()`` is true of emulation, too."""
     if torch.version.hip is not None:  # AMD numbers its GPUs differently, and PyTorch answers for those it runs on
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))

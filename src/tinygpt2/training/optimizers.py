@@ -1,25 +1,33 @@
 """Optimizers, and the learning rates of their groups."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from tinygpt2._internal.checks import check_instance, shown
 from tinygpt2.config import TrainingConfig
+from tinygpt2.training.muon import Muon, hidden_matrices
 
 
-def make_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
-    """Returns AdamW (Loshchilov and Hutter 2019) over the model's trainable parameters, with PyTorch's fused kernel.
+def make_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
+    """Returns AdamW or Muon over the model's trainable parameters.
+
+    AdamW (Loshchilov and Hutter 2019) has PyTorch's fused kernel. Muon (Jordan 2024) is for the hidden matrices, the
+    weights of the `nn.Linear` layers in an `nn.ModuleList`, as a model's blocks are; of ``c_attn``, query, key and
+    value are one matrix each. Everything else, such as embeddings, the head and layer norms, has AdamW. Muon's updates
+    have the size of AdamW's, so one learning rate and one weight decay suit both (Liu et al. 2025).
 
     Matrices and embeddings decay; biases and layer norms, which have one dimension, do so only with
     ``config.decay_all_parameters``.
 
     Args:
         model: Any module; parameters without ``requires_grad`` are omitted.
-        config: Its ``learning_rate``, ``betas``, ``weight_decay`` and ``decay_all_parameters`` are read.
+        config: Its ``optimizer``, ``learning_rate``, ``betas``, ``weight_decay`` and ``decay_all_parameters`` are read.
 
     Raises:
         TypeError: If an argument is of the wrong type.
-        ValueError: If the model has no trainable parameter.
+        ValueError: If the model has no trainable parameter, or no hidden matrix for Muon.
 
     >>> from torch import nn
     >>> config = TrainingConfig(weight_decay=0.1)
@@ -33,19 +41,33 @@ def make_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Adam
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not trainable:
         raise ValueError("the model has no trainable parameter: all have requires_grad=False")
+    if config.optimizer == "adamw":
+        groups = _groups(trainable, config)
+        return torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, fused=True)
+    hidden = hidden_matrices(model)
+    if not hidden:
+        raise ValueError(
+            "the model has no hidden matrix for Muon: no trainable weight of an nn.Linear in an nn.ModuleList; pass "
+            'optimizer="adamw"'
+        )
+    groups = [
+        {"params": [p for p in hidden if hidden[p] == n], "weight_decay": config.weight_decay, "matrices": n}
+        for n in sorted(set(hidden.values()))
+    ]
+    groups += _groups([parameter for parameter in trainable if parameter not in hidden], config)
+    return Muon(groups, lr=config.learning_rate, betas=config.betas)
+
+
+def _groups(parameters: list[nn.Parameter], config: TrainingConfig) -> list[dict[str, Any]]:
+    """Returns AdamW's groups: the parameters that decay, and those that do not."""
     if config.decay_all_parameters:
-        groups = [(trainable, config.weight_decay)]
+        groups = [(parameters, config.weight_decay)]
     else:
         groups = [
-            ([p for p in trainable if p.dim() >= 2], config.weight_decay),
-            ([p for p in trainable if p.dim() < 2], 0.0),
+            ([p for p in parameters if p.dim() >= 2], config.weight_decay),
+            ([p for p in parameters if p.dim() < 2], 0.0),
         ]
-    return torch.optim.AdamW(
-        [{"params": parameters, "weight_decay": decay} for parameters, decay in groups if parameters],
-        lr=config.learning_rate,
-        betas=config.betas,
-        fused=True,
-    )
+    return [{"params": members, "weight_decay": decay} for members, decay in groups if members]
 
 
 def names_of_trained(model: nn.Module, optimizer: torch.optim.Optimizer) -> list[list[str]]:

@@ -199,6 +199,8 @@ def _of_configuration(
     if dropout:
         yield dropout
     training = _differences("the", asdict(record.training_config), asdict(state.config))
+    if record.optimizer.type != made.type:
+        training.pop("optimizer", None)  # already reported
     yield from (text for name, text in training.items() if name not in FREE_TO_CHANGE)
     # Already reported: the options that make_optimizer takes from the configuration.
     said = {*training, *(["initial_lr"] if "learning_rate" in training else [])}
