@@ -50,7 +50,7 @@ def in_python(name: str) -> object:
     """Returns the default in Python of what an option sets; raises ``KeyError`` if nothing there is like it."""
     name = OTHER_NAMES.get(name, name)
     defaults = {field.name: field.default for cls in (TextNoise, GPT2Config, TrainingConfig) for field in fields(cls)}
-    return (defaults | {key: value.default for key, value in inspect.signature(train).parameters.items()})[name]
+    return ({key: value.default for key, value in inspect.signature(train).parameters.items()} | defaults)[name]
 
 
 def parsed(*arguments: str) -> argparse.Namespace:
@@ -97,6 +97,14 @@ def test_what_is_given_takes_the_place_of_what_was_saved(tmp_path: Path) -> None
     assert options_of(parsed("--resume"), run) == saved
     changed = options_of(parsed("b.txt", "--resume", "--epochs", "4"), run)
     assert changed == TrainOptions(files=("b.txt",), epochs=4, dropout=0.25, compile=True)
+
+
+def test_options_that_were_saved_before_there_was_another_optimizer_are_those_of_adamw(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path)
+    saved = to_save(TrainOptions(files=("a.txt",), epochs=3))
+    del saved["optimizer"]
+    save_options(run.options, saved)
+    assert options_of(parsed("--resume"), run) == TrainOptions(files=("a.txt",), epochs=3, optimizer="adamw")
 
 
 # --- every option that is given is honoured or refused ---
@@ -164,6 +172,9 @@ CASES = {
     ),
     "epochs": Case(["--epochs", "3"], lambda run: run.config.epochs == 3, None),
     "max_steps": Case(["--max-steps", "7"], lambda run: run.config.max_steps == 7, None),
+    "optimizer": Case(
+        ["--optimizer", "muon"], lambda run: run.config.optimizer == "muon", "the optimizer was torch.optim.adamw.AdamW"
+    ),
     "learning_rate": Case(
         ["--learning-rate", "0.5"], lambda run: run.config.learning_rate == 0.5, "--learning-rate was"
     ),

@@ -32,6 +32,7 @@ def training_config(options: TrainOptions, prompt: str | None, batches: tuple[in
     return TrainingConfig(
         epochs=options.epochs,
         max_steps=options.max_steps,
+        optimizer=options.optimizer,
         learning_rate=options.learning_rate or usual_rate * (1 if options.from_pretrained is None else 0.1),
         schedule=options.schedule,
         warmup_steps=warmup if options.warmup_steps is None else options.warmup_steps,

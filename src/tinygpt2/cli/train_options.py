@@ -20,7 +20,16 @@ from tinygpt2.cli.options import (
     argument_type,
     read_options,
 )
-from tinygpt2.config import MODEL_RANGES, PRESETS, TRAINING_RANGES, GPT2Config, Precision, Schedule, TrainingConfig
+from tinygpt2.config import (
+    MODEL_RANGES,
+    PRESETS,
+    TRAINING_RANGES,
+    GPT2Config,
+    OptimizerName,
+    Precision,
+    Schedule,
+    TrainingConfig,
+)
 from tinygpt2.data.noise import NOISE_RANGES, TextNoise
 
 if TYPE_CHECKING:
@@ -63,6 +72,7 @@ RANGES: Mapping[str, Check] = MappingProxyType(
         "noise_epochs": NOISE_RANGES["epochs"],
         "epochs": TRAINING_RANGES["epochs"],
         "max_steps": TRAINING_RANGES["max_steps"],
+        "optimizer": TRAINING_RANGES["optimizer"],
         "learning_rate": Optional(TRAINING_RANGES["learning_rate"]),
         "schedule": TRAINING_RANGES["schedule"],
         "warmup_steps": Optional(TRAINING_RANGES["warmup_steps"]),
@@ -121,6 +131,7 @@ class TrainOptions:
     noise_epochs: int | None = TextNoise.epochs
     epochs: int = 15
     max_steps: int | None = TrainingConfig.max_steps
+    optimizer: OptimizerName = TrainingConfig.optimizer
     learning_rate: float | None = None
     schedule: Schedule = "cosine"
     warmup_steps: int | None = None
@@ -319,6 +330,7 @@ def _add_optimisation_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("optimisation")
     _add(group, "epochs", "passes over the text")
     _add(group, "max_steps", "number of steps, instead of epochs")
+    _add(group, "optimizer", "muon: Muon for the matrices in the blocks, AdamW for the rest", None)
     _add(
         group,
         "learning_rate",
@@ -332,7 +344,7 @@ def _add_optimisation_options(parser: argparse.ArgumentParser) -> None:
         "warmup_steps",
         f"steps over which the learning rate rises from zero (default: {WARMUP_STEPS}, or half of a short run)",
     )
-    _add(group, "weight_decay", "weight decay of AdamW", "X")
+    _add(group, "weight_decay", "decoupled weight decay", "X")
     _add(group, "precision", "auto is bf16 on a GPU that computes in it", None)
     _add(group, "compile", "compile the model, which pays off on a GPU")
     _add(group, "seed", "seed of weights, data order and dropout; the same seed gives the same run")
