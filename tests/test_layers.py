@@ -102,7 +102,7 @@ FILES = {
         "train",
     ],
     "training.callbacks": ["base", "progress", "samples", "stopping", "loggers"],
-    "training.checkpoints": ["format", "restore", "saver"],
+    "training.checkpoints": ["format", "restore", "seconds", "saver"],
     "cli": [
         "signals",
         "wording",

@@ -65,6 +65,11 @@ def saved(directory: Path, name: str) -> dict[str, Any]:
     return content
 
 
+def losses_of(directory: Path) -> TrainingHistory:
+    """Returns the history of a run, which is compared without the time that it took."""
+    return TrainingHistory.load(directory / "history.json")
+
+
 @contextmanager
 def interrupted_at(step: int) -> Iterator[None]:
     """Presses Ctrl-C in a step of training."""
@@ -91,7 +96,7 @@ def test_training_leaves_a_run_directory(text_file: Path, tmp_path: Path, capsys
     last = newest_checkpoint(directory)
     assert {path.name for path in directory.iterdir() if not path.name.startswith("checkpoint-")} == {
         "best", "config.json", "history.json", "losses.png", "model.safetensors", "options.json",
-        "tinygpt2_tokenizer.json", "tokenizer.json", "tokenizer_config.json",
+        "seconds.json", "tinygpt2_tokenizer.json", "tokenizer.json", "tokenizer_config.json",
     }  # fmt: skip
     assert (last / "model.safetensors").read_bytes() == (directory / "model.safetensors").read_bytes()
     assert (directory / "losses.png").read_bytes().startswith(PNG)
@@ -368,8 +373,8 @@ def test_a_closed_terminal_ends_a_run_as_ctrl_c_does(text_file: Path, tmp_path: 
     assert step >= 5
     assert resume(closed, "--max-steps", step + 3, "--quiet") == 0
     assert train(text_file, whole, "--max-steps", step + 3, *options, "--quiet") == 0
-    for file in ("model.safetensors", "history.json"):
-        assert (closed / file).read_bytes() == (whole / file).read_bytes()
+    assert (closed / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+    assert losses_of(closed) == losses_of(whole)
 
 
 @contextmanager
@@ -501,7 +506,8 @@ def test_a_resumed_run_is_the_run_that_was_not_stopped(
     monkeypatch.chdir(tmp_path)
     assert resume(stopped) == 0
     assert "resumed after step 7" in capsys.readouterr().err
-    for file in ("model.safetensors", "history.json", "best/model.safetensors", "tinygpt2_tokenizer.json"):
+    assert losses_of(stopped) == losses_of(whole)
+    for file in ("model.safetensors", "best/model.safetensors", "tinygpt2_tokenizer.json"):
         assert (stopped / file).read_bytes() == (whole / file).read_bytes()
     assert main(["generate", "--model", str(stopped / "best"), "The", "--device", "cpu"]) == 0
 

@@ -103,7 +103,8 @@ def content(directory: Path) -> dict[str, bytes]:
 
 
 def names(directory: Path) -> list[str]:
-    return sorted(path.name for path in directory.iterdir())
+    """Returns what is in a directory, except the time that the run has taken."""
+    return sorted(path.name for path in directory.iterdir() if path.name != "seconds.json")
 
 
 def equal(first: GPT2Model, second: GPT2Model) -> bool:

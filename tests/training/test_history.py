@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from tinygpt2 import TrainingHistory
 
 BITS = ["train_bits_per_byte", "val_bits_per_byte"]
-NAMES = ["steps", "epochs", "tokens_seen", "train_losses", "val_losses", "learning_rates", *BITS]
+NAMES = ["steps", "epochs", "tokens_seen", "train_losses", "val_losses", "learning_rates", *BITS, "seconds"]
 LOSSES = st.floats(0, 1e6) | st.floats(0, 1e-300)
 ENTRIES = st.fixed_dictionaries(
     {
@@ -29,6 +29,7 @@ ENTRIES = st.fixed_dictionaries(
         "learning_rate": st.floats(0, 1),
         "train_bits_per_byte": st.none() | LOSSES,
         "val_bits_per_byte": st.none() | LOSSES,
+        "seconds": st.none() | st.floats(0, 1e9),
     }
 )
 
@@ -54,6 +55,7 @@ def test_a_saved_history_comes_back_to_the_last_bit(
     history.save(path)
     assert TrainingHistory.load(path) == history
     assert TrainingHistory.load(str(path)) == history
+    assert TrainingHistory.load(path).seconds == history.seconds
 
 
 @given(entries=st.lists(ENTRIES, max_size=5))
@@ -67,6 +69,7 @@ def test_each_entry_adds_its_values_to_the_list_of_the_same_name(entries: list[d
     assert history.learning_rates == [entry["learning_rate"] for entry in entries]
     assert history.train_bits_per_byte == [entry["train_bits_per_byte"] for entry in entries]
     assert history.val_bits_per_byte == [entry["val_bits_per_byte"] for entry in entries]
+    assert history.seconds == [entry["seconds"] for entry in entries]
 
 
 @pytest.mark.parametrize(
@@ -80,6 +83,7 @@ def test_each_entry_adds_its_values_to_the_list_of_the_same_name(entries: list[d
         ("val_loss", "3.5", TypeError),
         ("learning_rate", -0.1, ValueError),
         ("val_bits_per_byte", "2.5", TypeError),
+        ("seconds", -1.0, ValueError),
     ],
 )
 def test_a_wrong_entry_is_told_when_it_is_added_and_adds_nothing(
@@ -99,7 +103,8 @@ def test_numbers_of_numpy_and_pytorch_become_plain_ones() -> None:
     loss: Any = torch.tensor(2.5)
     step: Any = np.int64(3)
     history.append(step=step, epoch=np.float64(1), tokens_seen=step, train_loss=loss, val_loss=loss, learning_rate=0,
-                   train_bits_per_byte=loss, val_bits_per_byte=loss)  # fmt: skip
+                   train_bits_per_byte=loss, val_bits_per_byte=loss, seconds=np.float64(9))  # fmt: skip
+    assert history.seconds == [9.0]
     assert history == TrainingHistory([3], [1.0], [3], [2.5], [2.5], [0.0], [2.5], [2.5])
     assert {type(value) for name in NAMES for value in getattr(history, name)} == {int, float}
 
@@ -117,6 +122,22 @@ def test_a_file_without_bits_per_byte_is_read(tmp_path: Path, history: TrainingH
     content = {name: values for name, values in asdict(history).items() if name not in BITS}
     (tmp_path / "history.json").write_text(json.dumps(content), encoding="utf-8")
     assert TrainingHistory.load(tmp_path / "history.json") == history
+
+
+def test_a_file_without_seconds_is_read(tmp_path: Path, history: TrainingHistory) -> None:
+    """As runs wrote it before there were any."""
+    content = {name: values for name, values in asdict(history).items() if name != "seconds"}
+    (tmp_path / "history.json").write_text(json.dumps(content), encoding="utf-8")
+    assert TrainingHistory.load(tmp_path / "history.json").seconds == [None, None]
+
+
+def test_time_is_no_part_of_a_comparison(history: TrainingHistory) -> None:
+    """A resumed run has the losses of an uninterrupted one to the last bit, but not its seconds."""
+    other = TrainingHistory(**asdict(history) | {"seconds": [0.0, 9.5]})
+    assert other == history
+    assert other.seconds != history.seconds
+    other.val_losses[0] = 1.0
+    assert other != history
 
 
 def test_histories_share_no_list() -> None:

@@ -4,6 +4,7 @@ A run directory has
 
 - ``checkpoint-STEP``: everything that a run resumes from;
 - ``best``: the model with the lowest validation loss, without the optimizer;
+- ``seconds.json``: the time that the run had taken at some steps;
 
 and, from the command line,
 
@@ -31,11 +32,12 @@ from tinygpt2.tokenizers.tokenizer_file import TOKENIZER_FILE
 _BEST = "best"
 _HISTORY = "history.json"
 _PLOT = "losses.png"
+_SECONDS = "seconds.json"
 _OPTIONS = "options.json"
 
 _CHECKPOINT = re.compile(r"checkpoint-(0|[1-9][0-9]*)")
 _DIRECTORIES = rf"checkpoint-(?:0|[1-9][0-9]*)|{_BEST}"
-_FILES = (_HISTORY, _PLOT, _OPTIONS, *TOKENIZER_FILES, CONFIG_FILE, WEIGHTS_FILE)
+_FILES = (_HISTORY, _PLOT, _SECONDS, _OPTIONS, *TOKENIZER_FILES, CONFIG_FILE, WEIGHTS_FILE)
 
 
 @dataclass(frozen=True)
@@ -167,6 +169,11 @@ class RunDirectory:
     def plot(self) -> Path:
         """The path of the losses' plot."""
         return self.path / _PLOT
+
+    @property
+    def seconds(self) -> Path:
+        """The path of the time that the run had taken at some steps."""
+        return self.path / _SECONDS
 
     @property
     def options(self) -> Path:

@@ -29,9 +29,10 @@ _RANGES: Mapping[str, Check] = MappingProxyType(  # of each entry
         "learning_rates": Number(),
         "train_bits_per_byte": Optional(Loss()),
         "val_bits_per_byte": Optional(Loss()),
+        "seconds": Optional(Number()),
     }
 )
-_MAY_BE_ABSENT = ("train_bits_per_byte", "val_bits_per_byte")  # from older files
+_MAY_BE_ABSENT = ("train_bits_per_byte", "val_bits_per_byte", "seconds")  # from older files
 _STOPPED = "stopped"  # likewise
 
 
@@ -49,6 +50,9 @@ class TrainingHistory:
         train_bits_per_byte: Loss on training data in bits per byte of text; ``None`` if the bytes are not known,
             because `train` was not given the tokenizer. Lists that are left out have ``None`` for each evaluation.
         val_bits_per_byte: Likewise, on validation data.
+        seconds: Seconds that the run had taken when the evaluation began, with those before it was resumed, without
+            those in which it was stopped; ``None`` if they are not known. They are no part of a comparison with ``==``:
+            two runs that are otherwise equal to the last bit do not take the same time.
         stopped: Why a callback ended the run before its last step, for instance that the validation loss has not fallen
             for three evaluations; ``None`` if none did.
 
@@ -71,6 +75,7 @@ class TrainingHistory:
     learning_rates: list[float] = field(default_factory=list)
     train_bits_per_byte: list[float | None] = field(default_factory=list)
     val_bits_per_byte: list[float | None] = field(default_factory=list)
+    seconds: list[float | None] = field(default_factory=list, compare=False)
     stopped: str | None = None
 
     def __post_init__(self) -> None:
@@ -99,6 +104,7 @@ class TrainingHistory:
         learning_rate: float,
         train_bits_per_byte: float | None = None,
         val_bits_per_byte: float | None = None,
+        seconds: float | None = None,
     ) -> None:
         """Adds one evaluation; NumPy's and PyTorch's numbers become plain ones.
 
@@ -115,6 +121,7 @@ class TrainingHistory:
             "learning_rate": learning_rate,
             "train_bits_per_byte": train_bits_per_byte,
             "val_bits_per_byte": val_bits_per_byte,
+            "seconds": seconds,
         }
         checked = [each.check(*value) for each, value in zip(_RANGES.values(), entry.items(), strict=True)]
         for name, value in zip(_RANGES, checked, strict=True):  # all of them, or none
@@ -154,8 +161,8 @@ class TrainingHistory:
         Raises:
             ValueError: If it is anything else.
         """
-        known = (_RANGES.keys(), _RANGES.keys() - set(_MAY_BE_ABSENT))
-        if not (isinstance(content, dict) and content.keys() - {_STOPPED} in known):
+        needed = _RANGES.keys() - set(_MAY_BE_ABSENT)
+        if not (isinstance(content, dict) and needed <= content.keys() <= {*_RANGES, _STOPPED}):
             raise ValueError(f"expected an object with {', '.join(_RANGES)}, got {shown(content)}")
         try:
             stopped = Optional(Text()).check(_STOPPED, content.get(_STOPPED))

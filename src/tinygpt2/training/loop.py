@@ -192,6 +192,7 @@ class Run:
     def evaluate(self) -> None:
         """Adds the current losses to the history, unless a signal arrives before they are known."""
         state = self.state
+        seconds = state.seconds
         with state.timing.during("evaluations"):
             try:
                 training = self.evaluation(self.passes)
@@ -207,6 +208,7 @@ class Run:
                 learning_rate=state.learning_rate,
                 train_bits_per_byte=training.bits_per_byte,
                 val_bits_per_byte=None if validation is None else validation.bits_per_byte,
+                seconds=seconds,
             )
             if state.history.best == len(state.history.steps) - 1:
                 self.keep_weights()

@@ -100,6 +100,7 @@ class TrainState:
     training_tokens: int = 0
     interrupted: bool = False
     timing: Timing = field(default_factory=Timing, init=False, repr=False)  # where the time goes
+    seconds_before: float | None = field(default=0.0, init=False, repr=False)  # the run was resumed, if known
     announced: bool = field(default=False, init=False, repr=False)  # a callback says where the run was interrupted
     updating: bool = field(default=False, init=False, repr=False)  # while the optimizer changes the weights
     _stopping: bool = field(default=False, init=False, repr=False)
@@ -121,6 +122,11 @@ class TrainState:
             return float(self.epoch)
         items = min(self.progress.items, self.items_per_epoch)  # an estimate if batches differ in size
         return (self.epoch * self.items_per_epoch + items) / self.items_per_epoch
+
+    @property
+    def seconds(self) -> float | None:
+        """Seconds that the run has taken, also before it was resumed; ``None`` if those are not known."""
+        return None if self.seconds_before is None else self.seconds_before + self.timing.total()
 
     @property
     def tokens_seen(self) -> int:

@@ -42,6 +42,11 @@ class Timing:
             self.times[work] += 1
             self.longest[work] = max(self.longest.get(work, 0.0), self.seconds[work] - before)
 
+    def total(self) -> float:
+        """Returns the seconds of all kinds until now."""
+        self._switch(self._work)
+        return sum(self.seconds.values())
+
     def begin_steps(self) -> None:
         """Tells apart what was saved before the first step from what is saved beside the steps."""
         self._first_save = self.seconds["checkpoints"]
@@ -66,8 +71,7 @@ class Timing:
 
     def summary(self) -> str:
         """Returns a line that says where the time went."""
-        self._switch(self._work)
-        total = sum(self.seconds.values())
+        total = self.total()
         kinds: tuple[Work, ...] = ("training", "evaluations", "samples", "checkpoints")
         shares = [(kind, f"{self.seconds[kind] / (total or 1):.0%}") for kind in kinds]
         parts = ", ".join(f"{kind} {share}" for kind, share in shares if share != "0%")

@@ -94,7 +94,9 @@ class TrainingRecord:
         Raises:
             TypeError: If a loader or a callback has a state that JSON cannot hold.
         """
-        return (json.dumps(asdict(self), indent=1) + "\n").encode()
+        content = asdict(self)
+        del content["history"]["seconds"]  # which equal runs do not share
+        return (json.dumps(content, indent=1) + "\n").encode()
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "TrainingRecord":

@@ -44,6 +44,7 @@ from tinygpt2.training.checkpoints.restore import (
     read_on,
     restore,
 )
+from tinygpt2.training.checkpoints.seconds import read_seconds, write_seconds
 from tinygpt2.training.history import lowest_loss
 from tinygpt2.training.state import TrainState
 
@@ -141,6 +142,7 @@ class CheckpointSaver:
         self.failed = False
         self._best: tuple[dict[str, Tensor], bytes] | None = None  # not yet written
         self._saved: tuple[int, int] | None = None  # step and number of evaluations of the newest checkpoint
+        self._seconds: dict[int, float] = {}  # that the run had taken at each step that was evaluated or saved
         self._began = time.perf_counter()
         self._spent = self._latest = 0.0
         make_directories(run.path)
@@ -174,6 +176,10 @@ class CheckpointSaver:
         for path in damaged:
             _set_aside(path)
         self._saved = state.step, len(state.history.steps)
+        self._seconds = read_seconds(self.run.seconds)
+        state.history.seconds = [self._seconds.get(step) for step in state.history.steps]
+        known = [step for step in self._seconds if step <= state.step]  # the last is earlier after a kill in a save
+        state.seconds_before = self._seconds[max(known)] if known else None
         return Resumed(checkpoint.record, batches)
 
     def read_until(self, batch: Batch, position: dict[str, Any] | None) -> None:
@@ -230,11 +236,20 @@ class CheckpointSaver:
                 tensors = optimizer_tensors(state)
                 write_checkpoint(path, model, tensors, self._record(state, state.model.state_dict() | tensors))
                 self._saved = now
+                self._save_seconds(state)
                 older = [path for path in self.run.checkpoints() if self.run.step_of(path) <= state.step]
                 for path in older[self.keep :]:
                     remove_directory(path)
         self._latest = time.perf_counter() - began
         self._spent += self._latest
+
+    def _save_seconds(self, state: TrainState) -> None:
+        """Writes the time that the run has taken, beside the checkpoints: equal runs write equal ones."""
+        now = [(state.step, state.seconds), *zip(state.history.steps, state.history.seconds, strict=True)]
+        known = self._seconds | {step: seconds for step, seconds in now if seconds is not None}
+        wanted = {step for step, _ in now} | set(map(self.run.step_of, self.run.checkpoints()))
+        self._seconds = {step: seconds for step, seconds in sorted(known.items()) if step in wanted}
+        write_seconds(self.run.seconds, self._seconds)
 
     def save_best(self, state: TrainState) -> None:
         """Writes the model with the lowest validation loss, if it is not yet written.
