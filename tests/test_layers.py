@@ -86,7 +86,7 @@ FILES = {
     ],
     "model": ["modes", "cache", "checks", "gpt2", "objective"],
     "generation": ["samplers", "decoding", "text"],
-    "evaluation": ["loss", "passages", "windows", "text", "scores"],
+    "evaluation": ["loss", "passages", "windows", "text", "scores", "ngrams", "baselines", "copies"],
     "run": ["lock", "directory"],
     "training": [
         "history",
