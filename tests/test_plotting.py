@@ -32,6 +32,7 @@ from tinygpt2 import (
     plot_temperatures,
     plot_token_frequencies,
 )
+from tinygpt2.evaluation.baselines import Baselines
 
 LOGITS = torch.tensor([0.5, 2.0, -1.0, -torch.inf])
 WORDS = ["every", "effort", "moves", "you"]
@@ -151,6 +152,57 @@ def test_an_axis_on_the_right_shows_bits_per_byte(
 def test_without_known_bits_per_byte_there_is_no_axis_for_them(bits: list[float | None]) -> None:
     history = with_bits([None, None], bits)
     assert not plot_losses(history).axes[0].child_axes
+
+
+BASELINES = Baselines(
+    ngram=2.7, order=4, xz=3.0, untrained=6.0, bytes=900, training_bytes=9000, training_bytes_in_all=9000
+)
+
+
+def with_time(train: list[float | None], val: list[float | None]) -> TrainingHistory:
+    history = with_bits(train, val)
+    history.seconds = [30.0 * i for i in range(len(train))]
+    return history
+
+
+def test_with_known_seconds_the_lines_are_bits_per_byte_over_minutes() -> None:
+    figure = plot_losses(with_time([6.0, 3.0, 2.0], [6.0, None, 2.5]))
+    assert draw(figure).startswith(b"\x89PNG")
+    (axes,) = figure.axes
+    assert [points(line) for line in axes.lines] == [[(0, 6), (0.5, 3), (1, 2)], [(0, 6), (1, 2.5)]]
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("Minutes (0.5 epochs)", "Bits per byte")
+    assert legend(figure) == ["Training loss", "Validation loss"]
+
+
+def test_baselines_are_lines_and_the_steep_beginning_is_cut_off() -> None:
+    figure = with_time([6.0, 3.0, 2.0], [6.0, 3.1, 2.5]).plot(BASELINES)
+    assert draw(figure).startswith(b"\x89PNG")
+    (axes,) = figure.axes
+    assert [line.get_ydata() for line in axes.lines[2:]] == [[2.7, 2.7], [3.0, 3.0]]
+    assert legend(figure)[2:] == ["byte n-gram, 4 bytes of context: 2.70", "xz: 3.00"]
+    assert axes.get_ylim()[1] == pytest.approx(3.9)
+    assert axes.get_ylim()[0] < 2.0
+
+
+@pytest.mark.parametrize("last", [5.0, float("inf"), float("nan")])
+def test_a_run_that_ends_above_the_baselines_stays_in_view(last: float) -> None:
+    figure = plot_losses(with_time([6.0, 4.0], [6.0, last]), BASELINES)
+    assert draw(figure).startswith(b"\x89PNG")
+    assert figure.axes[0].get_ylim()[1] > (last if last == 5 else 4)
+
+
+def test_without_known_seconds_or_bits_baselines_are_left_out() -> None:
+    history = with_time([6.0, 3.0], [6.0, 3.1])
+    history.seconds[1] = None
+    without_bits = history_of([6.0, 3.0], [6.0, 3.1])
+    without_bits.seconds = [0.0, 30.0]
+    for each in (history, without_bits):
+        assert legend(plot_losses(each, BASELINES)) == ["Training loss", "Validation loss"]
+
+
+def test_baselines_of_another_type_are_refused() -> None:
+    with pytest.raises(TypeError, match=r"baselines must be a Baselines, got 2\.7"):
+        plot_losses(with_time([6.0], [6.0]), 2.7)  # type: ignore[arg-type]
 
 
 def test_an_empty_history_is_refused() -> None:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from tinygpt2._internal.checks import check_instance, check_int, check_number
+from tinygpt2.evaluation.baselines import Baselines
 from tinygpt2.generation.samplers import Sampler, check_generator, checked_ids, checked_logits, with_tokens
 
 if TYPE_CHECKING:
@@ -24,21 +25,28 @@ if TYPE_CHECKING:
 
     from tinygpt2.training.history import TrainingHistory
 
+_ROOM = 1.3  # the height of a plot with baselines, relative to the highest of what should be in it
+
 _MOST_DRAWS = 1_000_000  # they are drawn at once, and a plot shows no more
 
 
-def plot_losses(history: "TrainingHistory") -> "Figure":
-    """Returns a plot of training and validation loss over epochs, with the tokens seen on a second axis above.
+def plot_losses(history: "TrainingHistory", baselines: Baselines | None = None) -> "Figure":
+    """Returns a plot of training and validation loss.
 
-    If the history has bits per byte, an axis on the right shows them. Its scale is that of the validation data (of the
-    training data, if there are no others), since a token of another text stands for slightly more or fewer bytes.
+    If the history has bits per byte and seconds, it shows bits per byte over minutes, and baselines as lines. The
+    steep beginning is then cut off above them.
+
+    Otherwise, it shows nats per token over epochs, with the tokens seen on a second axis above. If the history has bits
+    per byte, an axis on the right shows them. Its scale is that of the validation data (of the training data, if there
+    are no others), since a token of another text stands for slightly more or fewer bytes.
 
     Args:
         history: A history with at least one evaluation.
+        baselines: What simple models of the same text need, to compare with.
 
     Raises:
         ImportError: If matplotlib is not installed.
-        TypeError: If it is not a history.
+        TypeError: If an argument is of the wrong type.
         ValueError: If the history is empty.
 
     >>> from tinygpt2 import TrainingHistory
@@ -52,21 +60,47 @@ def plot_losses(history: "TrainingHistory") -> "Figure":
     """
     if not hasattr(history, "steps"):  # its class imports this module
         raise TypeError(f"history must be a TrainingHistory, got {history!r:.50} ({type(history).__name__})")
+    if baselines is not None:
+        check_instance("baselines", baselines, Baselines, "a Baselines")
     if not history.steps:
         raise ValueError("the history has no evaluations to plot; train first")
+    if None in history.seconds or None in history.train_bits_per_byte:
+        return _plot_nats(history)
+    return _plot_bits(history, baselines)
+
+
+def _plot_bits(history: "TrainingHistory", baselines: Baselines | None) -> "Figure":
+    """Returns a plot of bits per byte over minutes."""
     figure, axes = _new_figure(width=6.4, height=4.2)
-    marker = "o" if len(history.steps) < 20 else None
-    axes.plot(history.epochs, history.train_losses, label="Training loss", marker=marker, markersize=3)
-    measured = [
-        (epoch, loss) for epoch, loss in zip(history.epochs, history.val_losses, strict=True) if loss is not None
-    ]
-    if measured:
-        axes.plot(*zip(*measured, strict=True), label="Validation loss", linestyle="--", marker=marker, markersize=3)
+    minutes = [seconds / 60 for seconds in history.seconds if seconds is not None]
+    _plot_curves(axes, minutes, history.train_bits_per_byte, history.val_bits_per_byte)
+    if baselines is not None:
+        _plot_baselines(axes, history, baselines)
+    axes.set_xlabel(f"Minutes ({history.epochs[-1]:.3g} epochs)")
+    axes.set_ylabel("Bits per byte")
+    axes.legend()
+    return figure
+
+
+def _plot_baselines(axes: "Axes", history: "TrainingHistory", baselines: Baselines) -> None:
+    """Draws lines for the baselines that are near the end of the curves, and cuts off what is far above them."""
+    ends = [bits[-1] for bits in (history.train_bits_per_byte, history.val_bits_per_byte) if bits[-1] is not None]
+    near = _ROOM * max(filter(math.isfinite, (baselines.ngram, baselines.xz, *ends)))
+    for style, (name, bits) in zip((":", "-.", (0, (1, 4))), baselines.rows().items(), strict=False):
+        if bits <= near:
+            axes.axhline(bits, color="0.4", linestyle=style, linewidth=1.2, label=f"{name}: {bits:.2f}")
+    if axes.get_ylim()[1] > near:
+        axes.set_ylim(top=near)
+
+
+def _plot_nats(history: "TrainingHistory") -> "Figure":
+    """Returns a plot of nats per token over epochs."""
+    figure, axes = _new_figure(width=6.4, height=4.2)
+    _plot_curves(axes, history.epochs, history.train_losses, history.val_losses)
     if history.epochs[-1] >= 3:
         axes.locator_params(axis="x", integer=True)
     axes.set_xlabel("Epochs")
     axes.set_ylabel("Loss (nats per token)")
-    axes.grid(alpha=0.3)
     axes.legend()
     above = axes.twiny()
     above.plot(history.tokens_seen, history.train_losses, alpha=0)  # invisible: sets the scale of the axis
@@ -77,6 +111,18 @@ def plot_losses(history: "TrainingHistory") -> "Figure":
         right = axes.secondary_yaxis("right", functions=both_ways)  # pyright: ignore[reportArgumentType]
         right.set_ylabel("Bits per byte")
     return figure
+
+
+def _plot_curves(
+    axes: "Axes", places: Sequence[float], training: Sequence[float | None], validation: Sequence[float | None]
+) -> None:
+    """Draws the losses on training data, and those on validation data that are known."""
+    marker = "o" if len(places) < 20 else None
+    for name, losses, style in (("Training loss", training, "-"), ("Validation loss", validation, "--")):
+        measured = [(place, loss) for place, loss in zip(places, losses, strict=True) if loss is not None]
+        if measured:
+            axes.plot(*zip(*measured, strict=True), label=name, linestyle=style, marker=marker, markersize=3)
+    axes.grid(alpha=0.3)
 
 
 def _bits_per_byte_of_a_nat(history: "TrainingHistory") -> float | None:

@@ -17,6 +17,8 @@ from tinygpt2.plotting import plot_losses
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from tinygpt2.evaluation.baselines import Baselines
+
 _LIMIT = 32 << 20  # bytes; holds hundreds of thousands of evaluations, and bounds the cost of a hostile file
 
 _RANGES: Mapping[str, Check] = MappingProxyType(  # of each entry
@@ -178,9 +180,9 @@ class TrainingHistory:
                 raise ValueError(f"steps must increase, but {later} follows {earlier}")
         return cls(**values, stopped=stopped)
 
-    def plot(self) -> "Figure":
+    def plot(self, baselines: "Baselines | None" = None) -> "Figure":
         """Returns the figure that `plot_losses` draws of this history, which a notebook shows; errors are its."""
-        return plot_losses(self)
+        return plot_losses(self, baselines)
 
 
 def lowest_loss(history: TrainingHistory) -> float:
