@@ -12,6 +12,7 @@ from tinygpt2._internal.console import write_line
 from tinygpt2._internal.files import atomic_write
 from tinygpt2.cli.hints import option, to_paste
 from tinygpt2.cli.runs import suggesting_runs
+from tinygpt2.evaluation.baselines import Baselines
 from tinygpt2.model.gpt2 import GPT2Model
 from tinygpt2.run.directory import RunDirectory
 from tinygpt2.tokenizers.characters import CharTokenizer
@@ -152,9 +153,9 @@ def validation_loss_in_words(history: TrainingHistory, index: int) -> str | None
     return None if loss is None else loss_in_words(loss, history.val_bits_per_byte[index])
 
 
-def plot_history(history: TrainingHistory, path: Path) -> None:
-    """Writes the plot of losses, in the format of the path's suffix."""
-    figure = history.plot()
+def plot_history(history: TrainingHistory, path: Path, baselines: Baselines | None = None) -> None:
+    """Writes the plot of losses, with baselines if they are known, in the format of the path's suffix."""
+    figure = history.plot(baselines)
     picture = io.BytesIO()
     figure.savefig(picture, format=path.suffix.removeprefix(".") or "png")
     atomic_write(path, lambda file: file.write(picture.getbuffer()))

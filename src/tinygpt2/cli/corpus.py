@@ -42,6 +42,11 @@ class Corpus:
     notes: tuple[str, ...]
 
     @property
+    def parts(self) -> tuple[Part, Part]:
+        """Both parts."""
+        return self.train, self.val
+
+    @property
     def size(self) -> str:
         """How large both parts are together."""
         return _size_of(self.train, self.val)

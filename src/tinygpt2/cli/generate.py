@@ -119,6 +119,11 @@ def _generator(seed: int | None, device: "torch.device") -> "torch.Generator":
     return generator
 
 
+def default_sampler() -> "Sampler":
+    """Returns the sampler of a command line without options."""
+    return _sampler(argparse.Namespace(greedy=False, samples=1))
+
+
 def _sampler(options: argparse.Namespace) -> "Sampler":
     """Returns the sampler that the options describe: filters first, then the temperature, then the draw.
 

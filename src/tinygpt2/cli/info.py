@@ -21,12 +21,17 @@ def add(commands: Commands) -> None:
 
 def info_command(options: argparse.Namespace) -> int:
     """Prints a description of a run directory."""
+    from pathlib import Path
+
     from tinygpt2.cli.common import read_model
+    from tinygpt2.cli.report import report_lines
 
     rows = read_model(options.directory, _rows, options.program)
     width = max(map(len, rows))
     for name, value in rows.items():
         print(f"{name:{width}}  {value}")
+    for line in report_lines(Path(options.directory)):
+        print(line)
     return 0
 
 

@@ -21,12 +21,13 @@ def plot_command(options: argparse.Namespace) -> int:
     """Plots a run's losses."""
     from tinygpt2._internal.files import is_stream
     from tinygpt2.cli.common import plot_history, read_model
+    from tinygpt2.cli.report import baselines_in
     from tinygpt2.run.directory import RunDirectory
 
     run = RunDirectory(Path(options.directory))
     history = read_model(options.directory, _history, options.program, last=True)
     path = run.plot if options.out is None else Path(options.out)
-    plot_history(history, path)
+    plot_history(history, path, baselines_in(run.path))
     if not is_stream(path):  # which may be where this would go, too
         print(path)
     return 0

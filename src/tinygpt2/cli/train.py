@@ -24,8 +24,10 @@ from tinygpt2.cli.corpus import (
     to_read_again,
 )
 from tinygpt2.cli.hints import option, positional, short_prompt, to_paste
+from tinygpt2.cli.measurement import measured
 from tinygpt2.cli.models import model_and_tokenizer, name_of_tokenizer
 from tinygpt2.cli.options import save_options
+from tinygpt2.cli.report import baselines_in, report_lines
 from tinygpt2.cli.runs import RUNS, newest_to_resume, similar, suggesting_runs
 from tinygpt2.cli.signals import STOPS, exit_code, signal_of
 from tinygpt2.cli.train_config import training_config
@@ -53,6 +55,7 @@ class _Plan:
     Attributes:
         run: Its directory.
         options: Its options, with the values chosen for those not given.
+        corpus: Its texts.
         config: Its training configuration.
         prompt: A prompt to try its model with; empty if it begins new texts.
         notes: What to say about its data and its tokenizer.
@@ -64,6 +67,7 @@ class _Plan:
 
     run: RunDirectory
     options: TrainOptions
+    corpus: Corpus
     config: TrainingConfig
     prompt: str
     notes: tuple[str, ...]
@@ -176,7 +180,7 @@ def _plan(run: RunDirectory, options: TrainOptions, corpus: Corpus, *, resume: b
         sample_prompt=prompt or options.sample_prompt,
     )
     notes = (*corpus.notes, *([] if choice is None else [f"tokenizer: {choice}"]))
-    return _Plan(run, chosen, config, prompt, notes, model, tokenizer, train_loader, val_loader)
+    return _Plan(run, chosen, corpus, config, prompt, notes, model, tokenizer, train_loader, val_loader)
 
 
 def _summary(plan: _Plan, corpus: Corpus, device: torch.device) -> str:
@@ -252,9 +256,12 @@ def _finish(plan: _Plan, history: TrainingHistory, arguments: argparse.Namespace
     if _is_better(history, run):
         plan.model.save_pretrained(run.path, tokenizer=plan.tokenizer)
     history.save(run.history)
+    lines = _report(plan, history)
     plotted = _plot_if_possible(run, history, arguments)
     if arguments.quiet:
         return
+    for line in lines:
+        print(line)
     last = len(history.steps) - 1
     best = last if history.best is None else history.best
     model = "the model" if best == last else f"the model of step {history.steps[best]}"
@@ -283,9 +290,21 @@ def _to_try(plan: _Plan, directory: Path, arguments: argparse.Namespace) -> str:
     return to_paste([*arguments.program, "generate", *option("--model", directory), *_device(arguments), *what])
 
 
+def _report(plan: _Plan, history: TrainingHistory) -> list[str]:
+    """Writes the report on a run, and returns its lines; none if there is nothing to compare its model with."""
+    model, run = GPT2Model.from_pretrained(plan.run.path).to(plan.model.device), plan.run
+    report = measured(model, plan.tokenizer, plan.corpus.parts, history, prompt=plan.prompt,
+                      seed=plan.config.seed)  # fmt: skip
+    if report is None:
+        run.report.unlink(missing_ok=True)
+        return []
+    report.save(run.report)
+    return report_lines(run.path)
+
+
 def _plot_if_possible(run: RunDirectory, history: TrainingHistory, arguments: argparse.Namespace) -> bool:
     try:
-        plot_history(history, run.plot)
+        plot_history(history, run.plot, baselines_in(run.path))
     except ImportError as error:
         write_line(f"no plot: {error}; then:  {to_paste([*arguments.program, 'plot', *positional(run.path)])}")
         return False

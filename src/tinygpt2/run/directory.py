@@ -11,7 +11,8 @@ and, from the command line,
 - ``options.json``: the options that the run was started with;
 - ``tinygpt2_tokenizer.json``, ``tokenizer.json`` and others: the tokenizer, for us and for other tools;
 - ``config.json``, ``model.safetensors``: the trained model, once the run has ended: that of ``best``;
-- ``history.json``, ``losses.png``: the losses and their plot.
+- ``history.json``, ``losses.png``: the losses and their plot;
+- ``report.json``: what the model's loss on held-out text is to be compared with.
 """
 
 import re
@@ -32,12 +33,13 @@ from tinygpt2.tokenizers.tokenizer_file import TOKENIZER_FILE
 _BEST = "best"
 _HISTORY = "history.json"
 _PLOT = "losses.png"
+_REPORT = "report.json"
 _SECONDS = "seconds.json"
 _OPTIONS = "options.json"
 
 _CHECKPOINT = re.compile(r"checkpoint-(0|[1-9][0-9]*)")
 _DIRECTORIES = rf"checkpoint-(?:0|[1-9][0-9]*)|{_BEST}"
-_FILES = (_HISTORY, _PLOT, _SECONDS, _OPTIONS, *TOKENIZER_FILES, CONFIG_FILE, WEIGHTS_FILE)
+_FILES = (_HISTORY, _PLOT, _REPORT, _SECONDS, _OPTIONS, *TOKENIZER_FILES, CONFIG_FILE, WEIGHTS_FILE)
 
 
 @dataclass(frozen=True)
@@ -169,6 +171,11 @@ class RunDirectory:
     def plot(self) -> Path:
         """The path of the losses' plot."""
         return self.path / _PLOT
+
+    @property
+    def report(self) -> Path:
+        """The path of what the model's loss on held-out text is to be compared with."""
+        return self.path / _REPORT
 
     @property
     def seconds(self) -> Path:
