@@ -104,6 +104,12 @@ def history() -> TrainingHistory:
     return TrainingHistory([0, 1], [0.0, 1.0], [0, 9], [3.0, 2.0], [3.0, None], [0.0, 1.0])
 
 
+def marks() -> tinygpt2.Baselines:
+    return tinygpt2.Baselines(
+        ngram=1.0, order=4, xz=1.0, untrained=8.0, bytes=3, training_bytes=9, training_bytes_in_all=9
+    )
+
+
 def token_file() -> TokenFile:
     return tokenize_to_file(["abcdabcdab"], "abcd.tokens", tokenizer=LETTERS)
 
@@ -340,7 +346,7 @@ def training_calls() -> dict[str, Callable[[], Call]]:
         return {"model": GPT2Model(SHAPE), "tokenizer": LETTERS, "stride": 1, "batch_size": 1}
 
     one = {"step": 1, "epoch": 1.0, "tokens_seen": 9, "train_loss": 2.0, "val_loss": 2.0, "learning_rate": 1.0}
-    one |= {"train_bits_per_byte": 1.0, "val_bits_per_byte": 1.0}
+    one |= {"train_bits_per_byte": 1.0, "val_bits_per_byte": 1.0, "seconds": 1.0}
 
     def saved() -> str:
         history().save("history.json")
@@ -355,6 +361,15 @@ def training_calls() -> dict[str, Callable[[], Call]]:
         ),
         "evaluate_text": lambda: Call(tinygpt2.evaluate_text, measuring() | {"source": ["ab"], "field": "text"}),
         "score": lambda: Call(tinygpt2.score, measuring() | {"text": "ab"}),
+        "baselines": lambda: Call(
+            tinygpt2.baselines,
+            {"training": ["ab"], "held_out": ["ab"], "tokenizer": LETTERS, "order": 2, "most_bytes": 9},
+        ),
+        "Baselines": lambda: Call(tinygpt2.Baselines, fields(marks())),
+        "Baselines.rows": lambda: Call(marks().rows),
+        "Baselines.to_dict": lambda: Call(marks().to_dict),
+        "Baselines.from_dict": lambda: Call(tinygpt2.Baselines.from_dict, {"content": fields(marks())}),
+        "copied_share": lambda: Call(tinygpt2.copied_share, {"text": "ab", "training": "ab", "length": 2}),
         "make_optimizer": lambda: Call(make_optimizer, {"model": GPT2Model(SHAPE), "config": TrainingConfig()}),
         "learning_rate_at": lambda: Call(
             tinygpt2.learning_rate_at, {"step": 1, "total_steps": 2, "config": TrainingConfig()}
@@ -382,7 +397,7 @@ def training_calls() -> dict[str, Callable[[], Call]]:
         "TrainingHistory.save": lambda: Call(history().save, {"path": "saved.json"}),
         "TrainingHistory.load": lambda: Call(TrainingHistory.load, {"path": saved()}),
         "TrainingHistory.from_dict": lambda: Call(TrainingHistory.from_dict, {"content": fields(history())}),
-        "TrainingHistory.plot": lambda: Call(history().plot),
+        "TrainingHistory.plot": lambda: Call(history().plot, {"baselines": marks()}),
         "Evaluation": lambda: Call(
             tinygpt2.Evaluation, fields(tinygpt2.Evaluation(loss=1.0, perplexity=math.e, tokens=3, bytes=3))
         ),
@@ -402,7 +417,7 @@ def other_calls() -> dict[str, Callable[[], Call]]:
             tinygpt2.cross_entropy_loss, {"logits": logits(), "targets": torch.tensor([0, 1]), "ignore_index": -100}
         ),
         "perplexity": lambda: Call(tinygpt2.perplexity, {"loss": 1.0}),
-        "plot_losses": lambda: Call(tinygpt2.plot_losses, {"history": history()}),
+        "plot_losses": lambda: Call(tinygpt2.plot_losses, {"history": history(), "baselines": marks()}),
         "plot_temperatures": lambda: Call(
             tinygpt2.plot_temperatures, {"logits": logits()[0], "temperatures": (1.0,), "labels": ["a", "b", "c"]}
         ),
@@ -480,6 +495,8 @@ WORKING: list[tuple[set[str], str]] = [
     ),
     (COUNTS, "shard_bytes step stride threads total_steps vocab_size"),
     (COUNTS | {"0"}, "eos_id layer max_new_tokens n seed TextNoise.epochs warmup_steps"),
+    (COUNTS, "length most_bytes order shard_bytes step stride threads total_steps vocab_size"),
+    (COUNTS | {"0"}, "eos_id layer max_new_tokens n seed warmup_steps"),
     (COUNTS | {"0", "-1"}, "ignore_index index"),
     (NUMBERS, "learning_rate max_grad_norm min_delta min_learning_rate temperature weight_decay"),
     (NUMBERS | {"-1", "nan", "inf"}, "scale"),
@@ -494,6 +511,8 @@ WORKING: list[tuple[set[str], str]] = [
     ({"'x'"}, "characters checkpoint_dir directory out path"),
     ({"'x'", "''"}, "field prompt sample_prompt text"),
     ({"''", "[]", "{}", "empty tensor", "np.array([])"}, "generate_text.prompt"),
+    ({"'x'"}, "copied_share.text held_out baselines.training"),
+    ({"'x'", "''", "[]", "empty tensor", "np.array([])"}, "copied_share.training"),
     ({"[]", "{}", "set", "''", "empty tensor", "np.array([])"}, "CharTokenizer.decode.tokens"),
     ({"[]", "empty tensor", "np.array([])"}, "callbacks indices"),
     ({"empty tensor"}, "plot_token_frequencies.tokens tensor_to_text.tokens"),
@@ -501,7 +520,7 @@ WORKING: list[tuple[set[str], str]] = [
     ({"meta tensor"}, "GPT2Model.forward.tokens GPT2Model.hidden_states.tokens GPT2Model.last_logits.tokens"),
     ({"lambda"}, "TextSamples.sampler function then"),
     (COUNTS | {"0"}, "TrainingHistory.append.step TrainingHistory.append.tokens_seen"),
-    (NUMBERS, "epoch"),
+    (NUMBERS, "epoch seconds"),
     (NUMBERS | {"-1", "nan", "inf"}, "train_loss val_loss train_bits_per_byte val_bits_per_byte"),
     # What built-in samplers pass on or do not use, and records, which the library makes.
     (
@@ -512,7 +531,10 @@ WORKING: list[tuple[set[str], str]] = [
         ),
     ),
     (ANYTHING, "GreedySampler.__call__.generator evaluate_text.field split_documents.field"),
-    (ANYTHING, "DocumentSplit Evaluation Progress StepResult TokenScore TokenizerChoice TrainState TrainingHistory"),
+    (
+        ANYTHING,
+        "Baselines DocumentSplit Evaluation Progress StepResult TokenScore TokenizerChoice TrainState TrainingHistory",
+    ),
 ]
 MAY_WORK = {key: values for values, keys in WORKING for key in keys.split()}
 """The values that may work, by the name of a call and an argument, of a call, or of an argument; others must not."""
@@ -549,6 +571,7 @@ def is_ours(error: BaseException) -> bool:
 WORDS = {
     "source": "text|token ids|character",
     "prompt": "prompt|character",
+    "held_out": "text|character",
     "micro_batches": "target|batch",
     "name": "preset",
     "then": "sampler",

@@ -19,6 +19,9 @@ if TYPE_CHECKING:  # the same names again, for type checkers, editors and the do
     from tinygpt2.errors import CheckpointError as CheckpointError
     from tinygpt2.errors import IncompatibleRunError as IncompatibleRunError
     from tinygpt2.errors import NonFiniteLossError as NonFiniteLossError
+    from tinygpt2.evaluation.baselines import Baselines as Baselines
+    from tinygpt2.evaluation.baselines import baselines as baselines
+    from tinygpt2.evaluation.copies import copied_share as copied_share
     from tinygpt2.evaluation.loss import Evaluation as Evaluation
     from tinygpt2.evaluation.loss import evaluate as evaluate
     from tinygpt2.evaluation.scores import TokenScore as TokenScore
@@ -89,6 +92,8 @@ else:
         "data.tokenizing": ["tokenize_to_file"],
         "data.windows": ["TokenDataset"],
         "errors": ["CheckpointError", "IncompatibleRunError", "NonFiniteLossError"],
+        "evaluation.baselines": ["Baselines", "baselines"],
+        "evaluation.copies": ["copied_share"],
         "evaluation.loss": ["Evaluation", "evaluate"],
         "evaluation.scores": ["TokenScore", "score"],
         "evaluation.text": ["evaluate_text"],
