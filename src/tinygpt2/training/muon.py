@@ -30,7 +30,7 @@ margin of 0.02 for rounding (Amsel et al. 2025, arXiv 2505.16932). A test comput
 SMALLEST, TOLERANCE = 0.01, 0.29
 """Singular values from the first number to 1 end within the second of one."""
 
-_WithGradient = tuple[Tensor, Tensor]  # a parameter, and its gradient
+WithGradient = tuple[Tensor, Tensor]  # a parameter, and its gradient
 
 _BATCH = 1 << 24  # elements that are orthogonalised at once: enough for any device, in little memory
 
@@ -92,7 +92,7 @@ class Muon(torch.optim.Optimizer):
                     self._update_others(trained, group)
         return loss
 
-    def _update_matrices(self, trained: Sequence[_WithGradient], group: dict[str, Any]) -> None:
+    def _update_matrices(self, trained: Sequence[WithGradient], group: dict[str, Any]) -> None:
         rate, momentum = float(group["lr"]), group["momentum"]
         for parameter, gradient in trained:
             if not self.state[parameter]:
@@ -107,34 +107,41 @@ class Muon(torch.optim.Optimizer):
             for (parameter, _), direction in zip(batch, directions, strict=True):
                 parameter.mul_(1 - rate * group["weight_decay"]).add_(direction, alpha=-rate * scale)
 
-    def _update_others(self, trained: Sequence[_WithGradient], group: dict[str, Any]) -> None:
+    def _update_others(self, trained: Sequence[WithGradient], group: dict[str, Any]) -> None:
         for parameter, _ in trained:
             if not self.state[parameter]:
                 self.state[parameter]["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
                 self.state[parameter]["exp_avg"] = torch.zeros_like(parameter)
                 self.state[parameter]["exp_avg_sq"] = torch.zeros_like(parameter)
-        states = [self.state[parameter] for parameter, _ in trained]
-        adamw(
-            [parameter for parameter, _ in trained],
-            [gradient for _, gradient in trained],
-            [state["exp_avg"] for state in states],
-            [state["exp_avg_sq"] for state in states],
-            [],  # of amsgrad
-            [state["step"] for state in states],
-            fused=True,
-            amsgrad=False,
-            beta1=group["betas"][0],
-            beta2=group["betas"][1],
-            lr=group["lr"],
-            weight_decay=group["weight_decay"],
-            eps=group["eps"],
-            maximize=False,
-        )
+        parameters, gradients = zip(*trained, strict=True)
+        adamw_step(parameters, gradients, [self.state[parameter] for parameter in parameters], group)
 
 
-def _batches(trained: Iterable[_WithGradient]) -> Iterator[list[_WithGradient]]:
+def adamw_step(
+    parameters: Sequence[Tensor], gradients: Sequence[Tensor], states: Sequence[dict[str, Any]], group: dict[str, Any]
+) -> None:
+    """Makes a step of fused AdamW, given its states and the options of the group."""
+    adamw(
+        list(parameters),
+        list(gradients),
+        [state["exp_avg"] for state in states],
+        [state["exp_avg_sq"] for state in states],
+        [],  # of amsgrad
+        [state["step"] for state in states],
+        fused=True,
+        amsgrad=False,
+        beta1=group["betas"][0],
+        beta2=group["betas"][1],
+        lr=group["lr"],
+        weight_decay=group["weight_decay"],
+        eps=group["eps"],
+        maximize=False,
+    )
+
+
+def _batches(trained: Iterable[WithGradient]) -> Iterator[list[WithGradient]]:
     """Yields the parameters in batches of equal shape, dtype and device, in their order."""
-    equal: dict[object, list[_WithGradient]] = defaultdict(list)
+    equal: dict[object, list[WithGradient]] = defaultdict(list)
     for parameter, gradient in trained:
         equal[parameter.shape, parameter.dtype, parameter.device].append((parameter, gradient))
     for each in equal.values():
