@@ -56,6 +56,7 @@ FILES = {
         "byte_pairs",
         "characters",
         "identity",
+        "spelling",
         "vocabulary",
         "choice",
         "foreign",

@@ -1,13 +1,13 @@
 """Tokenizers of other libraries (transformers, tokenizers, SentencePiece) with tinygpt2's interface."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from typing import Any, TypeAlias, Union, cast
 
 from tinygpt2._internal.checks import of_type
-from tinygpt2.tokenizers.byte_pairs import visible
+from tinygpt2.tokenizers.byte_pairs import from_visible, visible
 from tinygpt2.tokenizers.protocol import END_OF_TEXT, Tokenizer, check_tokenizer
 
 AnyTokenizer: TypeAlias = Union[Tokenizer, Any]  # noqa: UP007 - Any would swallow the name, which says what is meant
@@ -88,6 +88,10 @@ class _Foreign:
 
     def token_bytes(self) -> list[int] | None:
         """Returns the bytes of text that each token stands for, if that is known; ``None`` here."""
+        return None
+
+    def token_texts(self) -> list[bytes] | None:
+        """Returns the text of each token, none for special tokens, if that is known; ``None`` here."""
         return None
 
     def identity(self) -> str | None:
@@ -173,23 +177,45 @@ class HuggingFaceTokenizer(_Foreign):
 
     def token_bytes(self) -> list[int] | None:
         """Returns the bytes of text that each token stands for; ``None`` where a text is changed before it is split."""
-        added = {token["content"] for token in self._parts["added_tokens"]}
-        if _is_byte_level(self._parts):
-
-            def size(token: str) -> int:
-                return len(token)  # one character for each byte
-        elif _is_byte_fallback(self._parts):
-
-            def size(token: str) -> int:
-                return 1 if token in _BYTE_TOKENS else len(token.replace(_SPACE, " ").encode())
-        else:
+        read, added = self._reading, {token["content"] for token in self._parts["added_tokens"]}
+        if read is None:
             return None
         sizes = [0] * self.n_vocab
         for token, i in self._vocabulary.items():
-            sizes[i] = len(token.encode()) if token in added else size(token)
+            sizes[i] = len(token.encode() if token in added else read(token))
         if self.end is not None:
             sizes[self.end] = 1
         return sizes
+
+    def token_texts(self) -> list[bytes] | None:
+        """Returns the text of each token, none for special tokens; ``None`` where ``token_bytes`` does."""
+        read, added = self._reading, {token["content"]: token["special"] for token in self._parts["added_tokens"]}
+        if read is None:
+            return None
+        texts = [b""] * self.n_vocab
+        for token, i in self._vocabulary.items():
+            if not added.get(token):
+                texts[i] = token.encode() if token in added else read(token)
+        return texts
+
+    @property
+    def _reading(self) -> Callable[[str], bytes] | None:
+        """The function that reads a token of the vocabulary, if a text is split as it is."""
+        if _is_byte_level(self._parts):
+            return _read_visible
+        return _read_with_bytes if _is_byte_fallback(self._parts) else None
+
+
+def _read_visible(token: str) -> bytes:
+    try:
+        return from_visible(token)
+    except KeyError:  # no text has it
+        return token.encode()
+
+
+def _read_with_bytes(token: str) -> bytes:
+    """Returns the text of a token of characters, or of a byte."""
+    return bytes.fromhex(token[3:5]) if token in _BYTE_TOKENS else token.replace(_SPACE, " ").encode()
 
 
 @lru_cache(maxsize=4)  # a large vocabulary takes a second
