@@ -33,6 +33,7 @@ TRAINING_FIELDS: list[tuple[str, list[Any], list[Any]]] = [
     ("epochs", [1.0, None, True], [0, -1]),
     ("max_steps", [1.5, "9"], [0]),
     ("optimizer", [], ["sgd", "AdamW", "", None]),
+    ("spelling", [1, None, "yes"], []),
     ("learning_rate", ["0.1", None, True], [0, -1e-4, NAN, INF]),
     ("min_learning_rate", ["0"], [-1e-9, 1.0, NAN]),
     ("schedule", [], ["exponential", "", None]),

@@ -93,6 +93,7 @@ FILES = {
         "history",
         "schedules",
         "muon",
+        "spelling",
         "optimizers",
         "timing",
         "state",

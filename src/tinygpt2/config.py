@@ -40,6 +40,7 @@ TRAINING_RANGES: Mapping[str, Check] = MappingProxyType(
         "epochs": Int(),
         "max_steps": Optional(Int()),
         "optimizer": Choice(get_args(OptimizerName)),
+        "spelling": Bool(),
         "learning_rate": Number(above_minimum=True),
         "min_learning_rate": Optional(Number()),
         "schedule": Choice(get_args(Schedule)),
@@ -159,6 +160,8 @@ class TrainingConfig:
         max_steps: Number of steps, however many epochs they take; if given, ``epochs`` is ignored.
         optimizer: ``"adamw"``, or ``"muon"`` for Muon on the hidden matrices and AdamW on the rest; see
             `make_optimizer`.
+        spelling: Whether tokens of similar spelling share updates of their embeddings, so that rare ones learn from
+            others; see `make_optimizer`. It needs the tokenizer.
         learning_rate: Peak learning rate of the schedule.
         min_learning_rate: Final learning rate of the schedule; by default a tenth of ``learning_rate`` for
             ``"cosine"``, and 0 for ``"linear"``.
@@ -193,6 +196,7 @@ class TrainingConfig:
     epochs: int = 1
     max_steps: int | None = None
     optimizer: OptimizerName = "adamw"
+    spelling: bool = False
     learning_rate: float = 4e-4
     min_learning_rate: float | None = None
     schedule: Schedule = "constant"

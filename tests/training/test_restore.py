@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 from typing_extensions import override
 
 from tinygpt2 import (
+    CharTokenizer,
     GPT2Config,
     GPT2Model,
     IncompatibleRunError,
@@ -233,6 +234,9 @@ class Counting(torch.optim.SGD):
 OPTIMIZERS: dict[str, OptimizerFactory] = {
     "AdamW": make_optimizer,
     "Muon and AdamW": lambda model, config: make_optimizer(model, replace(config, optimizer="muon")),
+    "AdamW with spelling": lambda model, config: make_optimizer(
+        model, replace(config, spelling=True), CharTokenizer("".join(map(chr, range(32, 81))))
+    ),
     "SGD": bare(torch.optim.SGD, momentum=0.9),
     "PyTorch's Muon": muon,
     "Adagrad": bare(torch.optim.Adagrad),

@@ -7,10 +7,15 @@ from torch import Tensor, nn
 
 from tinygpt2._internal.checks import check_instance, shown
 from tinygpt2.config import TrainingConfig
+from tinygpt2.tokenizers.foreign import AnyTokenizer, as_tokenizer
+from tinygpt2.tokenizers.spelling import Spelling, spelling_of
 from tinygpt2.training.muon import Muon, hidden_matrices
+from tinygpt2.training.spelling import Incidence, SharedUpdates, token_embeddings
 
 
-def make_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
+def make_optimizer(
+    model: nn.Module, config: TrainingConfig, tokenizer: AnyTokenizer | None = None
+) -> torch.optim.Optimizer:
     """Returns AdamW or Muon over the model's trainable parameters.
 
     AdamW (Loshchilov and Hutter 2019) has PyTorch's fused kernel. Muon (Jordan 2024) is for the hidden matrices, the
@@ -18,16 +23,26 @@ def make_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Opti
     value are one matrix each. Everything else, such as embeddings, the head and layer norms, has AdamW. Muon's updates
     have the size of AdamW's, so one learning rate and one weight decay suit both (Liu et al. 2025).
 
+    With ``config.spelling`` the token embedding, and a head with a weight of its own, are trained as the sum of a
+    vector for each token and vectors for the features of its spelling, such as its parts of one to four characters
+    (after Bojanowski et al. 2017): a rare token learns from those that are spelled like it. The sum is in the optimizer
+    alone; the model and its parameters are the same.
+
     Matrices and embeddings decay; biases and layer norms, which have one dimension, do so only with
     ``config.decay_all_parameters``.
 
     Args:
-        model: Any module; parameters without ``requires_grad`` are omitted.
-        config: Its ``optimizer``, ``learning_rate``, ``betas``, ``weight_decay`` and ``decay_all_parameters`` are read.
+        model: Any module; parameters without ``requires_grad`` are omitted. With ``config.spelling`` a `GPT2Model`, or
+            a module that has one.
+        config: Its ``optimizer``, ``spelling``, ``learning_rate``, ``betas``, ``weight_decay`` and
+            ``decay_all_parameters`` are read.
+        tokenizer: Tokenizer of the data, for ``config.spelling``.
 
     Raises:
         TypeError: If an argument is of the wrong type.
-        ValueError: If the model has no trainable parameter, or no hidden matrix for Muon.
+        ValueError: If the model has no trainable parameter, or no hidden matrix for Muon; or, with ``config.spelling``,
+            no trainable token embedding, or the tokenizer is missing, has more ids than the model or does not say what
+            its tokens are.
 
     >>> from torch import nn
     >>> config = TrainingConfig(weight_decay=0.1)
@@ -41,21 +56,50 @@ def make_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Opti
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not trainable:
         raise ValueError("the model has no trainable parameter: all have requires_grad=False")
-    if config.optimizer == "adamw":
-        groups = _groups(trainable, config)
-        return torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, fused=True)
+    hidden = _hidden(model) if config.optimizer == "muon" else {}
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in hidden if hidden[p] == n], "weight_decay": config.weight_decay, "matrices": n}
+        for n in sorted(set(hidden.values()))
+    ]
+    embeddings = token_embeddings(model) if config.spelling else []
+    others = [parameter for parameter in trainable if parameter not in {*hidden, *embeddings}]
+    options: dict[str, Any] = {"lr": config.learning_rate, "betas": config.betas}
+    if config.spelling:
+        incidence = Incidence.of(_spelling(tokenizer, embeddings[0]), len(embeddings[0]), embeddings[0].device)
+        groups.append({"params": embeddings, "weight_decay": config.weight_decay, "spelling": incidence.identity})
+        return SharedUpdates(groups + _groups(others, config), incidence, **options)
+    groups += _groups(others, config)
+    return Muon(groups, **options) if hidden else torch.optim.AdamW(groups, **options, fused=True)
+
+
+def _hidden(model: nn.Module) -> dict[nn.Parameter, int]:
     hidden = hidden_matrices(model)
     if not hidden:
         raise ValueError(
             "the model has no hidden matrix for Muon: no trainable weight of an nn.Linear in an nn.ModuleList; pass "
             'optimizer="adamw"'
         )
-    groups = [
-        {"params": [p for p in hidden if hidden[p] == n], "weight_decay": config.weight_decay, "matrices": n}
-        for n in sorted(set(hidden.values()))
-    ]
-    groups += _groups([parameter for parameter in trainable if parameter not in hidden], config)
-    return Muon(groups, lr=config.learning_rate, betas=config.betas)
+    return hidden
+
+
+def _spelling(tokenizer: AnyTokenizer | None, embedding: Tensor) -> Spelling:
+    if tokenizer is None:
+        raise ValueError(
+            "spelling=True needs the tokenizer of the data; pass make_optimizer(model, config, tokenizer), or "
+            "tokenizer=... to train, which then makes the optimizer"
+        )
+    ours = as_tokenizer(tokenizer)
+    if ours.n_vocab > len(embedding):
+        raise ValueError(
+            f"the tokenizer has {ours.n_vocab} ids and the model {len(embedding)}; pass the tokenizer of its data"
+        )
+    spelling = spelling_of(ours)
+    if spelling is None:
+        raise ValueError(
+            f"spelling=True needs the text of each token, which {shown(ours)} does not tell; pass a tokenizer of byte "
+            "pairs or characters, or spelling=False"
+        )
+    return spelling
 
 
 def _groups(parameters: list[nn.Parameter], config: TrainingConfig) -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@ import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import cast
 
 import torch
@@ -96,8 +97,8 @@ def train(
             multiplier.
         callbacks: Called in this order at every event: `Callback` objects, or functions of the training state.
         tokenizer: Tokenizer of the data. It is saved with each checkpoint, tells how many bytes of text a token stands
-            for, so that losses are reported in bits per byte, too, and encodes and decodes the samples of
-            ``config.sample_prompt``, for which `gpt2_tokenizer` is the default.
+            for, so that losses are reported in bits per byte, too, and how tokens are spelled, for ``config.spelling``,
+            and encodes and decodes the samples of ``config.sample_prompt``, for which `gpt2_tokenizer` is the default.
         device: Device to train on; by default a CUDA GPU if there is one, else Apple's (MPS), else the CPU.
         checkpoint_dir: Directory of the checkpoints, ``checkpoint-STEP``, and of the model with the lowest validation
             loss, ``best``. It is created if it does not exist.
@@ -162,7 +163,8 @@ def train(
     watching = Callbacks([*_built_in(config, model, tokenizer, progress=progress), *callbacks])
     model.to(target)
     with _locked(directory), _surroundings(called, config, passes, validation) as draws_globally:
-        made = checked_optimizer(make_optimizer if optimizer is None else optimizer, model, config)
+        make = partial(make_optimizer, tokenizer=tokenizer) if optimizer is None else optimizer
+        made = checked_optimizer(make, model, config)
         state = TrainState(model, made, config, total_steps=0, items_per_epoch=passes.items_per_pass())
         state.total_steps = _total_steps(config, passes)
         with _giving_the_history(state):
