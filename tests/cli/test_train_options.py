@@ -102,7 +102,7 @@ def test_what_is_given_takes_the_place_of_what_was_saved(tmp_path: Path) -> None
 def test_options_that_were_saved_before_there_was_another_optimizer_are_those_of_adamw(tmp_path: Path) -> None:
     run = RunDirectory(tmp_path)
     saved = to_save(TrainOptions(files=("a.txt",), epochs=3))
-    del saved["optimizer"]
+    del saved["optimizer"], saved["spelling"]
     save_options(run.options, saved)
     assert options_of(parsed("--resume"), run) == TrainOptions(files=("a.txt",), epochs=3, optimizer="adamw")
 
@@ -175,6 +175,7 @@ CASES = {
     "optimizer": Case(
         ["--optimizer", "muon"], lambda run: run.config.optimizer == "muon", "the optimizer was torch.optim.adamw.AdamW"
     ),
+    "spelling": Case(["--spelling"], lambda run: run.config.spelling, "spelling was False and is True"),
     "learning_rate": Case(
         ["--learning-rate", "0.5"], lambda run: run.config.learning_rate == 0.5, "--learning-rate was"
     ),

@@ -33,6 +33,7 @@ def training_config(options: TrainOptions, prompt: str | None, batches: tuple[in
         epochs=options.epochs,
         max_steps=options.max_steps,
         optimizer=options.optimizer,
+        spelling=options.spelling,
         learning_rate=options.learning_rate or usual_rate * (1 if options.from_pretrained is None else 0.1),
         schedule=options.schedule,
         warmup_steps=warmup if options.warmup_steps is None else options.warmup_steps,

@@ -73,6 +73,7 @@ RANGES: Mapping[str, Check] = MappingProxyType(
         "epochs": TRAINING_RANGES["epochs"],
         "max_steps": TRAINING_RANGES["max_steps"],
         "optimizer": TRAINING_RANGES["optimizer"],
+        "spelling": TRAINING_RANGES["spelling"],
         "learning_rate": Optional(TRAINING_RANGES["learning_rate"]),
         "schedule": TRAINING_RANGES["schedule"],
         "warmup_steps": Optional(TRAINING_RANGES["warmup_steps"]),
@@ -132,6 +133,7 @@ class TrainOptions:
     epochs: int = 15
     max_steps: int | None = TrainingConfig.max_steps
     optimizer: OptimizerName = TrainingConfig.optimizer
+    spelling: bool = TrainingConfig.spelling
     learning_rate: float | None = None
     schedule: Schedule = "cosine"
     warmup_steps: int | None = None
@@ -331,6 +333,7 @@ def _add_optimisation_options(parser: argparse.ArgumentParser) -> None:
     _add(group, "epochs", "passes over the text")
     _add(group, "max_steps", "number of steps, instead of epochs")
     _add(group, "optimizer", "muon: Muon for the matrices in the blocks, AdamW for the rest", None)
+    _add(group, "spelling", "let tokens of similar spelling share updates of their embeddings")
     _add(
         group,
         "learning_rate",
