@@ -48,7 +48,7 @@ FILES = {
         "cpu",
         "figures",
     ],
-    "kernels": ["switch", "linear", "dropout", "attention", "cross_entropy"],
+    "kernels": ["switch", "linear", "dropout", "attention", "cross_entropy", "soft_cross_entropy"],
     "formats": ["safetensors", "manifest", "huggingface"],
     "text": ["recognition", "archives", "reading", "rows", "tables", "sources", "documents", "splitting"],
     "tokenizers": [
@@ -85,7 +85,7 @@ FILES = {
         "loader",
         "passes",
     ],
-    "model": ["modes", "cache", "checks", "gpt2", "objective"],
+    "model": ["modes", "cache", "checks", "gpt2", "ngram", "mixture", "objective"],
     "generation": ["samplers", "decoding", "text"],
     "evaluation": ["loss", "passages", "windows", "text", "scores", "ngrams", "baselines", "copies"],
     "run": ["lock", "directory"],

@@ -2,6 +2,7 @@
 
 import warnings
 from functools import cache
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -44,8 +45,8 @@ def _check_type(device: object) -> None:
 
 
 def device_of(module: nn.Module) -> torch.device:
-    """Returns the device of a module's parameters; the CPU if it has none."""
-    return next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
+    """Returns the device of a module's parameters, or else of its buffers; the CPU if it has neither."""
+    return next((tensor.device for tensor in chain(module.parameters(), module.buffers())), torch.device("cpu"))
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
