@@ -83,10 +83,11 @@ FILES = {
         "identity",
         "streams",
         "loader",
+        "mixed",
         "passes",
     ],
     "model": ["modes", "cache", "checks", "gpt2", "ngram", "mixture", "objective"],
-    "generation": ["samplers", "decoding", "text"],
+    "generation": ["samplers", "decoding", "text", "sequences"],
     "evaluation": ["loss", "passages", "windows", "text", "scores", "ngrams", "baselines", "copies"],
     "run": ["lock", "directory"],
     "training": [

@@ -133,7 +133,7 @@ def make_dataloader(
                 "the two"
             )
         tokenizer = as_tokenizer(gpt2_tokenizer() if tokenizer is None else tokenizer, ends=True)
-        return _WindowLoader(
+        return WindowLoader(
             DocumentStream(source, tokenizer, field=field, shuffle=shuffle, seed=seed, **windows),
             batch_size=batch_size,
             drop_last=drop_last,
@@ -148,12 +148,12 @@ def make_dataloader(
             "and drop_last=True leaves out smaller batches; pass a smaller batch_size, context_length or stride, "
             "or drop_last=False"
         )
-    return _WindowLoader(
+    return WindowLoader(
         dataset,
         batch_size=batch_size,
         sampler=(EpochSampler if noise is None else PassSampler)(len(dataset), shuffle=shuffle, seed=seed),
         drop_last=drop_last,
-        collate_fn=_as_it_is,
+        collate_fn=as_it_is,
         generator=seeded_generator(seed),  # a loader without one draws from the global state at each epoch
     )
 
@@ -165,12 +165,12 @@ def without_noise(loader: Any) -> Any:  # noqa: ANN401 - any loader
     sampler = loader.sampler
     if not isinstance(sampler, EpochSampler):  # of a loader that somebody else made
         return loader
-    return _WindowLoader(
+    return WindowLoader(
         loader.dataset.clean,
         batch_size=loader.batch_size,
-        sampler=EpochSampler(len(sampler), shuffle=sampler.shuffle, seed=sampler.seed),
+        sampler=EpochSampler(len(loader.dataset.clean), shuffle=sampler.shuffle, seed=sampler.seed),
         drop_last=loader.drop_last,
-        collate_fn=_as_it_is,
+        collate_fn=as_it_is,
         generator=seeded_generator(sampler.seed),
     )
 
@@ -246,7 +246,7 @@ def _of_files(files: Sequence[TokenFile], windows: dict[str, Any]) -> TokenDatas
     return parts[0] if len(parts) == 1 else JoinedTokenDataset(parts)
 
 
-class _WindowLoader(DataLoader[Batch]):
+class WindowLoader(DataLoader[Batch]):
     """A ``DataLoader`` that works under ``torch.set_default_device``: it draws its seed on its generator's device."""
 
     @override
@@ -255,7 +255,7 @@ class _WindowLoader(DataLoader[Batch]):
             return super().__iter__()
 
 
-def _as_it_is(batch: Any) -> Batch:  # noqa: ANN401 - DataLoader's own type promises a list of samples
+def as_it_is(batch: Any) -> Batch:  # noqa: ANN401 - DataLoader's own type promises a list of samples
     """Returns the batch unchanged: `TokenDataset` gathers a whole batch at once."""
     inputs, targets = batch
     return inputs, targets

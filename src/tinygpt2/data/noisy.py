@@ -97,7 +97,7 @@ class NoisyDataset(Dataset[Batch]):
             raise IndexError(
                 f"window {wanted.min()}; they are counted from 0, those of the second pass from {len(self)}"
             )
-        epochs, windows = np.divmod(wanted, len(self))
+        epochs, windows = np.divmod(wanted, len(self.clean))
         rows = np.empty((len(wanted), self._parts[0].context_length + 1), dtype=np.int64)
         of = np.searchsorted(self._last_windows, windows, side="right")  # the sequence of each
         for epoch, part in sorted(set(zip(epochs.tolist(), of.tolist(), strict=True))):

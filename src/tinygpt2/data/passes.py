@@ -256,6 +256,7 @@ class Passes:
     def _checked(self, loader: Loader, epoch: int, *, whole: bool) -> Iterator[Batch]:
         """Yields the remaining batches of a pass; a ``whole`` pass must have as many as the loader says."""
         iterator, moves, count = _begun(loader), self._moves, 0
+        expected = self.batches if loader is self.loader else _length(loader)
         while True:
             if moves != self._moves:  # an evaluation moved the loader's own position, and restored it
                 iterator, moves = _begun(loader), self._moves
@@ -266,15 +267,15 @@ class Passes:
             except StopIteration:
                 break
             count += 1
-            if whole and self.batches is not None and count > self.batches:
-                raise ValueError(f"{self.name} says that it has {self.batches} batches, but yields more")
+            if whole and expected is not None and count > expected:
+                raise ValueError(f"{self.name} says that it has {expected} batches, but yields more")
             yield self._check(batch, f"batch {count - 1} of {self.name}")
         if whole and count == 0:
             raise ValueError(
                 f"{self.name} yielded no batch in pass {epoch + 1}; it is empty, or its iter() begins no new pass"
             )
-        if whole and self.batches is not None and count < self.batches:
-            raise ValueError(f"{self.name} says that it has {self.batches} batches, but yielded {count}")
+        if whole and expected is not None and count < expected:
+            raise ValueError(f"{self.name} says that it has {expected} batches, but yielded {count}")
 
 
 def _check_tokens(dataset: TokenDataset, name: str, vocab_size: int) -> None:
