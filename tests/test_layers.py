@@ -103,6 +103,7 @@ FILES = {
         "checkpoints",
         "loop",
         "train",
+        "distillation",
     ],
     "training.callbacks": ["base", "progress", "samples", "stopping", "loggers"],
     "training.checkpoints": ["format", "restore", "seconds", "saver"],

@@ -220,3 +220,44 @@ class TrainingConfig:
             raise ValueError(
                 f"min_learning_rate must be at most learning_rate ({self.learning_rate}), got {self.min_learning_rate}"
             )
+
+
+DISTILLATION_RANGES: Mapping[str, Check] = MappingProxyType(
+    {
+        "order": Int(maximum=16),
+        "ngram_weight": Number(maximum=1),
+        "sampled_tokens": Optional(Int()),
+        "real_share": Number(maximum=1, above_minimum=True, below_maximum=True),
+        "prompt_tokens": Int(),
+    }
+)
+"""The range of each field of `Distillation`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Distillation:
+    """The settings of `distil`, by which a student learns from a mixture of a first model and an n-gram model.
+
+    Attributes:
+        order: Tokens of an n-gram.
+        ngram_weight: Weight of the n-gram model in the mixture; that of the first model is the rest.
+        sampled_tokens: Tokens to sample from the mixture; ``None`` for five times those of the text.
+        real_share: Share of real windows among those that the student reads; the others are sampled.
+        prompt_tokens: Tokens of the text with which each sampled sequence begins.
+
+    Raises:
+        TypeError: If a value is of the wrong type.
+        ValueError: If a value is out of range.
+
+    >>> Distillation(order=4).ngram_weight
+    0.3
+    """
+
+    order: int = 3
+    ngram_weight: float = 0.3
+    sampled_tokens: int | None = None
+    real_share: float = 0.3
+    prompt_tokens: int = 8
+
+    def __post_init__(self) -> None:
+        check_fields(self, DISTILLATION_RANGES)

@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -18,6 +18,7 @@ from tinygpt2._internal.files import make_directories
 from tinygpt2._internal.random import random_states_kept
 from tinygpt2._internal.signals import deferred_signals
 from tinygpt2.config import TrainingConfig
+from tinygpt2.data.identity import sha256_of
 from tinygpt2.data.loader import Loader
 from tinygpt2.data.passes import Passes
 from tinygpt2.evaluation.loss import bytes_per_token
@@ -26,7 +27,7 @@ from tinygpt2.kernels.dropout import Dropout
 from tinygpt2.kernels.switch import calls_only, usable
 from tinygpt2.model.gpt2 import MLP, Attention, Block, GPT2Model
 from tinygpt2.model.modes import training_mode
-from tinygpt2.model.objective import NextTokenLoss
+from tinygpt2.model.objective import DistillationLoss, NextTokenLoss
 from tinygpt2.run.directory import RunDirectory
 from tinygpt2.tokenizers.byte_pairs import gpt2_tokenizer
 from tinygpt2.tokenizers.foreign import AnyTokenizer, as_tokenizer
@@ -55,6 +56,7 @@ def train(
     val_loader: Loader | None = None,
     config: TrainingConfig | None = None,
     *,
+    teacher: nn.Module | None = None,
     optimizer: OptimizerFactory | None = None,
     callbacks: Sequence[Callback | Callable[[TrainState], object]] = (),
     tokenizer: AnyTokenizer | None = None,
@@ -92,6 +94,9 @@ def train(
             targets are not shifted by one.
         val_loader: Likewise, for the validation loss.
         config: Training configuration; the defaults of `TrainingConfig` if ``None``.
+        teacher: Model whose probabilities the model learns instead of the next tokens (`DistillationLoss`), such as a
+            `Mixture`; it is moved to the device. Evaluations report the loss of next tokens nevertheless. A run
+            resumes with the same teacher.
         optimizer: Function of (model, config) that returns the optimizer; `make_optimizer` by default. The learning
             rate of each group is its ``initial_lr``, at first the one it was created with, times the schedule's
             multiplier.
@@ -152,6 +157,8 @@ def train(
     config = TrainingConfig() if config is None else config
     switches = {"resume": resume, "allow_changes": allow_changes, "keep_best": keep_best, "progress": progress}
     _check_types(model, config, callbacks, **switches)
+    if teacher is not None:
+        check_instance("teacher", teacher, nn.Module, "a torch.nn.Module, such as a Mixture")
     _check_validation(val_loader, keep_best=keep_best)
     called, model = model, _uncompiled(model)
     tokenizer = None if tokenizer is None else as_tokenizer(tokenizer)
@@ -170,14 +177,14 @@ def train(
         with _giving_the_history(state):
             saver, resumed = None, None
             if directory is not None:
-                data = {"training": passes.identity(), "validation": validation and validation.identity()}
+                data = _identities(passes, validation, teacher)
                 saver = CheckpointSaver(directory, state, data=data, callbacks=watching, tokenizer=tokenizer,
                                         every=checkpoint_every, keep=checkpoint_keep)  # fmt: skip
                 resumed = _resume(saver, state, passes, allow_changes=allow_changes) if resume else None
             if progress and resume:
                 write_line(_where_it_begins(state, directory, resumed=resumed is not None))
             batches = resumed.batches if resumed else None
-            objective = Compiled(NextTokenLoss(called)) if config.compile else NextTokenLoss(called)
+            objective = _objective(called, teacher, target, compiled=config.compile)
             run = Run(state, objective, passes, validation, watching, saver, batches, draws_globally, sizes, keep_best)
             with deferred_signals(state.interrupt, notice=NOTICE if progress else None):
                 if not (resumed and _is_complete(state)):
@@ -202,6 +209,21 @@ def _passes(
             "TrainingConfig(max_steps=...)"
         )
     return passes, None if val_loader is None else passes_over(val_loader, "val_loader")
+
+
+def _identities(passes: Passes, validation: Passes | None, teacher: nn.Module | None) -> dict[str, Any]:
+    """Returns what a checkpoint compares: the identity of the data, and of the teacher, if there is one."""
+    of_data = {"training": passes.identity(), "validation": validation and validation.identity()}
+    if teacher is None:
+        return of_data
+    state = sha256_of(teacher.state_dict(), whole=True)
+    return {**of_data, "teacher": {"type": type(teacher).__qualname__, "sha256": state}}
+
+
+def _objective(model: nn.Module, teacher: nn.Module | None, device: torch.device, *, compiled: bool) -> nn.Module:
+    """Returns the loss to minimise."""
+    objective = NextTokenLoss(model) if teacher is None else DistillationLoss(model, teacher.to(device))
+    return Compiled(objective) if compiled else objective
 
 
 def _check_types(model: object, config: object, callbacks: object, **switches: object) -> None:

@@ -71,7 +71,7 @@ class TrainingRecord:
         optimizer: Record of its optimizer.
         tensors: Description of each tensor of the model and of the optimizer: a missing name, another shape, or a
             non-finite value where all were finite is damage.
-        data: Identity of the training and the validation data.
+        data: Identity of the training and the validation data, and of the teacher, if there is one.
         loader: The training loader's own ``position``, if it has one, and the hash of the ``last`` sequence read.
         callbacks: States of the callbacks that have one.
         environment: Versions, device and threads.
@@ -118,7 +118,7 @@ class TrainingRecord:
             training_config=TrainingConfig(**_part(content, "training_config", dict)),
             optimizer=_optimizer(_part(content, "optimizer", dict)),
             tensors=_part(content, "tensors", dict),
-            data={part: _part(content, "data", dict).get(part) for part in ("training", "validation")},
+            data={"training": None, "validation": None, **_part(content, "data", dict)},
             loader=_part(content, "loader", dict),
             callbacks=callbacks,
             environment=_part(content, "environment", dict),

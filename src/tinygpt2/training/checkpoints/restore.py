@@ -132,7 +132,7 @@ def compare(
         checkpoint: Checkpoint to resume from.
         state: State of the run as it would begin.
         made: Record of its optimizer.
-        data: Identity of its data.
+        data: Identity of its data and of its teacher.
         allow_changes: Whether the data, the configuration, the optimizer's options and the dropout may differ.
     """
     fixed = [*_of_model(checkpoint, state), *_of_optimizer(checkpoint.record.optimizer, made)]
@@ -210,6 +210,7 @@ def _of_configuration(
     yield from (text for name, text, shaping in _of_options(record.optimizer, made) if name not in said and not shaping)
     for part in ("training", "validation"):
         yield from _of_data(part, record.data.get(part), data.get(part))
+    yield from _of_teacher(record.data.get("teacher"), data.get("teacher"))
 
 
 def _of_data(part: str, old: object, new: object) -> Iterator[str]:
@@ -220,6 +221,13 @@ def _of_data(part: str, old: object, new: object) -> Iterator[str]:
         yield from texts.values()
     elif old != new:
         yield f"there was no {part} data and now there is" if new else f"there was {part} data and now there is none"
+
+
+def _of_teacher(old: object, new: object) -> Iterator[str]:
+    if old and new and old != new:
+        yield "there was another teacher"
+    elif old != new:
+        yield "there was no teacher and now there is one" if new else "there was a teacher and now there is none"
 
 
 def _differences(whose: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, str]:
