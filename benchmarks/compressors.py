@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, AnyStr
 
 from tinygpt2 import read_text, sample_text, split_text
 
@@ -34,32 +34,33 @@ Compressor = Callable[[bytes], int]
 
 
 class NGram:
-    """A model of bytes with Witten-Bell smoothing, which mixes each order with the one below by how often it was new.
+    """A model of bytes, or of characters, with Witten-Bell smoothing.
 
-    Source: Witten and Bell 1991, method C.
+    It mixes each order with the one below by how often that was new. Source: Witten and Bell 1991, method C.
 
     Args:
-        text: What to count.
+        text: What to count: bytes, or a ``str`` for a model of characters.
         order: Length of the longest context, and one.
+        symbols: How many bytes or characters there are.
     """
 
-    def __init__(self, text: bytes, order: int) -> None:
-        self.order = order
-        self.counts: list[defaultdict[bytes, Counter[int]]] = [defaultdict(Counter) for _ in range(order)]
+    def __init__(self, text: bytes | str, order: int, symbols: int = 256) -> None:
+        self.order, self.symbols = order, symbols
+        self.counts: list[defaultdict[bytes | str, Counter[int | str]]] = [defaultdict(Counter) for _ in range(order)]
         for length, counts in enumerate(self.counts):
             for place in range(length, len(text)):
                 counts[text[place - length : place]][text[place]] += 1
 
-    def probability(self, context: bytes, byte: int) -> float:
-        """Returns the probability of a byte after a context, of which the end counts."""
-        found = 1 / 256
+    def probability(self, context: bytes | str, symbol: int | str) -> float:
+        """Returns the probability of a byte or character after a context, of which the end counts."""
+        found = 1 / self.symbols
         for length, counts in enumerate(self.counts):
             seen = counts.get(context[len(context) - length :]) if length <= len(context) else None
             if seen:
-                found = (seen[byte] + len(seen) * found) / (seen.total() + len(seen))
+                found = (seen[symbol] + len(seen) * found) / (seen.total() + len(seen))
         return found
 
-    def bits(self, before: bytes, text: bytes) -> float:
+    def bits(self, before: AnyStr, text: AnyStr) -> float:
         """Returns the bits of a text that follows another."""
         begin, whole = len(before[-self.order :]), before[-self.order :] + text
         return -sum(
