@@ -40,9 +40,10 @@ class Work:
     length: int
     nanogpt: str | None = None
     dtype: torch.dtype = torch.float32
+    seed: int = 0
 
     def model(self) -> GPT2Model:
-        torch.manual_seed(0)
+        torch.manual_seed(self.seed)
         return GPT2Model(self.config)
 
     def batch(self) -> tuple[Tensor, Tensor]:
@@ -117,7 +118,8 @@ def llms_from_scratch(work: Work) -> tuple[float, Step]:
     return _plain(model, model, work)
 
 
-def _nanogpt_model(work: Work) -> Any:  # noqa: ANN401
+def nanogpt_model(work: Work) -> Any:  # noqa: ANN401
+    """Returns the model of a checkout, with the weights of ours."""
     assert work.nanogpt is not None
     sys.path.insert(0, work.nanogpt)
     theirs = importlib.import_module("model")
@@ -134,7 +136,7 @@ def _nanogpt_model(work: Work) -> Any:  # noqa: ANN401
 
 def nanogpt(work: Work) -> tuple[float, Step]:
     """The loop of train.py with its own optimizer groups, from a checkout."""
-    model = _nanogpt_model(work)
+    model = nanogpt_model(work)
     optimizer = model.configure_optimizers(WEIGHT_DECAY, LEARNING_RATE, BETAS, "cpu")
     inputs, targets = work.batch()
 
@@ -182,7 +184,7 @@ def transformers_generates(work: Work) -> tuple[Any, Step]:
 
 def nanogpt_generates(work: Work) -> tuple[Any, Step]:
     """Its generate with top_k=1, which is greedy; it has no cache."""
-    model = _nanogpt_model(work).eval()
+    model = nanogpt_model(work).eval()
 
     def step() -> Any:  # noqa: ANN401
         return model.generate(_prompts(work), work.length, top_k=1)
