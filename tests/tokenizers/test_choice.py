@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinygpt2 import CharTokenizer, gpt2_tokenizer, sample_text, trim_vocabulary
-from tinygpt2.tokenizers.choice import TokenizerChoice, _size_for, choose_tokenizer
-from tinygpt2.tokenizers.vocabulary import count_words, train_tokenizer
+from tinygpt2.tokenizers.choice import TokenizerChoice, choose_tokenizer, tokens_for
+from tinygpt2.tokenizers.vocabulary import train_tokenizer
 
 ENGLISH = " ".join(topics.values())[:50_000]
 CHARACTERS = "春眠不觉晓处处闻啼鸟夜来风雨声花落知多少床前明月光疑是地上霜举头望低思故乡"
@@ -31,7 +31,7 @@ def test_each_kind_is_what_its_own_function_returns() -> None:
     assert chosen["gpt2"].tokenizer is gpt2_tokenizer()
     assert chosen["char"].tokenizer == CharTokenizer.from_text(ENGLISH, byte_fallback=True)
     assert ranks(chosen["trimmed"].tokenizer) == ranks(trim_vocabulary(gpt2_tokenizer(), ENGLISH))
-    size = _size_for(count_words("text", ENGLISH), len(ENGLISH.encode()))
+    size = tokens_for(len(ENGLISH.encode()))
     assert ranks(chosen["bpe"].tokenizer) == ranks(train_tokenizer(ENGLISH, size))
     assert all((choice.per_byte, choice.alternatives) == (None, {}) for choice in chosen.values())
 
@@ -77,9 +77,8 @@ def test_the_choice_encodes_every_text_without_loss_and_without_a_warning(text: 
 
 @given(sizes=st.lists(st.integers(1, 10**12), min_size=2).map(sorted))
 def test_more_text_never_has_a_smaller_vocabulary(sizes: list[int]) -> None:
-    words = count_words("text", ENGLISH)
-    assert all(_size_for(words, less) <= _size_for(words, more) for less, more in pairwise(sizes))
-    assert all(257 <= _size_for(words, size) <= 32_768 for size in sizes)
+    assert all(tokens_for(less) <= tokens_for(more) for less, more in pairwise(sizes))
+    assert all(257 <= tokens_for(size) <= 32_768 for size in sizes)
 
 
 def test_a_list_of_names_has_a_small_vocabulary() -> None:

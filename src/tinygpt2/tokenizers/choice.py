@@ -112,7 +112,7 @@ def choose_tokenizer(
         return _given(kind, gpt2_tokenizer())
     words = count_words("documents", documents)
     size = sum(len(word.encode("utf-8")) * count for word, count in words.items())
-    pairs = learned_from(words, _size_for(words, size))
+    pairs = learned_from(words, tokens_for(size, names=are_names(words, size)))
     return _given(kind, pairs) if kind == "bpe" else _compared(words, size, pairs)
 
 
@@ -120,17 +120,17 @@ def _given(kind: str, tokenizer: "tiktoken.Encoding | CharTokenizer") -> Tokeniz
     return TokenizerChoice(tokenizer, kind, "as asked for", None, {})
 
 
-def _size_for(words: Mapping[str, int], size: int) -> int:
-    """Returns how many tokens byte pairs should have for a text of these words and so many bytes.
+def tokens_for(size: float, *, names: bool = False) -> int:
+    """Returns how many tokens byte pairs should have for a text of so many bytes, or for names.
 
     benchmarks/vocabularies.py measures how well vocabularies predict held-out text: of 90 KB, 2,000 tokens predict it
     better than 1,000 do, in English, Chinese and code; names are better predicted by 500 than by more.
     """
     tokens = min(round(40 * math.cbrt(size)), _LARGEST)
-    return max(_SMALLEST, min(tokens, _OF_NAMES) if _are_names(words, size) else tokens)
+    return max(_SMALLEST, min(tokens, _OF_NAMES) if names else tokens)
 
 
-def _are_names(words: Mapping[str, int], size: int) -> bool:
+def are_names(words: Mapping[str, int], size: int) -> bool:
     """Returns whether a text has short words of which few come again. Those of Chinese are clauses, which are long."""
     counts = [count for word, count in words.items() if not word.isspace()]
     return 500 < len(counts) > sum(counts) / 2 and size < 16 * sum(counts)
@@ -155,8 +155,8 @@ def _compared(words: Mapping[str, int], size: int, pairs: tiktoken.Encoding) -> 
     tokens = {"bpe": _tokens(words, pairs), "char": characters.total(), "gpt2": _tokens(words, gpt2)}
     tokens["trimmed"] = tokens["gpt2"]  # it cuts its own text in the same way
     sizes = {name: (each.n_vocab, tokens[name] / size) for name, each in tokenizers.items()}
-    names = "names in " if _are_names(words, size) else ""
-    reason = f"{_amount(size)}, {names}{_script(characters)}"
+    names = "names in " if are_names(words, size) else ""
+    reason = f"{amount(size)}, {names}{script_of(characters)}"
     return TokenizerChoice(pairs, "bpe", reason, sizes.pop("bpe")[1], sizes)
 
 
@@ -164,14 +164,15 @@ def _tokens(words: Mapping[str, int], tokenizer: tiktoken.Encoding) -> int:
     return sum(len(tokenizer.encode_ordinary(word)) * count for word, count in words.items())
 
 
-def _amount(size: int) -> str:
+def amount(size: int) -> str:
+    """Returns a number of bytes in words."""
     for unit, one in (("GB", 10**9), ("MB", 10**6), ("KB", 10**3)):
         if size >= one:
             return f"{size / one:.{size < 10 * one:d}f} {unit}"
     return f"{size} bytes"
 
 
-def _script(characters: Mapping[str, int]) -> str:
+def script_of(characters: Mapping[str, int]) -> str:
     """Returns the script that most of the letters of a text have, given how often each character occurs."""
     letters: Counter[str] = Counter()
     for character, count in characters.items():
