@@ -1,0 +1,169 @@
+"""The choices of a recipe."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from tinygpt2.config import MODEL_RANGES, TRAINING_RANGES, GPT2Config, TrainingConfig
+from tinygpt2.data.noise import TextNoise
+from tinygpt2.recipe import rules
+from tinygpt2.recipe.evaluations import evaluations
+from tinygpt2.recipe.reasons import reasons_for
+from tinygpt2.recipe.recipe import Recipe
+from tinygpt2.recipe.task import SHAPE, Steps, Task
+from tinygpt2.tokenizers.choice import tokens_for
+
+
+def choose(task: Task) -> Recipe:
+    """Returns the recipe for a task: a pure function of it."""
+    model, bound = _model(task) if task.pretrained is None else _tuned(task, task.pretrained)
+    steps = _steps(task, model)
+    strength = 0.0 if task.pretrained else rules.regularisation_for(steps.passes)
+    if task.pretrained is None and "dropout" not in task.given:
+        model = replace(model, dropout=rules.rounded(rules.DROPOUT * strength, 2))
+    noise, training = _noise(task, strength), _training(task, model, steps, strength)
+    minutes = max(0.001, rules.rounded((steps.seconds / rules.TRAINING_SHARE + task.spent) / 60, 3))
+    return Recipe(
+        tokenizer=task.given.get("tokenizer", "bpe"),
+        model=model,
+        training=training,
+        batch_size=steps.rows,
+        noise=noise,
+        minutes=minutes,
+        speed=task.speed,
+        reasons=reasons_for(task, bound, steps, model, training=training, noise=noise, minutes=minutes),
+    )
+
+
+# --- the model ---
+
+
+def _tuned(task: Task, pretrained: GPT2Config) -> tuple[GPT2Config, str]:
+    """Returns the shape of a model to fine-tune, and what decided its size."""
+    usual = rules.context_for(task.text.bytes, task.tokens, task.text.documents)
+    changed = {name: task.given[name] for name in ("context_length", "dropout") if name in task.given}
+    return replace(pretrained, **{"context_length": min(usual, pretrained.context_length), **changed}), "pretrained"
+
+
+def _model(task: Task) -> tuple[GPT2Config, str]:
+    """Returns the shape of a new model, and what decided its size."""
+    text, changed = task.text, {name: task.given[name] for name in MODEL_RANGES if name in task.given}
+    for_time = rules.weights_for_time(task.seconds, task.speed)
+    for_text = rules.weights_for_text(task.tokens, text.repetition)
+    read = rules.bytes_read(text.bytes, for_time)
+    others = {
+        "vocab_size": tokens_for(read, names=text.names),
+        "context_length": rules.context_for(read, task.tokens, text.documents),
+        **changed,
+    }
+    wanted = rules.nearest_shape(min(for_time, for_text))
+    bound = "text" if for_text < for_time else "time"
+    ladder = list(rules.LADDER[: rules.LADDER.index(wanted) + 1])
+    model = _of_shape(ladder.pop(), others)
+    while ladder and rules.memory_of(model, 1) > task.memory * rules.MEMORY_SHARE:
+        model, bound = _of_shape(ladder.pop(), others), "memory"
+    return model, "given" if changed.keys() & set(SHAPE) else bound
+
+
+def _of_shape(shape: tuple[int, int], others: Mapping[str, Any]) -> GPT2Config:
+    """Returns a model of a shape on the ladder, with other fields, which may change the shape, too."""
+    layers, width = shape
+    if "n_embd" in others:
+        width = others["n_embd"]
+        layers = min(rules.LADDER, key=lambda each: abs(math.log(each[1] / width)))[0]
+    elif "n_head" in others:
+        width = others["n_head"] * max(1, round(width / others["n_head"]))
+    heads = others.get("n_head", rules.heads_for(width))
+    return GPT2Config(**{"n_layer": layers, "n_embd": width, "n_head": heads, **others})
+
+
+# --- the steps ---
+
+
+def _steps(task: Task, model: GPT2Config) -> Steps:
+    """Returns the batches, and as many steps as the time allows, unless their number is given."""
+    given, optimizer = task.given, task.given.get("optimizer", "adamw" if task.pretrained else "muon")
+    windows = max(1, (task.tokens - 1) // model.context_length)
+    rows, accumulate = _rows(task, model, windows)
+    of_pass = math.ceil(math.ceil(windows / rows) / accumulate)
+    tokens = rows * accumulate * model.context_length
+    seconds = rules.operations_of_step(model, tokens, optimizer) / task.speed
+    affordable = task.seconds / seconds
+    passes = min(task.most_passes, round(affordable / of_pass))
+    length: dict[str, int]
+    if "max_steps" in given:
+        length, count = {"max_steps": given["max_steps"]}, given["max_steps"]
+    elif "epochs" in given or passes >= rules.WHOLE_PASSES:
+        length = {"epochs": given.get("epochs", passes)}
+        count = length["epochs"] * of_pass
+    else:
+        count = max(1, round(affordable))
+        length = {"max_steps": count}
+    return Steps(optimizer, rows, accumulate, of_pass, count, count * seconds, length)
+
+
+def _rows(task: Task, model: GPT2Config, windows: int) -> tuple[int, int]:
+    """Returns the windows of a micro-batch, and the micro-batches of a step."""
+    if "batch_size" in task.given:
+        return task.given["batch_size"], task.given.get("gradient_accumulation_steps", 1)
+    wanted = rules.power_of_two(_batch_tokens(task, model) / model.context_length, nearest=True)
+    rows = min(max(wanted, rules.FEWEST_ROWS), rules.power_of_two(windows))
+    accumulate = task.given.get("gradient_accumulation_steps")
+    if accumulate:
+        rows = max(1, rows // accumulate)
+    fitting = rows
+    while fitting > 1 and rules.memory_of(model, fitting) > task.memory * rules.MEMORY_SHARE:
+        fitting //= 2
+    return fitting, accumulate or rows // fitting
+
+
+def _batch_tokens(task: Task, model: GPT2Config) -> float:
+    """Returns how many tokens a step should read."""
+    if "max_steps" in task.given:
+        return rules.batch_tokens_of(task.given["max_steps"])
+    if "epochs" in task.given:
+        return rules.batch_tokens_for(task.given["epochs"] * task.tokens)
+    affordable = task.seconds * task.speed / rules.operations_of_token(model)
+    return rules.batch_tokens_for(min(affordable, task.most_passes * task.tokens))
+
+
+# --- the training ---
+
+
+def _noise(task: Task, strength: float) -> TextNoise | None:
+    """Returns the noise on the training text."""
+    given = task.given
+    cuts = 0.0 if given.get("tokenizer") == "char" else rules.rounded(rules.BPE_DROPOUT * strength, 2)
+    noise = TextNoise(
+        bpe_dropout=given.get("bpe_dropout", cuts),
+        token_noise=given.get("token_noise", rules.rounded(rules.TOKEN_NOISE * strength, 2)),
+        epochs=given.get("noise_epochs"),
+    )
+    return noise if noise.bpe_dropout or noise.token_noise else None
+
+
+def _training(task: Task, model: GPT2Config, steps: Steps, strength: float) -> TrainingConfig:
+    """Returns the configuration of the training."""
+    given = {name: task.given[name] for name in TRAINING_RANGES if name in task.given}
+    tuning = task.pretrained is not None
+    rate = rules.learning_rate_for(steps.optimizer, model.n_embd) * (rules.FINE_TUNING_RATE if tuning else 1)
+    held_out = task.text.held_out or task.tokens // 9
+    to_validate = math.ceil(max(1, (held_out - 1) // model.context_length) / steps.rows)
+    to_train = math.ceil(max(1, (task.tokens - 1) // model.context_length) / steps.rows)
+    every, most = evaluations(
+        steps.count, steps.accumulate, (to_train, to_validate), given.get("eval_every"), given.get("eval_batches")
+    )
+    warmup = rules.FINE_TUNING_WARMUP if tuning else rules.WARMUP
+    chosen = {
+        **steps.length,
+        "optimizer": steps.optimizer,
+        "learning_rate": max(rules.rounded(rate, 2), given.get("min_learning_rate", 0.0)),
+        "schedule": "linear",
+        "warmup_steps": max(1, round(warmup * steps.count)),
+        "weight_decay": rules.weight_decay_for(strength),
+        "gradient_accumulation_steps": steps.accumulate,
+        "eval_every": every,
+        "eval_batches": most,
+    }
+    return TrainingConfig(**chosen | given)
