@@ -15,18 +15,24 @@ from typing import Any
 import pytest
 
 from tinygpt2 import CharTokenizer, GPT2Config, GPT2Model, TrainingHistory
+from tinygpt2.cli import recipes
 from tinygpt2.cli import train as module
 from tinygpt2.cli.main import main
 from tinygpt2.config import PRESETS
+from tinygpt2.recipe import recommend
 
 TEXT = "The quick brown fox jumps over the lazy dog. " * 40
 TINY = {"n_layer": 1, "n_head": 2, "n_embd": 32}
+SPEED = 1e8  # in FLOP/s, which no test measures: a run that is planned for 15 seconds is over at once
 FAST = ("--tokenizer", "char", "--context-length", "16", "--device", "cpu")
 
 # Several command lines in one process, since PyTorch takes seconds to begin; "++" stands between two.
 SCRIPT = f"""
 import itertools, sys
 from tinygpt2.config import PRESETS
+from tinygpt2.recipe import recommend
+from tinygpt2.cli import recipes
+recipes.first_speed = recommend.first_speed = recommend.measured_speed = lambda *_, **__: {SPEED}
 PRESETS["gpt2-nano"] = {TINY}
 from tinygpt2.cli.main import main
 def run(words):
@@ -42,6 +48,12 @@ Fails = Callable[..., None]
 @pytest.fixture(autouse=True)
 def _tiny_preset(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(PRESETS, "gpt2-nano", TINY)
+    _without_measuring(monkeypatch)
+
+
+def _without_measuring(patch: pytest.MonkeyPatch) -> None:
+    for place, name in ((recommend, "first_speed"), (recommend, "measured_speed"), (recipes, "first_speed")):
+        patch.setattr(place, name, lambda *_, **__: SPEED)
 
 
 @pytest.fixture(scope="session")
@@ -57,7 +69,9 @@ def run_directory(text_file: Path) -> Path:
     directory = text_file.parent / "run"
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(PRESETS, "gpt2-nano", TINY)
-        assert main(["train", str(text_file), "--out", str(directory), "--epochs", "2", "--quiet", *FAST]) == 0
+        _without_measuring(patch)
+        options = ["--epochs", "2", "--preset", "gpt2-nano", "--quiet", *FAST]
+        assert main(["train", str(text_file), "--out", str(directory), *options]) == 0
     return directory
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -43,7 +43,16 @@ FILES = ("files", "field", "separator", "val")
 CHOSEN = {"eval_every", "eval_batches", "sample_prompt"}
 
 # Options that only say which text, or that are arguments without a default, or another class, in Python.
-WITHOUT_DEFAULTS = {*FILES, "vocab_size", "from_pretrained", "batch_size", "noise_epochs", "early_stopping"}
+WITHOUT_DEFAULTS = {
+    *FILES,
+    "minutes",
+    "preset",
+    "vocab_size",
+    "from_pretrained",
+    "batch_size",
+    "noise_epochs",
+    "early_stopping",
+}
 
 
 def in_python(name: str) -> object:
@@ -66,10 +75,9 @@ def test_every_option_has_a_range_and_a_place_in_the_parser() -> None:
 def test_defaults_that_differ_from_pythons_are_in_the_reference_and_no_others() -> None:
     table = PAGE.read_text(encoding="utf-8").partition("### Defaults that differ")[2].partition("\n## ")[0]
     documented = {flag.replace("-", "_") for flag in re.findall(r"`--([a-z-]+)`", table)}
-    differing = {"preset", "tokenizer", "train_ratio"} | CHOSEN  # of classmethods and functions
+    differing = {"tokenizer", "train_ratio"} | CHOSEN  # of functions
     for name in RANGES.keys() - WITHOUT_DEFAULTS - differing:
-        ours = {"context_length": 128, "dropout": GPT2Config.dropout}.get(name, getattr(TrainOptions, name))
-        if ours != in_python(name):
+        if getattr(TrainOptions, name) != in_python(name):
             differing.add(name)
     assert documented == differing
 
@@ -92,19 +100,26 @@ def test_what_is_of_new_models_does_not_go_with_another_model(name: str) -> None
 
 def test_what_is_given_takes_the_place_of_what_was_saved(tmp_path: Path) -> None:
     run = RunDirectory(tmp_path)
-    saved = TrainOptions(files=("a.txt",), epochs=3, dropout=0.25, compile=True)
+    saved = complete(files=("a.txt",), epochs=3, dropout=0.25, compile=True)
     save_options(run.options, to_save(saved))
     assert options_of(parsed("--resume"), run) == saved
     changed = options_of(parsed("b.txt", "--resume", "--epochs", "4"), run)
-    assert changed == TrainOptions(files=("b.txt",), epochs=4, dropout=0.25, compile=True)
+    assert changed == complete(files=("b.txt",), epochs=4, dropout=0.25, compile=True)
+
+
+def complete(**given: Any) -> TrainOptions:  # noqa: ANN401 - any option
+    """Returns options as a run saves them, with all that its recipe chooses."""
+    chosen = {"context_length": 16, "dropout": 0.1, "batch_size": 4, "accumulate": 1, "bpe_dropout": 0.0}
+    chosen |= {"token_noise": 0.0, "learning_rate": 0.01, "warmup_steps": 1, "weight_decay": 0.1}
+    return TrainOptions(**{**chosen, "optimizer": "muon", "spelling": False, "schedule": "linear", **given})
 
 
 def test_options_that_were_saved_before_there_was_another_optimizer_are_those_of_adamw(tmp_path: Path) -> None:
     run = RunDirectory(tmp_path)
-    saved = to_save(TrainOptions(files=("a.txt",), epochs=3))
+    saved = to_save(complete(files=("a.txt",), epochs=3))
     del saved["optimizer"], saved["spelling"]
     save_options(run.options, saved)
-    assert options_of(parsed("--resume"), run) == TrainOptions(files=("a.txt",), epochs=3, optimizer="adamw")
+    assert options_of(parsed("--resume"), run) == complete(files=("a.txt",), epochs=3, optimizer="adamw")
 
 
 # --- every option that is given is honoured or refused ---
@@ -132,13 +147,17 @@ CASES = {
         ["--separator", r"\n"], lambda run: run.tokenizer.eot_token in run.train_data.tokens, "the training data's"
     ),
     "val": Case(["--val", "OTHER"], lambda run: len(run.val_data.tokens) == 900, "the training data's"),
+    "minutes": Case(["--minutes", "3"], lambda run: run.options.minutes == 3, "--minutes is for a new run"),
     "preset": Case(["--preset", "gpt2-micro"], lambda run: run.shape.n_layer == 4, "began with --preset gpt2-nano"),
+    "n_layer": Case(["--n-layer", "3"], lambda run: run.shape.n_layer == 3, "began with --n-layer 1, which cannot"),
+    "n_head": Case(["--n-head", "4"], lambda run: run.shape.n_head == 4, "began with --n-head 2, which cannot"),
+    "n_embd": Case(["--n-embd", "48"], lambda run: run.shape.n_embd == 48, "began with --n-embd 32, which cannot"),
     "context_length": Case(
         ["--context-length", "24"],
         lambda run: run.shape.context_length == 24 and run.train_data[0][0].shape == (24,),
         "--context-length was 16 and is 24",
     ),
-    "dropout": Case(["--dropout", "0.25"], lambda run: run.shape.dropout == 0.25, "dropout was 0.1 and is 0.25"),
+    "dropout": Case(["--dropout", "0.25"], lambda run: run.shape.dropout == 0.25, "dropout was 0.0 and is 0.25"),
     "tokenizer": Case(
         ["--tokenizer", "gpt2"], lambda run: run.tokenizer.n_vocab == 50257, "began with --tokenizer char"
     ),
@@ -173,14 +192,16 @@ CASES = {
     "epochs": Case(["--epochs", "3"], lambda run: run.config.epochs == 3, None),
     "max_steps": Case(["--max-steps", "7"], lambda run: run.config.max_steps == 7, None),
     "optimizer": Case(
-        ["--optimizer", "muon"], lambda run: run.config.optimizer == "muon", "the optimizer was torch.optim.adamw.AdamW"
+        ["--optimizer", "adamw"],
+        lambda run: run.config.optimizer == "adamw",
+        "the optimizer was tinygpt2.training.muon.Muon",
     ),
-    "spelling": Case(["--spelling"], lambda run: run.config.spelling, "spelling was False and is True"),
+    "spelling": Case(["--no-spelling"], lambda run: not run.config.spelling, "spelling was True and is False"),
     "learning_rate": Case(
         ["--learning-rate", "0.5"], lambda run: run.config.learning_rate == 0.5, "--learning-rate was"
     ),
     "schedule": Case(
-        ["--schedule", "constant"], lambda run: run.config.schedule == "constant", "schedule was 'cosine'"
+        ["--schedule", "constant"], lambda run: run.config.schedule == "constant", "schedule was 'linear'"
     ),
     "warmup_steps": Case(["--warmup-steps", "5"], lambda run: run.config.warmup_steps == 5, "--warmup-steps was"),
     "weight_decay": Case(["--weight-decay", "0"], lambda run: run.config.weight_decay == 0, "--weight-decay was 0.1"),
@@ -342,7 +363,7 @@ def test_the_length_of_a_run_is_given_once_and_the_later_one_counts(
             ["--val", "other.txt", "--train-ratio", "0.5"],
             "but --val gives other text to validate on",
         ),
-        (["--noise-epochs", "2", "--token-noise", "0"], "--noise-epochs has no effect without"),
+        (["--noise-epochs", "2", "--token-noise", "0", "--bpe-dropout", "0"], "--noise-epochs has no effect without"),
         (["--vocab-size", "300", "--tokenizer", "char"], "--vocab-size is for byte pairs learned from the text"),
     ],
 )

@@ -192,7 +192,7 @@ def make_loaders(
     for name, part, settings in sorted(parts, key=lambda part: _length(part[1])):  # the first error's advice then helps
         with naming(name):
             loaders[name] = make_dataloader(
-                part, batch_size=options.batch_size, context_length=context_length, tokenizer=tokenizer, **settings
+                part, batch_size=options.batch_size or 1, context_length=context_length, tokenizer=tokenizer, **settings
             )
     train_loader, val_loader = (loaders[name] for name, _, _ in parts)
     return train_loader, val_loader

@@ -2,8 +2,10 @@
 
 import threading
 import warnings
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -13,7 +15,7 @@ from tinygpt2.cli.corpus import Corpus
 from tinygpt2.cli.inputs import is_of_tokens
 from tinygpt2.cli.options import suggested
 from tinygpt2.cli.runs import suggesting_runs
-from tinygpt2.cli.train_options import AUTO, CONTEXT_LENGTH, FLAGS, PRESET, TOKENIZERS, TrainOptions
+from tinygpt2.cli.train_options import AUTO, FLAGS, TOKENIZERS, TrainOptions, shape_of
 from tinygpt2.cli.wording import in_flags
 from tinygpt2.config import GPT2Config
 from tinygpt2.data.token_file import TokenFile
@@ -29,33 +31,45 @@ from tinygpt2.training.checkpoints.saver import newest_checkpoint
 _SEEDING = threading.Lock()  # all threads initialise weights with the same global random numbers
 
 
-def model_and_tokenizer(
-    run: RunDirectory, options: TrainOptions, corpus: Corpus, *, resume: bool
-) -> tuple[GPT2Model, Tokenizer, TokenizerChoice | None]:
-    """Returns the model of a run, its tokenizer, and why it is that one, if it was chosen for the corpus."""
-    begun = resume and run.tokenizer.exists()
+def tokenizer_of(
+    run: RunDirectory, options: TrainOptions, corpus: Corpus, *, resume: bool, vocab_size: Callable[[], int | None]
+) -> tuple[Tokenizer, TokenizerChoice | None]:
+    """Returns the tokenizer of a run, and why it is that one, if it was chosen for the corpus.
+
+    Args:
+        run: Its directory.
+        options: Its options.
+        corpus: Its corpus.
+        resume: Whether it is resumed.
+        vocab_size: Returns the size of a vocabulary that is learned from the text; called only if that is wanted.
+    """
+    if resume and run.tokenizer.exists():
+        return load_tokenizer(run.path), None
     if options.from_pretrained is not None:
-        source = newest_checkpoint(run.path) if begun and run.checkpoints() else Path(options.from_pretrained)
-        with suggesting_runs(source):
-            return _pretrained(source, options), load_tokenizer(run.path if begun else source), None
-    choice = None
-    if begun:
-        tokenizer = load_tokenizer(run.path)
-    elif options.tokenizer not in (None, *TOKENIZERS):
-        tokenizer = load_tokenizer(_existing(options.tokenizer))
-    elif is_of_tokens(corpus.train):
-        tokenizer = _tokenizer_of_tokens(corpus.train, options.tokenizer)
-    else:
-        choice = _chosen(corpus.train, options)
-        tokenizer = choice.tokenizer
-    return _new_model(_new_shape(options, tokenizer.n_vocab), options.seed), tokenizer, choice
+        with suggesting_runs(Path(options.from_pretrained)):
+            return load_tokenizer(Path(options.from_pretrained)), None
+    if options.tokenizer not in (None, *TOKENIZERS):
+        return load_tokenizer(_existing(options.tokenizer)), None
+    if is_of_tokens(corpus.train):
+        return _tokenizer_of_tokens(corpus.train, options.tokenizer), None
+    choice = _chosen(corpus.train, options, vocab_size)
+    return choice.tokenizer, choice
 
 
-def _chosen(part: str | list[str], options: TrainOptions) -> TokenizerChoice:
+def model_of(run: RunDirectory, options: TrainOptions, tokenizer: Tokenizer, *, resume: bool) -> GPT2Model:
+    """Returns the model of a run: an initialised one, or the one to fine-tune, whose weights a checkpoint replaces."""
+    if options.from_pretrained is None:
+        return _new_model(_new_shape(options, tokenizer.n_vocab), options.seed)
+    begun = resume and run.tokenizer.exists() and run.checkpoints()
+    return _pretrained(newest_checkpoint(run.path) if begun else Path(options.from_pretrained), options)
+
+
+def _chosen(part: str | list[str], options: TrainOptions, vocab_size: Callable[[], int | None]) -> TokenizerChoice:
     """Returns the tokenizer that suits a text, and writes a warning as a line of its own."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
-        choice = choose_tokenizer(part, options.tokenizer or AUTO, options.vocab_size)
+        size = vocab_size() if options.tokenizer in (None, "bpe") else None
+        choice = choose_tokenizer(part, options.tokenizer or AUTO, size)
     for warning in caught:
         write_line(f"note: {in_flags(str(warning.message), FLAGS)}")
     return choice
@@ -105,10 +119,11 @@ def _new_model(shape: GPT2Config, seed: int) -> GPT2Model:
 
 
 def _new_shape(options: TrainOptions, vocab_size: int) -> GPT2Config:
-    shape = GPT2Config.preset(
-        options.preset or PRESET, vocab_size=vocab_size, context_length=options.context_length or CONTEXT_LENGTH
+    others: dict[str, Any] = {name: getattr(options, name) for name in ("context_length", "dropout")} | shape_of(
+        options
     )
-    return shape if options.dropout is None else replace(shape, dropout=options.dropout)
+    given = {name: value for name, value in others.items() if value is not None}
+    return GPT2Config(vocab_size=vocab_size, **given)
 
 
 def _pretrained(directory: Path, options: TrainOptions) -> GPT2Model:

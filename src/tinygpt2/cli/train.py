@@ -1,6 +1,7 @@
 """The command ``tinygpt2 train``."""
 
 import argparse
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -25,13 +26,13 @@ from tinygpt2.cli.corpus import (
 )
 from tinygpt2.cli.hints import option, positional, short_prompt, to_paste
 from tinygpt2.cli.measurement import measured
-from tinygpt2.cli.models import model_and_tokenizer, name_of_tokenizer
+from tinygpt2.cli.models import model_of, name_of_tokenizer, tokenizer_of
 from tinygpt2.cli.options import save_options
+from tinygpt2.cli.recipes import RecipeMaker, training_config, with_recipe
 from tinygpt2.cli.report import baselines_in, report_lines
 from tinygpt2.cli.runs import RUNS, newest_to_resume, similar, suggesting_runs
 from tinygpt2.cli.signals import STOPS, exit_code, signal_of
-from tinygpt2.cli.train_config import training_config
-from tinygpt2.cli.train_options import FLAGS, PRESET, TrainOptions, options_of, to_save
+from tinygpt2.cli.train_options import FLAGS, TrainOptions, options_of, to_save
 from tinygpt2.cli.wording import speaking_in_flags
 from tinygpt2.config import TrainingConfig
 from tinygpt2.data.batches import Batch
@@ -79,11 +80,11 @@ class _Plan:
 
 def train_command(arguments: argparse.Namespace) -> int:
     """Trains a model and fills a run directory."""
-    device = choose_device(arguments.device)
+    began, device = time.monotonic(), choose_device(arguments.device)
     run: RunDirectory | None = None
     try:
         with _run_directory(arguments) as run:
-            _train_in(run, arguments, device)
+            _train_in(run, arguments, device, began)
     except STOPS as stop:
         number = signal_of(stop)
         where = "".join(getattr(stop, "__notes__", []))
@@ -92,14 +93,15 @@ def train_command(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _train_in(run: RunDirectory, arguments: argparse.Namespace, device: torch.device) -> None:
+def _train_in(run: RunDirectory, arguments: argparse.Namespace, device: torch.device, began: float) -> None:
     with suggesting_runs(run.path):
         options = options_of(arguments, run)
     if not hasattr(arguments, "files"):
         check_saved_files(options.files, run.path, [*arguments.program, *arguments.words])
     with speaking_in_flags(FLAGS):
         corpus = read_corpus(options)
-        plan = _plan(run, options, corpus, resume=arguments.resume, quiet=arguments.quiet)
+        maker = None if arguments.resume else RecipeMaker(options, corpus, device, began)
+        plan = _plan(run, options, corpus, maker, quiet=arguments.quiet)
         if not arguments.quiet:
             for line in (*plan.notes, _summary(plan, corpus, device)):
                 write_line(line)
@@ -153,34 +155,34 @@ def _newest_run(arguments: argparse.Namespace) -> str:
     return f"; for the newest: {to_paste([*arguments.program, *words])}"
 
 
-def _plan(run: RunDirectory, options: TrainOptions, corpus: Corpus, *, resume: bool, quiet: bool) -> _Plan:
-    """Returns the run that options and a corpus describe."""
-    model, tokenizer, choice = model_and_tokenizer(run, options, corpus, resume=resume)
-    context_length = options.context_length or model.config.context_length
-    train_loader, val_loader = make_loaders(corpus, options, tokenizer, context_length)
+def _plan(run: RunDirectory, options: TrainOptions, corpus: Corpus, maker: RecipeMaker | None, *, quiet: bool) -> _Plan:
+    """Returns the run that options and a corpus describe; without the maker of a recipe, one to resume."""
+    resume = maker is None
+    tokenizer, choice = tokenizer_of(
+        run, options, corpus, resume=resume, vocab_size=maker.vocab_size if maker else lambda: options.vocab_size
+    )
+    tuned = None if options.from_pretrained is None else model_of(run, options, tokenizer, resume=resume)
+    recipe = maker(tokenizer, None if tuned is None else tuned.config) if maker else None
+    complete = with_recipe(options, recipe) if recipe else options
+    model = tuned or model_of(run, complete, tokenizer, resume=resume)
+    context_length = complete.context_length or model.config.context_length
+    train_loader, val_loader = make_loaders(corpus, complete, tokenizer, context_length)
     prompt = prompt_from(corpus, tokenizer) if options.sample_prompt is None else options.sample_prompt
     with naming("--sample-prompt"):
         encoded(tokenizer, prompt)
     sampled = not quiet and options.sample_prompt != ""
-    batches = len(train_loader), len(val_loader)
-    config = training_config(options, prompt if sampled else None, batches, model.config.n_embd)
     chosen = replace(
-        options,
+        complete,
         files=to_read_again(options.files),
         val=to_read_again(options.val),
         from_pretrained=None if options.from_pretrained is None else str(Path(options.from_pretrained).resolve()),
-        preset=(options.preset or PRESET) if options.from_pretrained is None else None,
         tokenizer=name_of_tokenizer(options, corpus, choice),
-        context_length=context_length,
-        dropout=model.config.dropout,
-        learning_rate=config.learning_rate,
-        warmup_steps=config.warmup_steps,
-        eval_every=config.eval_every,
-        eval_batches=config.eval_batches,
         sample_prompt=prompt or options.sample_prompt,
     )
-    notes = (*corpus.notes, *([] if choice is None else [f"tokenizer: {choice}"]))
-    return _Plan(run, chosen, corpus, config, prompt, notes, model, tokenizer, train_loader, val_loader)
+    config = training_config(chosen, prompt if sampled else None)
+    notes = [*corpus.notes, *([] if choice is None else [f"tokenizer: {choice}"])]
+    notes += recipe.explain().splitlines() if recipe else []
+    return _Plan(run, chosen, corpus, config, prompt, tuple(notes), model, tokenizer, train_loader, val_loader)
 
 
 def _summary(plan: _Plan, corpus: Corpus, device: torch.device) -> str:
@@ -198,8 +200,8 @@ class _NotedRun(Callback):
 
     @override
     def on_start(self, state: TrainState) -> None:
-        save_options(self.plan.run.options, to_save(self.plan.options))
         save_tokenizer(self.plan.tokenizer, self.plan.run.path)
+        save_options(self.plan.run.options, to_save(self.plan.options))
 
     @override
     def on_end(self, state: TrainState, error: BaseException | None) -> None:

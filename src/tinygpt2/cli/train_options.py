@@ -13,6 +13,7 @@ from tinygpt2.cli.options import (
     Command,
     Commands,
     Escaped,
+    Group,
     add_command,
     add_device,
     add_documents,
@@ -24,7 +25,6 @@ from tinygpt2.config import (
     MODEL_RANGES,
     PRESETS,
     TRAINING_RANGES,
-    GPT2Config,
     OptimizerName,
     Precision,
     Schedule,
@@ -34,16 +34,6 @@ from tinygpt2.data.noise import NOISE_RANGES, TextNoise
 
 if TYPE_CHECKING:
     from tinygpt2.run.directory import RunDirectory
-
-PRESET = "gpt2-nano"  # of a new model, unless --preset is given
-CONTEXT_LENGTH = 128  # of a new model, unless --context-length is given
-
-EVALUATIONS = 20  # in a run, beside that of the untrained model, unless --eval-every is given or the run is short
-EVAL_BATCHES, FEW_EVAL_BATCHES = 20, 4  # of an evaluation, from each part of the text, unless --eval-batches is given
-EVALUATION_TIME = 0.1  # share of the time that evaluations may take, unless both are given
-EVALUATED_BATCH_TIME = 0.5  # of a batch's training; gpt2-nano with a vocabulary of 7,000 takes 0.52, gpt2-mini 0.39
-RATE_TIMES_WIDTH = 0.5  # the wider a model, the smaller its steps: GPT-3 paper, table 2.1, 6e-4 at a width of 768
-WARMUP_STEPS = 100  # unless --warmup-steps is given or the run is shorter than two of them
 
 AUTO = "auto"
 TOKENIZERS = ("bpe", "trimmed", "gpt2", "char")
@@ -58,26 +48,30 @@ RANGES: Mapping[str, Check] = MappingProxyType(
         "field": Text(),
         "separator": Optional(Escaped()),
         "val": Many(Text()),
+        "minutes": Optional(Number(above_minimum=True)),
         "preset": Optional(Choice(tuple(PRESETS))),
+        "n_layer": Optional(MODEL_RANGES["n_layer"]),
+        "n_head": Optional(MODEL_RANGES["n_head"]),
+        "n_embd": Optional(MODEL_RANGES["n_embd"]),
         "context_length": Optional(MODEL_RANGES["context_length"]),
         "dropout": Optional(MODEL_RANGES["dropout"]),
         "tokenizer": Optional(Text()),
         "vocab_size": Optional(Int(minimum=SMALLEST_VOCABULARY)),
         "from_pretrained": Optional(Text()),
         "train_ratio": Number(maximum=1, above_minimum=True, below_maximum=True),
-        "batch_size": Int(),
-        "accumulate": TRAINING_RANGES["gradient_accumulation_steps"],
-        "bpe_dropout": NOISE_RANGES["bpe_dropout"],
-        "token_noise": NOISE_RANGES["token_noise"],
+        "batch_size": Optional(Int()),
+        "accumulate": Optional(TRAINING_RANGES["gradient_accumulation_steps"]),
+        "bpe_dropout": Optional(NOISE_RANGES["bpe_dropout"]),
+        "token_noise": Optional(NOISE_RANGES["token_noise"]),
         "noise_epochs": NOISE_RANGES["epochs"],
-        "epochs": TRAINING_RANGES["epochs"],
+        "epochs": Optional(TRAINING_RANGES["epochs"]),
         "max_steps": TRAINING_RANGES["max_steps"],
-        "optimizer": TRAINING_RANGES["optimizer"],
-        "spelling": TRAINING_RANGES["spelling"],
+        "optimizer": Optional(TRAINING_RANGES["optimizer"]),
+        "spelling": Optional(TRAINING_RANGES["spelling"]),
         "learning_rate": Optional(TRAINING_RANGES["learning_rate"]),
-        "schedule": TRAINING_RANGES["schedule"],
+        "schedule": Optional(TRAINING_RANGES["schedule"]),
         "warmup_steps": Optional(TRAINING_RANGES["warmup_steps"]),
-        "weight_decay": TRAINING_RANGES["weight_decay"],
+        "weight_decay": Optional(TRAINING_RANGES["weight_decay"]),
         "precision": TRAINING_RANGES["precision"],
         "compile": TRAINING_RANGES["compile"],
         "seed": TRAINING_RANGES["seed"],
@@ -91,6 +85,24 @@ RANGES: Mapping[str, Check] = MappingProxyType(
 )
 """The range of each field of `TrainOptions`."""
 
+_CHOSEN = ("context_length", "dropout", "batch_size", "accumulate", "bpe_dropout", "token_noise", "optimizer",
+           "spelling", "learning_rate", "schedule", "warmup_steps", "weight_decay")  # fmt: skip
+_SAVED: Mapping[str, Check] = MappingProxyType(
+    {name: check.inner if name in _CHOSEN and isinstance(check, Optional) else check for name, check in RANGES.items()}
+)
+"""The ranges of what a run saves, in which all of its recipe is chosen."""
+
+_OF_EARLIER_VERSIONS: Mapping[str, object] = MappingProxyType(
+    {
+        "bpe_dropout": TextNoise.bpe_dropout,
+        "token_noise": TextNoise.token_noise,
+        "optimizer": TrainingConfig.optimizer,
+        "spelling": TrainingConfig.spelling,
+        "weight_decay": TrainingConfig.weight_decay,
+    }
+)
+"""What a run has whose options were saved before there were these."""
+
 FLAGS: Mapping[str, str] = MappingProxyType(
     {name: f"--{name.replace('_', '-')}" for name in RANGES if name != "files"}
     | {
@@ -103,7 +115,8 @@ FLAGS: Mapping[str, str] = MappingProxyType(
 )
 """The flag of each field of `TrainOptions`, and of what has another name in the library."""
 
-_NEVER_CHANGE = ("preset", "tokenizer", "vocab_size", "from_pretrained")  # whatever --allow-changes says
+_SHAPE = ("n_layer", "n_head", "n_embd")
+_NEVER_CHANGE = ("preset", *_SHAPE, "tokenizer", "vocab_size", "from_pretrained")  # whatever --allow-changes says
 _PATHS = ("tokenizer", "from_pretrained")
 
 
@@ -118,26 +131,30 @@ class TrainOptions:
     field: str = "text"
     separator: str | None = None
     val: tuple[str, ...] = ()
+    minutes: float | None = None
     preset: str | None = None
+    n_layer: int | None = None
+    n_head: int | None = None
+    n_embd: int | None = None
     context_length: int | None = None
     dropout: float | None = None
     tokenizer: str | None = None
     vocab_size: int | None = None
     from_pretrained: str | None = None
     train_ratio: float = 0.9
-    batch_size: int = 4
-    accumulate: int = TrainingConfig.gradient_accumulation_steps
-    bpe_dropout: float = TextNoise.bpe_dropout
-    token_noise: float = TextNoise.token_noise
-    noise_epochs: int | None = TextNoise.epochs
-    epochs: int = 15
-    max_steps: int | None = TrainingConfig.max_steps
-    optimizer: OptimizerName = TrainingConfig.optimizer
-    spelling: bool = TrainingConfig.spelling
+    batch_size: int | None = None
+    accumulate: int | None = None
+    bpe_dropout: float | None = None
+    token_noise: float | None = None
+    noise_epochs: int | None = None
+    epochs: int | None = None
+    max_steps: int | None = None
+    optimizer: OptimizerName | None = None
+    spelling: bool | None = None
     learning_rate: float | None = None
-    schedule: Schedule = "cosine"
+    schedule: Schedule | None = None
     warmup_steps: int | None = None
-    weight_decay: float = TrainingConfig.weight_decay
+    weight_decay: float | None = None
     precision: Precision = TrainingConfig.precision
     compile: bool = TrainingConfig.compile
     seed: int = TrainingConfig.seed
@@ -150,7 +167,8 @@ class TrainOptions:
 
     def __post_init__(self) -> None:
         check_fields(self, RANGES)
-        given = [FLAGS[name] for name in ("preset", "tokenizer", "vocab_size") if getattr(self, name) is not None]
+        names = ("preset", *_SHAPE, "tokenizer", "vocab_size")
+        given = [FLAGS[name] for name in names if getattr(self, name) is not None]
         if self.from_pretrained is not None and given:
             flag = given[0]
             raise ValueError(
@@ -163,14 +181,13 @@ class TrainOptions:
         """The noise on the text to train on, if there is any."""
         if not (self.bpe_dropout or self.token_noise):
             return None
-        return TextNoise(bpe_dropout=self.bpe_dropout, token_noise=self.token_noise, epochs=self.noise_epochs)
+        return TextNoise(
+            bpe_dropout=self.bpe_dropout or 0.0, token_noise=self.token_noise or 0.0, epochs=self.noise_epochs
+        )
 
 
 _DEFAULTS: Mapping[str, object] = {
     **{field.name: field.default for field in fields(TrainOptions)},
-    "preset": PRESET,
-    "context_length": CONTEXT_LENGTH,
-    "dropout": GPT2Config.dropout,
     "tokenizer": AUTO,
     "val": None,
 }
@@ -200,6 +217,14 @@ def _check_effects(given: Mapping[str, object], arguments: argparse.Namespace) -
     """Raises ``ValueError`` if an option has no effect because of another."""
     if "epochs" in given and "max_steps" in given:
         raise ValueError("--epochs and --max-steps both define the length of the run; omit one of the two")
+    shape = [name for name in _SHAPE if name in given]
+    if "preset" in given and shape:
+        raise ValueError(f"--preset has a shape of its own, and {FLAGS[shape[0]]} changes it; omit one of the two")
+    if "minutes" in given and arguments.resume:
+        raise ValueError(
+            "--minutes is for a new run, whose length it decides; omit it, or pass --epochs or --max-steps to extend "
+            "the run"
+        )
     if "val" in given and "train_ratio" in given:
         raise ValueError(
             "--train-ratio divides the text, but --val gives other text to validate on; omit one of the two"
@@ -211,7 +236,7 @@ def _check_effects(given: Mapping[str, object], arguments: argparse.Namespace) -
         )
     if given.get("sample_prompt") and arguments.quiet:
         raise ValueError("--sample-prompt has no effect with --quiet, which writes no samples; omit one of the two")
-    if "noise_epochs" in given and not (given.get("bpe_dropout") or given.get("token_noise") or arguments.resume):
+    if "noise_epochs" in given and given.get("bpe_dropout") == given.get("token_noise") == 0:
         raise ValueError("--noise-epochs has no effect without --bpe-dropout or --token-noise; omit it, or pass one")
     if arguments.allow_changes and not arguments.resume:
         raise ValueError("--allow-changes has no effect without --resume; omit it")
@@ -235,7 +260,13 @@ def _check_unchanged(saved: Mapping[str, Any], given: Mapping[str, Any], run: "R
 def _saved(run: "RunDirectory") -> dict[str, Any]:
     if not run.options.exists():
         raise ValueError(f"{run.path} has no {run.options.name}: no run of 'tinygpt2 train' was started there")
-    return read_options(run.options, RANGES)
+    return {**_OF_EARLIER_VERSIONS, **read_options(run.options, _SAVED)}
+
+
+def shape_of(options: TrainOptions) -> dict[str, int]:
+    """Returns the layers, heads and width of a new model, as far as options say them."""
+    named = {} if options.preset is None else PRESETS[options.preset]
+    return named | {name: value for name in _SHAPE if (value := getattr(options, name)) is not None}
 
 
 def to_save(options: TrainOptions) -> dict[str, object]:
@@ -250,19 +281,26 @@ def add_parser(commands: Commands, run: Command) -> None:
         "train",
         run,
         "train a model on text files",
-        "Without a FILE, it trains on the built-in sample text. The run directory receives the model with the lowest "
-        "validation loss (config.json and model.safetensors, in the format of Hugging Face's transformers), the losses "
-        "(history.json) and their plot (losses.png), and two checkpoints, the newer with the last model. Losses are in "
-        "nats per token; that of an untrained model is about the logarithm of the vocabulary size. If the validation "
-        "loss "
-        "rises while the training loss falls, the model is memorising the text: use more text, a smaller model, more "
-        "dropout or fewer epochs.",
+        "Without a FILE, it trains on the built-in sample text. What is not given is chosen for the text, for the "
+        "machine, whose speed is measured, and for the minutes; it is printed with the reasons. The run directory "
+        "receives the model with the lowest validation loss (config.json and model.safetensors, in the format of "
+        "Hugging Face's transformers), the losses (history.json) and their plot (losses.png), and two checkpoints, the "
+        "newer with the last model. Losses are in nats per token; that of an untrained model is about the logarithm of "
+        "the vocabulary size. If the validation loss rises while the training loss falls, the model is memorising the "
+        "text: use more text, a smaller model, more dropout or fewer epochs.",
     )
     files_help = f"{FILES_HELP}. Each is a document, but a single text goes on. Or files of tokens"
     parser.add_argument(
         "files", metavar="FILE", nargs="*", type=argument_type(None), default=argparse.SUPPRESS, help=files_help
     )
     add_option(parser, "--out", "run directory, new or empty (default: a new one in runs/)", metavar="DIR")
+    _add(
+        parser,
+        "minutes",
+        "what the run may take in all (default: by the size of the text); it takes longer if the machine becomes "
+        "slower. With --epochs or --max-steps, they decide the size of the model only",
+        "M",
+    )
     _add_model_options(parser)
     _add_data_options(parser)
     _add_optimisation_options(parser)
@@ -271,7 +309,7 @@ def add_parser(commands: Commands, run: Command) -> None:
     add_device(parser)
 
 
-def _add(group: "argparse._ArgumentGroup", name: str, help_text: str, metavar: str | None = "N") -> None:
+def _add(group: Group, name: str, help_text: str, metavar: str | None = "N") -> None:
     """Adds an option of a run, by its range and its default."""
     check, default = RANGES[name], _DEFAULTS[name]
     add_option(group, FLAGS[name], help_text, check, metavar=metavar, default=default, only_if_given=True)
@@ -279,7 +317,10 @@ def _add(group: "argparse._ArgumentGroup", name: str, help_text: str, metavar: s
 
 def _add_model_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("model")
-    _add(group, "preset", "size of the model", None)
+    _add(group, "preset", "a shape with a name", None)
+    _add(group, "n_layer", "number of blocks")
+    _add(group, "n_head", "number of attention heads of each block")
+    _add(group, "n_embd", "width")
     _add(group, "context_length", "maximum number of tokens that the model can look back on")
     _add(group, "dropout", "dropout probability, against overfitting", "P")
     _add(
@@ -337,15 +378,14 @@ def _add_optimisation_options(parser: argparse.ArgumentParser) -> None:
     _add(
         group,
         "learning_rate",
-        f"peak learning rate (default: {RATE_TIMES_WIDTH} divided by the model's width, less in a short run; a tenth "
-        "of that with --from-pretrained)",
+        "peak learning rate",
         "X",
     )
     _add(group, "schedule", "how the learning rate changes after the warm-up", None)
     _add(
         group,
         "warmup_steps",
-        f"steps over which the learning rate rises from zero (default: {WARMUP_STEPS}, or half of a short run)",
+        "steps over which the learning rate rises from zero",
     )
     _add(group, "weight_decay", "decoupled weight decay", "X")
     _add(group, "precision", "auto is bf16 on a GPU that computes in it", None)
@@ -358,13 +398,12 @@ def _add_report_options(parser: argparse.ArgumentParser) -> None:
     _add(
         group,
         "eval_every",
-        f"steps between evaluations (default: {EVALUATIONS} evaluations in the run, fewer if they would "
-        "take more than a tenth of the time)",
+        "steps between evaluations",
     )
     _add(
         group,
         "eval_batches",
-        f"batches that an evaluation reads from each part of the text (default: {EVAL_BATCHES}, fewer likewise)",
+        "batches that an evaluation reads from each part of the text",
     )
     _add(
         group,

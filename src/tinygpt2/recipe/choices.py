@@ -158,6 +158,7 @@ def _training(task: Task, model: GPT2Config, steps: Steps, strength: float) -> T
     chosen = {
         **steps.length,
         "optimizer": steps.optimizer,
+        "spelling": not tuning and task.text.bytes < rules.SPELLING_BYTES,
         "learning_rate": max(rules.rounded(rate, 2), given.get("min_learning_rate", 0.0)),
         "schedule": "linear",
         "warmup_steps": max(1, round(warmup * steps.count)),

@@ -125,6 +125,8 @@ def _noise(task: Task, steps: Steps, model: GPT2Config, training: TrainingConfig
 def _optimizer(task: Task, training: TrainingConfig) -> str:
     name = {"muon": "Muon", "adamw": "AdamW"}[training.optimizer]
     said = f"{name}, learning rate {training.learning_rate:g} after {counted(training.warmup_steps, 'step')}"
+    if training.spelling:
+        name += ", shared by tokens of similar spelling"
     how = {"linear": "then falling to zero", "cosine": "then falling", "constant": "then constant"}[training.schedule]
     why = "small, to keep what was learned before" if task.pretrained else "the wider a model, the lower"
     return f"{said}, {how}: {'as given' if 'learning_rate' in task.given else why}"

@@ -1,6 +1,7 @@
 """The speed of training on a machine."""
 
 import time
+from dataclasses import replace
 from functools import cache
 from statistics import median
 
@@ -36,7 +37,7 @@ def measured_speed(
 ) -> float:
     """Returns the speed in FLOP/s, as `operations_of_step` counts them, at which a model of this shape trains.
 
-    It is the median of steps as `train` makes them, after a first one that is not counted.
+    It is the median of steps as `train` makes them, but without shared spelling, after a first one that is not counted.
 
     Args:
         model: Its shape.
@@ -51,7 +52,7 @@ def measured_speed(
         rows //= 2
     with random_states_kept(device):
         network = GPT2Model(model).to(device).train()
-        objective, optimizer = NextTokenLoss(network), make_optimizer(network, training)
+        objective, optimizer = NextTokenLoss(network), make_optimizer(network, replace(training, spelling=False))
         ids = torch.randint(model.vocab_size, (rows, model.context_length + 1))
         batch = ids[:, :-1], ids[:, 1:]
         times: list[float] = []
