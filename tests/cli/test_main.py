@@ -34,7 +34,7 @@ POSIX = pytest.mark.skipif(sys.platform == "win32", reason="signals, pipes and l
         ["train", "--dropout", "1"],
         ["train", "--learning-rate", "fast"],
         ["train", "--seed", str(2**64)],
-        ["train", "--schedule", "linear"],
+        ["train", "--schedule", "square"],
         ["train", "--keep", "1"],
         ["generate", "x"],
         ["generate", "--model", "d", "x", "--top-p", "1.5"],
@@ -132,7 +132,7 @@ def test_traceback_may_come_after_the_command(tmp_path: Path) -> None:
         (["generate", "--top", "3"], "there is no option --top; did you mean --top-k or --top-p?"),
         (["generate", "--modle", "x", "y"], "there is no option --modle; did you mean --model?"),  # not: is required
         (["train", "--preset", "gpt2-nan"], "got 'gpt2-nan'; did you mean gpt2-nano?"),
-        (["train", "--schedule", "linear"], "expected one of constant, cosine, got 'linear'\n"),
+        (["train", "--schedule", "square"], "expected one of constant, cosine, linear, got 'square'\n"),
     ],
 )
 def test_what_is_mistyped_is_suggested(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
