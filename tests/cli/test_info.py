@@ -25,6 +25,8 @@ def test_it_reports_shape_and_losses(run_directory: Path, capsys: pytest.Capture
     assert f"{history.val_losses[best]:.4f} nats per token, {history.val_bits_per_byte[best]:.4f} bits per by" in output
     assert f"of step {history.steps[best]}, which has the lowest validation loss" in output
     assert "characters" in output
+    assert "2 epochs, planned for " in output
+    assert " minutes; muon at 0.016, linear, batches of 4, weight decay 0.1" in output
 
 
 def test_a_model_that_was_not_trained_here(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from tinygpt2 import (
     TrainingHistory,
     TrainState,
     load_tokenizer,
+    make_dataloader,
     newest_checkpoint,
     sample_text,
     save_tokenizer,
@@ -36,6 +38,8 @@ from tinygpt2.cli.corpus import first_words, read_corpus
 from tinygpt2.cli.hints import to_paste
 from tinygpt2.cli.main import main
 from tinygpt2.cli.signals import TerminatedError
+from tinygpt2.recipe.recommend import recommend
+from tinygpt2.recipe.statistics import TextStatistics
 from tinygpt2.run.directory import RunDirectory
 from tinygpt2.training.checkpoints.format import read_history
 
@@ -751,3 +755,65 @@ def test_a_fine_tuned_run_resumes_without_the_model_that_it_began_with(
     shutil.rmtree(base)
     assert resume(stopped, "--quiet") == 0
     assert (stopped / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+
+
+# --- what is chosen ---
+
+
+def test_a_plain_run_is_that_of_its_recipe_in_python(
+    text_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train(text_file, tmp_path / "run", "--minutes", 0.05, "--device", "cpu") == 0
+    said = capsys.readouterr().err
+    assert "time        3 seconds expected, of 3 seconds as given" in said
+    options = saved(tmp_path / "run", "options.json")
+    assert options["minutes"] == 0.05
+    text, _ = split_text(text_file.read_text(encoding="utf-8"), 0.9)
+    held_out = text_file.read_text(encoding="utf-8")[len(text) :]
+    tokenizer = load_tokenizer(tmp_path / "run")
+    statistics = replace(TextStatistics.of(text, tokenizer), held_out=TextStatistics.of(held_out, tokenizer).tokens)
+    shape = {name: options[name] for name in ("n_layer", "n_head", "n_embd")}
+    given = {"vocab_size": tokenizer.n_vocab, "max_steps": options["max_steps"], "epochs": options["epochs"], **shape}
+    given |= {name: options[name] for name in ("batch_size", "context_length")}
+    recipe = recommend(statistics, minutes=0.05, speed=1e8, given=given)
+    torch.manual_seed(0)
+    model = GPT2Model(recipe.model)
+    loading: dict[str, Any] = {"batch_size": recipe.batch_size, "context_length": recipe.model.context_length}
+    loading |= {"tokenizer": tokenizer}
+    real_train(
+        model,
+        make_dataloader(text, shuffle=True, noise=recipe.noise, **loading),
+        make_dataloader(held_out, **loading),
+        recipe.training,
+        tokenizer=tokenizer,
+        device="cpu",
+        keep_best=True,
+        progress=False,
+    )
+    theirs = GPT2Model.from_pretrained(tmp_path / "run")
+    assert all(torch.equal(ours, theirs.state_dict()[name]) for name, ours in model.state_dict().items())
+
+
+def test_a_resumed_run_measures_and_chooses_nothing(
+    text_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ["--minutes", 0.1, "--device", "cpu", "--quiet"]
+    with interrupted_at(2):
+        assert train(text_file, tmp_path / "stopped", *options) == 130
+    assert train(text_file, tmp_path / "whole", *options) == 0
+    before = saved(tmp_path / "stopped", "options.json")
+    monkeypatch.setattr(module, "RecipeMaker", None)
+    assert resume(tmp_path / "stopped", "--quiet") == 0
+    assert saved(tmp_path / "stopped", "options.json") == before
+    weights = [(tmp_path / run / "model.safetensors").read_bytes() for run in ("stopped", "whole")]
+    assert weights[0] == weights[1]
+
+
+def test_minutes_are_no_option_of_a_run_to_resume(run_directory: Path, fails: Fails) -> None:
+    fails(["train", "--out", run_directory, "--resume", "--minutes", "3"], "--minutes is for a new run", "--epochs")
+
+
+@pytest.mark.parametrize("minutes", ["0", "-1", "nan", "inf", "two"])
+def test_minutes_are_a_number_above_zero(minutes: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", f"--minutes={minutes}"]) == 2
+    assert "argument --minutes: expected a number greater than 0" in capsys.readouterr().err

@@ -194,7 +194,7 @@ CASES = {
     "optimizer": Case(
         ["--optimizer", "adamw"],
         lambda run: run.config.optimizer == "adamw",
-        "the optimizer was tinygpt2.training.muon.Muon",
+        "the optimizer was 'muon' and is 'adamw'",
     ),
     "spelling": Case(["--no-spelling"], lambda run: not run.config.spelling, "spelling was True and is False"),
     "learning_rate": Case(

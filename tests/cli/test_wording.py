@@ -22,7 +22,7 @@ from tinygpt2.cli.wording import in_flags, speaking_in_flags
         ("try 0.1, or warmup_steps). The model", "try 0.1, or --warmup-steps). The model"),
         ("keep the seed, the epochs and the schedule", "keep the seed, the epochs and the schedule"),
         ("pass epochs=3", "pass --epochs 3"),
-        ("the model's n_embd was 32 and is 64", "the model's n_embd was 32 and is 64"),
+        ("the model's qkv_bias was True and is False", "the model's qkv_bias was True and is False"),
         (
             "/data/batch_size/x, batch_size.txt, my_batch_size and batch_size-2",
             "/data/batch_size/x, batch_size.txt, my_batch_size and batch_size-2",

@@ -213,7 +213,7 @@ def test_a_pretrained_model_is_tuned_at_a_low_rate() -> None:
 @given(size=st.integers(1, 10**10), minutes=st.floats(0.01, 1000), speed=st.sampled_from([LAPTOP, GPU]))
 def test_a_recipe_is_the_python_that_it_prints(size: int, minutes: float, speed: float) -> None:
     recipe = chosen(size, minutes, speed)
-    again: Recipe = eval(repr(recipe), dict(NAMES))
+    again: Recipe = eval(repr(recipe), dict(NAMES))  # noqa: S307 - which we printed
     assert again == recipe == chosen(size, minutes, speed)
     assert [getattr(again, field.name) for field in fields(again) if field.compare] == [
         getattr(recipe, field.name) for field in fields(recipe) if field.compare
@@ -235,11 +235,11 @@ def test_each_choice_has_a_reason() -> None:
 def test_the_shape_that_will_run_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     measured: list[int] = []
 
-    def measure(model: GPT2Config, training: TrainingConfig, **_: object) -> float:
+    def measure(model: GPT2Config, _: TrainingConfig, **__: object) -> float:
         measured.append(model.n_embd)
         return LAPTOP / len(measured)
 
-    monkeypatch.setattr(module, "first_speed", lambda device: LAPTOP)
+    monkeypatch.setattr(module, "first_speed", lambda _: LAPTOP)
     monkeypatch.setattr(module, "measured_speed", measure)
     recipe = recommend(TextStatistics(bytes=90_000), minutes=2, memory=8 << 30, device="cpu")
     assert measured[-1] == recipe.model.n_embd
@@ -251,11 +251,11 @@ def test_a_shape_that_measures_otherwise_than_the_next_one_is_measured_twice_at_
 ) -> None:
     measured: list[int] = []
 
-    def measure(model: GPT2Config, training: TrainingConfig, **_: object) -> float:
+    def measure(model: GPT2Config, _: TrainingConfig, **__: object) -> float:
         measured.append(model.n_embd)
-        return 10 ** (13 - 3 * (model.n_embd > 100))
+        return 1e10 if model.n_embd > 100 else 1e13
 
-    monkeypatch.setattr(module, "first_speed", lambda device: 1e9)
+    monkeypatch.setattr(module, "first_speed", lambda _: 1e9)
     monkeypatch.setattr(module, "measured_speed", measure)
     recipe = recommend(TextStatistics(bytes=20_000_000), minutes=2, memory=8 << 30, device="cpu")
     assert len(measured) == 2
@@ -305,7 +305,7 @@ def test_bad_arguments_are_named(options: dict[str, Any], error: type[Exception]
 
 @pytest.mark.parametrize("documents", ["", [], ["", ""]])
 def test_no_text_is_an_error(documents: Any) -> None:  # noqa: ANN401
-    with pytest.raises(ValueError, match="documents must have some text|there is no text"):
+    with pytest.raises(ValueError, match="documents must have some text"):
         recommend(documents, speed=LAPTOP)
 
 

@@ -45,7 +45,7 @@ def _rows(directory: "Path") -> dict[str, str]:
         kind = _kind(tokenizer)
     except ValueError as error:  # the rest is still worth knowing
         kind = f"but no tokenizer: {error}"
-    return _shape(model, kind) | _losses(directory)
+    return _shape(model, kind) | _recipe(directory) | _losses(directory)
 
 
 def _kind(tokenizer: "Tokenizer") -> str:
@@ -67,6 +67,25 @@ def _shape(model: "GPT2Model", tokenizer: str) -> dict[str, str]:
         "vocabulary": f"{config.vocab_size:,} tokens, {tokenizer}",
         "dropout": f"{config.dropout:g}",
     }
+
+
+def _recipe(directory: "Path") -> dict[str, str]:
+    """Returns the row on how a model was trained, if ``tinygpt2 train`` has saved that."""
+    from tinygpt2.cli.train_options import saved_options
+    from tinygpt2.run.directory import RunDirectory
+
+    run = RunDirectory(directory)
+    try:
+        options = saved_options(run if run.options.exists() else RunDirectory(directory.parent))
+    except (OSError, ValueError):  # another directory with a model
+        return {}
+    length = f"{options['max_steps']} steps" if options.get("max_steps") else f"{options.get('epochs')} epochs"
+    parts = [f"{options['optimizer']} at {options.get('learning_rate')}, {options.get('schedule')}",
+             f"batches of {options.get('batch_size')}", f"weight decay {options['weight_decay']}"]  # fmt: skip
+    noise = {"merges skipped": options["bpe_dropout"], "tokens replaced": options["token_noise"]}
+    parts += [f"{name} {value}" for name, value in noise.items() if value]
+    minutes = f", planned for {options['minutes']:g} minutes" if options.get("minutes") else ""
+    return {"recipe": f"{length}{minutes}; {', '.join(parts)}"}
 
 
 def _losses(directory: "Path") -> dict[str, str]:

@@ -206,7 +206,7 @@ def options_of(arguments: argparse.Namespace, run: "RunDirectory") -> TrainOptio
     _check_effects(given, arguments)
     if not arguments.resume:
         return TrainOptions(**given)
-    saved = _saved(run)
+    saved = saved_options(run)
     _check_unchanged(saved, given, run)
     if "epochs" in given:
         saved["max_steps"] = None  # either of the two defines the length
@@ -257,7 +257,12 @@ def _check_unchanged(saved: Mapping[str, Any], given: Mapping[str, Any], run: "R
             )
 
 
-def _saved(run: "RunDirectory") -> dict[str, Any]:
+def saved_options(run: "RunDirectory") -> dict[str, Any]:
+    """Returns the options that a run has saved.
+
+    Raises:
+        ValueError: If there is no run, or its saved options are invalid.
+    """
     if not run.options.exists():
         raise ValueError(f"{run.path} has no {run.options.name}: no run of 'tinygpt2 train' was started there")
     return {**_OF_EARLIER_VERSIONS, **read_options(run.options, _SAVED)}
