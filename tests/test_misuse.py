@@ -370,6 +370,7 @@ def training_calls() -> dict[str, Callable[[], Call]]:
         "Baselines.to_dict": lambda: Call(marks().to_dict),
         "Baselines.from_dict": lambda: Call(tinygpt2.Baselines.from_dict, {"content": fields(marks())}),
         "copied_share": lambda: Call(tinygpt2.copied_share, {"text": "ab", "training": "ab", "length": 2}),
+        **recipe_calls(),
         "make_optimizer": lambda: Call(make_optimizer, {"model": GPT2Model(SHAPE), "config": TrainingConfig()}),
         "learning_rate_at": lambda: Call(
             tinygpt2.learning_rate_at, {"step": 1, "total_steps": 2, "config": TrainingConfig()}
@@ -405,6 +406,21 @@ def training_calls() -> dict[str, Callable[[], Call]]:
             tinygpt2.TokenScore, fields(tinygpt2.TokenScore(0, "a", log_probability=-1.0, rank=1, start=0, end=1))
         ),
         "StepResult": lambda: Call(tinygpt2.StepResult, {"loss": 1.0, "grad_norm": 1.0, "tokens": 3}),
+    }
+
+
+def recipe_calls() -> dict[str, Callable[[], Call]]:
+    text = tinygpt2.TextStatistics(bytes=9000)
+    machine = {"minutes": 1.0, "speed": 1e9, "memory": 2**30, "spent": 0.0}
+    recipe = tinygpt2.recommend(text, minutes=1, speed=1e9, memory=2**30)
+    return {
+        "recommend": lambda: Call(
+            tinygpt2.recommend, {"documents": ["ab"], "device": "cpu", "given": {}, "pretrained": SHAPE, **machine}
+        ),
+        "Recipe": lambda: Call(tinygpt2.Recipe, fields(recipe)),
+        "Recipe.explain": lambda: Call(recipe.explain),
+        "TextStatistics": lambda: Call(tinygpt2.TextStatistics, fields(text)),
+        "TextStatistics.of": lambda: Call(tinygpt2.TextStatistics.of, {"documents": ["ab"], "tokenizer": LETTERS}),
     }
 
 
@@ -523,7 +539,15 @@ WORKING: list[tuple[set[str], str]] = [
     ({"meta tensor"}, "GPT2Model.forward.tokens GPT2Model.hidden_states.tokens GPT2Model.last_logits.tokens"),
     ({"lambda"}, "TextSamples.sampler function then"),
     (COUNTS | {"0"}, "TrainingHistory.append.step TrainingHistory.append.tokens_seen"),
-    (NUMBERS, "epoch seconds"),
+    (NUMBERS, "epoch minutes seconds speed"),
+    (NUMBERS | {"0"}, "spent"),
+    (COUNTS, "memory"),
+    (COUNTS, " ".join(f"TextStatistics.{name}" for name in ("bytes", "documents", "tokens", "held_out"))),
+    ({"0", "0-d tensor", "np.float32"}, "repetition"),
+    ({"True"}, "names"),
+    ({"'x'", "''"}, "script Recipe.tokenizer"),
+    (ANYTHING, "Recipe.reasons"),
+    ({"{}"}, "given"),
     (NUMBERS | {"-1", "nan", "inf"}, "train_loss val_loss train_bits_per_byte val_bits_per_byte"),
     # What built-in samplers pass on or do not use, and records, which the library makes.
     (
@@ -574,6 +598,7 @@ def is_ours(error: BaseException) -> bool:
 WORDS = {
     "source": "text|token ids|character",
     "prompt": "prompt|character",
+    "documents": "documents|character",
     "held_out": "text|character",
     "micro_batches": "target|batch",
     "name": "preset",

@@ -46,6 +46,9 @@ if TYPE_CHECKING:  # the same names again, for type checkers, editors and the do
     from tinygpt2.plotting import plot_losses as plot_losses
     from tinygpt2.plotting import plot_temperatures as plot_temperatures
     from tinygpt2.plotting import plot_token_frequencies as plot_token_frequencies
+    from tinygpt2.recipe.recipe import Recipe as Recipe
+    from tinygpt2.recipe.recommend import recommend as recommend
+    from tinygpt2.recipe.statistics import TextStatistics as TextStatistics
     from tinygpt2.text.documents import read_documents as read_documents
     from tinygpt2.text.reading import clean_text as clean_text
     from tinygpt2.text.reading import read_text as read_text
@@ -113,6 +116,9 @@ else:
         "model.gpt2": ["GPT2Model"],
         "model.objective": ["NextTokenLoss"],
         "plotting": ["plot_losses", "plot_temperatures", "plot_token_frequencies"],
+        "recipe.recipe": ["Recipe"],
+        "recipe.recommend": ["recommend"],
+        "recipe.statistics": ["TextStatistics"],
         "text.documents": ["read_documents"],
         "text.reading": ["clean_text", "read_text", "sample_text"],
         "text.splitting": ["DocumentSplit", "split_documents", "split_text"],
