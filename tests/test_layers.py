@@ -108,6 +108,7 @@ FILES = {
     ],
     "recipe": [
         "rules",
+        "students",
         "statistics",
         "memory",
         "speed",
@@ -139,6 +140,8 @@ FILES = {
         "corpus",
         "models",
         "recipes",
+        "plan",
+        "phases",
         "train",
         "commands",
         "main",

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from tinygpt2 import CharTokenizer, GPT2Config, GPT2Model, TrainingHistory
+from tinygpt2.cli import phases as module
 from tinygpt2.cli import recipes
-from tinygpt2.cli import train as module
 from tinygpt2.cli.main import main
 from tinygpt2.config import PRESETS
 from tinygpt2.recipe import recommend

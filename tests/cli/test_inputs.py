@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tinygpt2 import TokenFile, TrainingHistory, gpt2_tokenizer, tokenize_to_file
+from tinygpt2.cli import phases
 from tinygpt2.cli import train as train_module
 from tinygpt2.cli.corpus import run_name, to_read_again
 from tinygpt2.cli.inputs import is_stream, read_files
@@ -111,12 +112,12 @@ def test_a_run_from_a_pipe_says_at_once_and_when_it_stops_that_it_needs_its_text
     text_file: Path, tmp_path: Path, standard_input: Provide, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    def stop(plan: train_module._Plan, *_: object) -> None:
-        train_module._NotedRun(plan).on_start(None)  # type: ignore[arg-type]
+    def stop(plan: train_module.Plan, *_: object) -> None:
+        phases._NotedRun(plan).on_start(None)  # type: ignore[arg-type]
         plan.run.checkpoint(0).mkdir()
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(train_module, "_train", stop)
+    monkeypatch.setattr(train_module, "trained", stop)
     note = "its text came through a pipe, which cannot be read again: to resume, pass the same text, as a file or -"
     for file in ("-", str(text_file)):
         standard_input(text_file.read_bytes())

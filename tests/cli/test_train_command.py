@@ -33,6 +33,7 @@ from tinygpt2 import (
     split_text,
 )
 from tinygpt2 import train as real_train
+from tinygpt2.cli import models, phases, plan
 from tinygpt2.cli import train as module
 from tinygpt2.cli.corpus import first_words, read_corpus
 from tinygpt2.cli.hints import to_paste
@@ -83,7 +84,7 @@ def interrupted_at(step: int) -> Iterator[None]:
         return real_train(*args, callbacks=[*callbacks, press], **options)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "train", train_and_press)
+        patch.setattr(phases, "train", train_and_press)
         yield
 
 
@@ -216,7 +217,7 @@ def test_runs_in_two_threads_begin_with_their_own_weights(
             barrier.wait(timeout=0.2)  # for the other thread to seed, if it can
         return real(shape)
 
-    monkeypatch.setattr(module, "GPT2Model", slowly)
+    monkeypatch.setattr(models, "GPT2Model", slowly)
     runs = [(tmp_path / "a", "0"), (tmp_path / "b", "1")]
     threads = [
         threading.Thread(target=train, args=(text_file, run, "--seed", seed, *STEPS, *FAST)) for run, seed in runs
@@ -390,7 +391,8 @@ def test_a_closed_terminal_ends_a_run_as_ctrl_c_does(text_file: Path, tmp_path: 
 @contextmanager
 def stopped_while(name: str, error: BaseException, *, after: bool) -> Iterator[None]:
     """Raises an error in place of a function of the command, or after it."""
-    real = getattr(module, name)
+    place = next(each for each in (module, plan, phases) if hasattr(each, name))
+    real = getattr(place, name)
 
     def stop(*args: Any, **options: Any) -> None:  # noqa: ANN401 - the function's
         if after:
@@ -398,7 +400,7 @@ def stopped_while(name: str, error: BaseException, *, after: bool) -> Iterator[N
         raise error
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, name, stop)
+        patch.setattr(place, name, stop)
         yield
 
 
@@ -456,7 +458,7 @@ PROGRAM = f"""#!{sys.executable}
 import os, signal, sys
 from tinygpt2.config import PRESETS
 PRESETS["gpt2-nano"] = {TINY}
-from tinygpt2.cli import train as module
+from tinygpt2.cli import phases as module
 real = module.train
 def press(state):
     if state.event == "step" and state.step == 2:

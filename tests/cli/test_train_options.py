@@ -51,6 +51,8 @@ WITHOUT_DEFAULTS = {
     "from_pretrained",
     "batch_size",
     "noise_epochs",
+    "teachers",
+    "student_steps",
     "early_stopping",
 }
 
@@ -188,6 +190,14 @@ CASES = {
         ["--noise-epochs", "2", "--token-noise", "0.1"],
         lambda run: noise_of(run).epochs == 2,
         "--noise-epochs was None and is 2",
+    ),
+    "teachers": Case(
+        ["--teachers", "1"], lambda run: run.checkpoint_dir.name == "teacher-1", "began with --teachers 0, which cannot"
+    ),
+    "student_steps": Case(
+        ["--student-steps", "3"],
+        lambda run: run.options.teachers == 1,
+        "--student-steps has no effect without --teachers",
     ),
     "epochs": Case(["--epochs", "3"], lambda run: run.config.epochs == 3, None),
     "max_steps": Case(["--max-steps", "7"], lambda run: run.config.max_steps == 7, None),

@@ -44,7 +44,13 @@ class RecipeMaker:
         if self.options.vocab_size is not None:
             return self.options.vocab_size
         text = _statistics(self.corpus.train)
-        recipe = recommend(text, minutes=self.options.minutes, device=self.device, speed=first_speed(self.device))
+        recipe = recommend(
+            text,
+            minutes=self.options.minutes,
+            device=self.device,
+            speed=first_speed(self.device),
+            given={"spelling": self.options.spelling},
+        )
         size = recipe.model.vocab_size
         return None if size == tokens_for(text.bytes, names=text.names) else size
 
@@ -105,6 +111,9 @@ def with_recipe(options: TrainOptions, recipe: Recipe) -> TrainOptions:
         batch_size=recipe.batch_size,
         bpe_dropout=noise.bpe_dropout if noise else 0.0,
         token_noise=noise.token_noise if noise else 0.0,
+        noise_epochs=noise.epochs if noise else options.noise_epochs,
+        teachers=recipe.teachers,
+        student_steps=None if recipe.student is None else recipe.student.max_steps,
         **chosen,
     )
 

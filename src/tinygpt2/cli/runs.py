@@ -28,7 +28,7 @@ def runs_in(directory: Path) -> list[RunDirectory]:
 
 def newest_to_resume() -> RunDirectory | None:
     """Returns the newest of the runs in ``runs`` that can be resumed."""
-    return next((run for run in runs_in(RUNS) if run.options.exists() and run.checkpoints()), None)
+    return next((run for run in runs_in(RUNS) if run.options.exists() and run.has_begun()), None)
 
 
 def similar(path: Path) -> Path | None:

@@ -3,79 +3,35 @@
 import argparse
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
-from torch.utils.data import DataLoader
-from typing_extensions import override
 
 from tinygpt2._internal.console import write_line
 from tinygpt2._internal.devices import choose_device
-from tinygpt2.cli.common import naming, plot_history, validation_loss_in_words
+from tinygpt2.cli.common import plot_history, validation_loss_in_words
 from tinygpt2.cli.corpus import (
-    Corpus,
     check_saved_files,
-    make_loaders,
     once_only,
-    prompt_from,
     read_corpus,
     run_name,
-    to_read_again,
 )
 from tinygpt2.cli.hints import option, positional, short_prompt, to_paste
 from tinygpt2.cli.measurement import measured
-from tinygpt2.cli.models import model_of, name_of_tokenizer, tokenizer_of
-from tinygpt2.cli.options import save_options
-from tinygpt2.cli.recipes import RecipeMaker, training_config, with_recipe
+from tinygpt2.cli.phases import trained
+from tinygpt2.cli.plan import Plan, make_plan, summary
+from tinygpt2.cli.recipes import RecipeMaker
 from tinygpt2.cli.report import baselines_in, report_lines
 from tinygpt2.cli.runs import RUNS, newest_to_resume, similar, suggesting_runs
 from tinygpt2.cli.signals import STOPS, exit_code, signal_of
-from tinygpt2.cli.train_options import FLAGS, TrainOptions, options_of, to_save
+from tinygpt2.cli.train_options import FLAGS, options_of
 from tinygpt2.cli.wording import speaking_in_flags
-from tinygpt2.config import TrainingConfig
-from tinygpt2.data.batches import Batch
 from tinygpt2.model.gpt2 import GPT2Model
 from tinygpt2.run.directory import RunDirectory
-from tinygpt2.tokenizers.protocol import Tokenizer, encoded
-from tinygpt2.tokenizers.storage import save_tokenizer
-from tinygpt2.training.callbacks.base import Callback
-from tinygpt2.training.callbacks.stopping import EarlyStopping
 from tinygpt2.training.history import TrainingHistory, lowest_loss
-from tinygpt2.training.state import TrainState
-from tinygpt2.training.train import train
 
 _SAMPLES = 10  # of new texts, in the line to try
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """A run that is ready to start.
-
-    Attributes:
-        run: Its directory.
-        options: Its options, with the values chosen for those not given.
-        corpus: Its texts.
-        config: Its training configuration.
-        prompt: A prompt to try its model with; empty if it begins new texts.
-        notes: What to say about its data and its tokenizer.
-        model: Its model, initialised or pretrained.
-        tokenizer: Its tokenizer.
-        train_loader: Its training data.
-        val_loader: Its validation data.
-    """
-
-    run: RunDirectory
-    options: TrainOptions
-    corpus: Corpus
-    config: TrainingConfig
-    prompt: str
-    notes: tuple[str, ...]
-    model: GPT2Model
-    tokenizer: Tokenizer
-    train_loader: DataLoader[Batch]
-    val_loader: DataLoader[Batch]
 
 
 def train_command(arguments: argparse.Namespace) -> int:
@@ -101,13 +57,13 @@ def _train_in(run: RunDirectory, arguments: argparse.Namespace, device: torch.de
     with speaking_in_flags(FLAGS):
         corpus = read_corpus(options)
         maker = None if arguments.resume else RecipeMaker(options, corpus, device, began)
-        plan = _plan(run, options, corpus, maker, quiet=arguments.quiet)
+        plan = make_plan(run, options, corpus, maker, quiet=arguments.quiet)
         if not arguments.quiet:
-            for line in (*plan.notes, _summary(plan, corpus, device)):
+            for line in (*plan.notes, summary(plan, device)):
                 write_line(line)
             if note := once_only(options.files):
                 write_line(f"note: {note}")
-        history = _train(plan, arguments, device)
+        history = trained(plan, arguments, device)
     _finish(plan, history, arguments)
 
 
@@ -138,7 +94,9 @@ def _run_directory(arguments: argparse.Namespace) -> Iterator[RunDirectory]:
         try:
             yield run
         except BaseException:
-            if not run.checkpoints():
+            if not run.has_begun():
+                with suppress(OSError):  # there is none, or it is not empty
+                    run.teacher(1).path.rmdir()
                 for path in (run.options, *run.tokenizer_files):
                     path.unlink(missing_ok=True)
             raise
@@ -155,88 +113,9 @@ def _newest_run(arguments: argparse.Namespace) -> str:
     return f"; for the newest: {to_paste([*arguments.program, *words])}"
 
 
-def _plan(run: RunDirectory, options: TrainOptions, corpus: Corpus, maker: RecipeMaker | None, *, quiet: bool) -> _Plan:
-    """Returns the run that options and a corpus describe; without the maker of a recipe, one to resume."""
-    resume = maker is None
-    tokenizer, choice = tokenizer_of(
-        run, options, corpus, resume=resume, vocab_size=maker.vocab_size if maker else lambda: options.vocab_size
-    )
-    tuned = None if options.from_pretrained is None else model_of(run, options, tokenizer, resume=resume)
-    recipe = maker(tokenizer, None if tuned is None else tuned.config) if maker else None
-    complete = with_recipe(options, recipe) if recipe else options
-    model = tuned or model_of(run, complete, tokenizer, resume=resume)
-    context_length = complete.context_length or model.config.context_length
-    train_loader, val_loader = make_loaders(corpus, complete, tokenizer, context_length)
-    prompt = prompt_from(corpus, tokenizer) if options.sample_prompt is None else options.sample_prompt
-    with naming("--sample-prompt"):
-        encoded(tokenizer, prompt)
-    sampled = not quiet and options.sample_prompt != ""
-    chosen = replace(
-        complete,
-        files=to_read_again(options.files),
-        val=to_read_again(options.val),
-        from_pretrained=None if options.from_pretrained is None else str(Path(options.from_pretrained).resolve()),
-        tokenizer=name_of_tokenizer(options, corpus, choice),
-        sample_prompt=prompt or options.sample_prompt,
-    )
-    config = training_config(chosen, prompt if sampled else None)
-    notes = [*corpus.notes, *([] if choice is None else [f"tokenizer: {choice}"])]
-    notes += recipe.explain().splitlines() if recipe else []
-    return _Plan(run, chosen, corpus, config, prompt, tuple(notes), model, tokenizer, train_loader, val_loader)
-
-
-def _summary(plan: _Plan, corpus: Corpus, device: torch.device) -> str:
-    batches = f"{plan.options.batch_size} × {plan.options.context_length} tokens"
-    parameters = f"{plan.model.num_parameters():,} parameters on {device.type}"
-    return f"{parameters}; {corpus.size} of text, in batches of {batches}; Ctrl-C stops and saves"
-
-
-class _NotedRun(Callback):
-    """Saves a run's options and tokenizer once it starts, after an incompatible resume has been rejected."""
-
-    def __init__(self, plan: _Plan) -> None:
-        self.plan = plan
-        self.stopped = ""  # where, if a signal ended the run after a step
-
-    @override
-    def on_start(self, state: TrainState) -> None:
-        save_tokenizer(self.plan.tokenizer, self.plan.run.path)
-        save_options(self.plan.run.options, to_save(self.plan.options))
-
-    @override
-    def on_end(self, state: TrainState, error: BaseException | None) -> None:
-        if state.interrupted and error is None:
-            self.stopped = f" after step {state.step} of {state.total_steps}, saved"
-            state.announced = True  # in one line with how to resume
-
-
-def _train(plan: _Plan, arguments: argparse.Namespace, device: torch.device) -> TrainingHistory:
-    patience, noted = plan.options.early_stopping, _NotedRun(plan)
-    try:
-        return train(
-            plan.model,
-            plan.train_loader,
-            plan.val_loader,
-            plan.config,
-            callbacks=[noted, *([EarlyStopping(patience)] if patience else [])],  # 0 is never
-            tokenizer=plan.tokenizer,
-            device=device,
-            checkpoint_dir=plan.run.path,
-            checkpoint_every=plan.options.checkpoint_every,
-            checkpoint_keep=plan.options.keep,
-            resume=arguments.resume,
-            allow_changes=arguments.allow_changes,
-            keep_best=True,
-            progress=not arguments.quiet,
-        )
-    except STOPS as stop:
-        stop.add_note(noted.stopped)
-        raise
-
-
 def _how_to_resume(run: RunDirectory | None, arguments: argparse.Namespace) -> str:
     """Returns the command that resumes a run that was stopped, if there is anything to resume."""
-    if run is None or not (run.options.exists() and run.checkpoints()):
+    if run is None or not (run.options.exists() and run.has_begun()):
         return " before the run began"
     note = once_only(getattr(arguments, "files", ()))
     if arguments.resume:  # and with what else was given, which may not have been saved yet
@@ -252,7 +131,7 @@ def _device(arguments: argparse.Namespace) -> list[str]:
     return [] if arguments.device is None else option("--device", arguments.device)
 
 
-def _finish(plan: _Plan, history: TrainingHistory, arguments: argparse.Namespace) -> None:
+def _finish(plan: Plan, history: TrainingHistory, arguments: argparse.Namespace) -> None:
     """Writes the results of a run, and prints how to use them."""
     run = plan.run
     if _is_better(history, run):
@@ -285,14 +164,14 @@ def _is_better(history: TrainingHistory, run: RunDirectory) -> bool:
     return not left or earlier.best is None or lowest_loss(history) < lowest_loss(earlier)
 
 
-def _to_try(plan: _Plan, directory: Path, arguments: argparse.Namespace) -> str:
+def _to_try(plan: Plan, directory: Path, arguments: argparse.Namespace) -> str:
     """Returns the command that writes a text with the model in a directory."""
     prompt = short_prompt(plan.prompt)
     what = positional(prompt) if prompt else option("--samples", _SAMPLES)
     return to_paste([*arguments.program, "generate", *option("--model", directory), *_device(arguments), *what])
 
 
-def _report(plan: _Plan, history: TrainingHistory) -> list[str]:
+def _report(plan: Plan, history: TrainingHistory) -> list[str]:
     """Writes the report on a run, and returns its lines; none if there is nothing to compare its model with."""
     model, run = GPT2Model.from_pretrained(plan.run.path).to(plan.model.device), plan.run
     report = measured(model, plan.tokenizer, plan.corpus.parts, history, prompt=plan.prompt,

@@ -31,6 +31,7 @@ from tinygpt2.config import (
     TrainingConfig,
 )
 from tinygpt2.data.noise import NOISE_RANGES, TextNoise
+from tinygpt2.recipe.students import STUDENT_STEPS, TEACHERS
 
 if TYPE_CHECKING:
     from tinygpt2.run.directory import RunDirectory
@@ -64,6 +65,8 @@ RANGES: Mapping[str, Check] = MappingProxyType(
         "bpe_dropout": Optional(NOISE_RANGES["bpe_dropout"]),
         "token_noise": Optional(NOISE_RANGES["token_noise"]),
         "noise_epochs": NOISE_RANGES["epochs"],
+        "teachers": TEACHERS,
+        "student_steps": STUDENT_STEPS,
         "epochs": Optional(TRAINING_RANGES["epochs"]),
         "max_steps": TRAINING_RANGES["max_steps"],
         "optimizer": Optional(TRAINING_RANGES["optimizer"]),
@@ -116,7 +119,14 @@ FLAGS: Mapping[str, str] = MappingProxyType(
 """The flag of each field of `TrainOptions`, and of what has another name in the library."""
 
 _SHAPE = ("n_layer", "n_head", "n_embd")
-_NEVER_CHANGE = ("preset", *_SHAPE, "tokenizer", "vocab_size", "from_pretrained")  # whatever --allow-changes says
+_NEVER_CHANGE = (
+    "preset",
+    *_SHAPE,
+    "tokenizer",
+    "vocab_size",
+    "from_pretrained",
+    "teachers",
+)  # whatever --allow-changes says
 _PATHS = ("tokenizer", "from_pretrained")
 
 
@@ -147,6 +157,8 @@ class TrainOptions:
     bpe_dropout: float | None = None
     token_noise: float | None = None
     noise_epochs: int | None = None
+    teachers: int | None = None
+    student_steps: int | None = None
     epochs: int | None = None
     max_steps: int | None = None
     optimizer: OptimizerName | None = None
@@ -175,6 +187,14 @@ class TrainOptions:
                 f"{flag} is for a new model, but --from-pretrained gives one with its own size and tokenizer; omit one "
                 "of the two"
             )
+
+        if self.from_pretrained is not None and self.teachers:
+            raise ValueError(
+                "--teachers trains new models, but --from-pretrained gives one to fine-tune; omit one of the two"
+            )
+
+        if self.student_steps is not None and self.teachers == 0:
+            raise ValueError("--student-steps has no effect without --teachers; omit it, or pass --teachers N")
 
     @property
     def noise(self) -> TextNoise | None:
@@ -376,6 +396,13 @@ def _add_data_options(parser: argparse.ArgumentParser) -> None:
 
 def _add_optimisation_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("optimisation")
+    _add(
+        group,
+        "teachers",
+        "number of first models, from which the model to keep then learns, together with an n-gram model and on text "
+        "that they write, too: best for a short text; epochs, dropout and noise are for them",
+    )
+    _add(group, "student_steps", "number of steps in which it learns from them")
     _add(group, "epochs", "passes over the text")
     _add(group, "max_steps", "number of steps, instead of epochs")
     _add(group, "optimizer", "muon: Muon for the matrices in the blocks, AdamW for the rest", None)

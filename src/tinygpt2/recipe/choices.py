@@ -11,6 +11,7 @@ from tinygpt2.recipe import rules
 from tinygpt2.recipe.evaluations import evaluations
 from tinygpt2.recipe.reasons import reasons_for
 from tinygpt2.recipe.recipe import Recipe
+from tinygpt2.recipe.students import student_training
 from tinygpt2.recipe.task import SHAPE, Steps, Task
 from tinygpt2.tokenizers.choice import tokens_for
 
@@ -19,10 +20,10 @@ def choose(task: Task) -> Recipe:
     """Returns the recipe for a task: a pure function of it."""
     model, bound = _model(task) if task.pretrained is None else _tuned(task, task.pretrained)
     steps = _steps(task, model)
-    strength = 0.0 if task.pretrained else rules.regularisation_for(steps.passes)
+    strength = 0.0 if task.pretrained else 1.0 if steps.teachers else rules.regularisation_for(steps.passes)
     if task.pretrained is None and "dropout" not in task.given:
         model = replace(model, dropout=rules.rounded(rules.DROPOUT * strength, 2))
-    noise, training = _noise(task, strength), _training(task, model, steps, strength)
+    noise, training = _noise(task, steps, strength), _training(task, model, steps, strength)
     minutes = max(0.001, rules.rounded((steps.seconds / rules.TRAINING_SHARE + task.spent) / 60, 3))
     return Recipe(
         tokenizer=task.given.get("tokenizer", "bpe"),
@@ -30,6 +31,8 @@ def choose(task: Task) -> Recipe:
         training=training,
         batch_size=steps.rows,
         noise=noise,
+        teachers=steps.teachers,
+        student=student_training(training, steps.student) if steps.teachers else None,
         minutes=minutes,
         speed=task.speed,
         reasons=reasons_for(task, bound, steps, model, training=training, noise=noise, minutes=minutes),
@@ -53,7 +56,7 @@ def _model(task: Task) -> tuple[GPT2Config, str]:
     for_text = rules.weights_for_text(task.tokens, text.repetition)
     read = rules.bytes_read(text.bytes, for_time)
     others = {
-        "vocab_size": tokens_for(read, names=text.names),
+        "vocab_size": _vocabulary(task, read),
         "context_length": rules.context_for(read, task.tokens, text.documents),
         **changed,
     }
@@ -64,6 +67,17 @@ def _model(task: Task) -> tuple[GPT2Config, str]:
     while ladder and rules.memory_of(model, 1) > task.memory * rules.MEMORY_SHARE:
         model, bound = _of_shape(ladder.pop(), others), "memory"
     return model, "given" if changed.keys() & set(SHAPE) else bound
+
+
+def _vocabulary(task: Task, read: float) -> int:
+    """Returns the size of a vocabulary for the bytes that are read."""
+    size = tokens_for(read, names=task.text.names)
+    return size if task.text.names else min(round(rules.VOCABULARY * size), rules.LARGEST_VOCABULARY)
+
+
+def _spelling(task: Task) -> bool:
+    """Returns whether tokens of similar spelling share updates."""
+    return bool(task.given.get("spelling", task.text.bytes <= rules.SPELLING_BYTES and not task.pretrained))
 
 
 def _of_shape(shape: tuple[int, int], others: Mapping[str, Any]) -> GPT2Config:
@@ -90,7 +104,8 @@ def _steps(task: Task, model: GPT2Config) -> Steps:
     tokens = rows * accumulate * model.context_length
     seconds = rules.operations_of_step(model, tokens, optimizer) / task.speed
     affordable = task.seconds / seconds
-    passes = min(task.most_passes, round(affordable / of_pass))
+    teachers = _teachers(task, affordable / of_pass)
+    passes = rules.TEACHER_PASSES if teachers else min(task.most_passes, round(affordable / of_pass))
     length: dict[str, int]
     if "max_steps" in given:
         length, count = {"max_steps": given["max_steps"]}, given["max_steps"]
@@ -100,7 +115,27 @@ def _steps(task: Task, model: GPT2Config) -> Steps:
     else:
         count = max(1, round(affordable))
         length = {"max_steps": count}
-    return Steps(optimizer, rows, accumulate, of_pass, count, count * seconds, length)
+    if not teachers:
+        return Steps(optimizer, rows, accumulate, of_pass, count, count * seconds, length)
+    of_teachers = teachers * (count + (rules.TEACHER_COST - rules.TEACHER_PASSES) * of_pass)
+    of_student = rules.STUDENT_BATCH * rules.STUDENT_OVERHEAD * (1 + rules.TEACHING_COST * teachers)  # in steps
+    fixed = given.get("student_steps", count if given.keys() & {"epochs", "max_steps"} else None)
+    most = round(rules.MOST_STUDENT_PASSES * of_pass / rules.STUDENT_BATCH)
+    student = fixed or max(1, min(most, round((affordable - of_teachers) / of_student)))
+    took = seconds * (of_teachers + student * of_student)
+    return Steps(optimizer, rows, accumulate, of_pass, count, took, length, teachers, student)
+
+
+def _teachers(task: Task, passes: float) -> int:
+    """Returns how many teachers to train, if the time allows so many passes over the text."""
+    given = task.given
+    if task.pretrained is not None:
+        return 0
+    if given.keys() & {"teachers", "student_steps", "epochs", "max_steps"}:
+        return given.get("teachers", 1 if "student_steps" in given else 0)
+    if passes < rules.LEAST_PASSES:
+        return 0
+    return max(1, min(rules.MOST_TEACHERS, int(passes * rules.TEACHERS_SHARE / rules.TEACHER_COST)))
 
 
 def _rows(task: Task, model: GPT2Config, windows: int) -> tuple[int, int]:
@@ -131,14 +166,14 @@ def _batch_tokens(task: Task, model: GPT2Config) -> float:
 # --- the training ---
 
 
-def _noise(task: Task, strength: float) -> TextNoise | None:
+def _noise(task: Task, steps: Steps, strength: float) -> TextNoise | None:
     """Returns the noise on the training text."""
     given = task.given
     cuts = 0.0 if given.get("tokenizer") == "char" else rules.rounded(rules.BPE_DROPOUT * strength, 2)
     noise = TextNoise(
         bpe_dropout=given.get("bpe_dropout", cuts),
         token_noise=given.get("token_noise", rules.rounded(rules.TOKEN_NOISE * strength, 2)),
-        epochs=given.get("noise_epochs"),
+        epochs=given.get("noise_epochs", max(1, round(rules.NOISY_SHARE * steps.passes))),
     )
     return noise if noise.bpe_dropout or noise.token_noise else None
 
@@ -158,7 +193,7 @@ def _training(task: Task, model: GPT2Config, steps: Steps, strength: float) -> T
     chosen = {
         **steps.length,
         "optimizer": steps.optimizer,
-        "spelling": not tuning and task.text.bytes < rules.SPELLING_BYTES,
+        "spelling": _spelling(task),
         "learning_rate": max(rules.rounded(rate, 2), given.get("min_learning_rate", 0.0)),
         "schedule": "linear",
         "warmup_steps": max(1, round(warmup * steps.count)),

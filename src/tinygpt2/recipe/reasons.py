@@ -2,6 +2,7 @@
 
 from tinygpt2.config import GPT2Config, TrainingConfig
 from tinygpt2.data.noise import TextNoise
+from tinygpt2.recipe import rules
 from tinygpt2.recipe.task import Steps, Task
 from tinygpt2.tokenizers.choice import amount
 
@@ -80,7 +81,7 @@ def _vocabulary(task: Task, model: GPT2Config) -> str:
         return f"{size}: as given"
     if task.text.names:
         return f"{size}: names hardly ever come again"
-    return f"{size}: 40 times the cube root of the bytes that are read"
+    return f"{size}: by the cube root of the bytes that are read"
 
 
 def _context(task: Task) -> str:
@@ -104,6 +105,15 @@ def _batch_reason(task: Task) -> str:
 def _length(task: Task, steps: Steps) -> str:
     passes = f"{steps.passes:.3g} {'pass' if steps.passes == 1 else 'passes'} over the text"
     size = f"{counted(steps.count, 'step')}, {passes}"
+    if steps.teachers:
+        teachers = "a first model reads" if steps.teachers == 1 else f"{steps.teachers} first models read"
+        times = f"{steps.passes:.3g} {'time' if steps.passes == 1 else 'times'}"
+        most = rules.MOST_STUDENT_PASSES * steps.of_pass // rules.STUDENT_BATCH
+        why = "more would not help" if steps.student >= most else "this teaches more than reading alone"
+        return (
+            f"{teachers} the text {times}, then a student learns from {'it' if steps.teachers == 1 else 'them'} in "
+            f"{counted(steps.student, 'step')}: {why}"
+        )
     if "epochs" in task.given or "max_steps" in task.given:
         return f"{size}: as given"
     if steps.count >= task.most_passes * steps.of_pass:
@@ -124,9 +134,9 @@ def _noise(task: Task, steps: Steps, model: GPT2Config, training: TrainingConfig
 
 def _optimizer(task: Task, training: TrainingConfig) -> str:
     name = {"muon": "Muon", "adamw": "AdamW"}[training.optimizer]
-    said = f"{name}, learning rate {training.learning_rate:g} after {counted(training.warmup_steps, 'step')}"
     if training.spelling:
         name += ", shared by tokens of similar spelling"
+    said = f"{name}, learning rate {training.learning_rate:g} after {counted(training.warmup_steps, 'step')}"
     how = {"linear": "then falling to zero", "cosine": "then falling", "constant": "then constant"}[training.schedule]
     why = "small, to keep what was learned before" if task.pretrained else "the wider a model, the lower"
     return f"{said}, {how}: {'as given' if 'learning_rate' in task.given else why}"

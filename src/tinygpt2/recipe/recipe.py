@@ -16,6 +16,7 @@ _RANGES: Mapping[str, Check] = MappingProxyType(
     {
         "tokenizer": Text(),
         "batch_size": Int(),
+        "teachers": Int(minimum=0),
         "minutes": Number(above_minimum=True),
         "speed": Number(above_minimum=True),
     }
@@ -34,6 +35,9 @@ class Recipe:
         training: Configuration for `train`.
         batch_size: Windows in a batch, for `make_dataloader`.
         noise: Noise on the training text, likewise; ``None`` for none.
+        teachers: Models to train first, with ``training`` and seeds of their own, of which the one to keep, without
+            dropout, is then the student (`distil`); 0 for none.
+        student: Configuration of the student's training; ``None`` without teachers.
         minutes: What the run is expected to take, with its preparation, evaluations and samples.
         speed: Speed of training in FLOP/s that was counted on.
         reasons: What was chosen and why, by what it is about. Not compared, and not in the ``repr``.
@@ -54,6 +58,8 @@ class Recipe:
     training: TrainingConfig
     batch_size: int
     noise: TextNoise | None = None
+    teachers: int = 0
+    student: TrainingConfig | None = None
     minutes: float
     speed: float
     reasons: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
@@ -63,6 +69,8 @@ class Recipe:
         check_instance("training", self.training, TrainingConfig, "a TrainingConfig")
         if self.noise is not None:
             check_instance("noise", self.noise, TextNoise, "a TextNoise")
+        if self.student is not None:
+            check_instance("student", self.student, TrainingConfig, "a TrainingConfig")
         check_fields(self, _RANGES)
 
     def explain(self) -> str:

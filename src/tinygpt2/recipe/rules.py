@@ -21,7 +21,7 @@ TOKENS_PER_WEIGHT = 20  # of the blocks, where text is plentiful
 WEIGHTS, WEIGHTS_TOKENS, WEIGHTS_GROWTH = 400_000, 27_000, 0.7  # in the blocks, for a text of so many tokens
 ORDINARY_REPETITION = 0.75  # a text of which a compressor saves more than this share counts as a shorter one
 LADDER = (
-    (1, 64), (2, 96), (2, 128), (3, 192), (4, 256), (5, 320), (6, 384), (8, 512), (10, 640), (12, 768), (16, 1024),
+    (1, 64), (1, 128), (2, 128), (3, 192), (4, 256), (5, 320), (6, 384), (8, 512), (10, 640), (12, 768), (16, 1024),
     (20, 1280), (24, 1536),
 )  # fmt: skip
 NARROW_HEADS, HEAD_WIDTH, NARROW_HEAD_WIDTH = 256, 64, 32  # models up to the first number have heads of the last
@@ -32,18 +32,30 @@ LEAST_WINDOWS = 16  # of a context, in the text
 # Steps.
 BATCH_TOKENS, BATCH_TOTAL = 512, 500_000  # tokens a step, for so many in the run; it grows with their square root
 FEWEST_ROWS = 4
-MOST_PASSES, WHOLE_PASSES = 40, 8  # more do not help; a run of fewer than these is counted in steps
+MOST_PASSES, WHOLE_PASSES = 16, 8  # more do not help; a run of fewer than these is counted in steps
 FINE_TUNING_PASSES = 15
 MUON_RATE, ADAMW_RATE = (0.008, 0.5), (0.004, 1.0)  # at width RATE_WIDTH, and how it falls with the width
 RATE_WIDTH = 128
 FINE_TUNING_RATE = 0.1  # of that of a new model
 SPELLING_BYTES = 20_000_000  # of a text up to which tokens of similar spelling share updates
+VOCABULARY, LARGEST_VOCABULARY = 1.75, 32_768  # times the tokens that are usual without shared updates; at most
 WARMUP, FINE_TUNING_WARMUP = 0.03, 0.1  # of the steps
 
 # Regularisation rises with the logarithm of the passes, from these to those.
 FREE_PASSES, REGULARISED_PASSES = 2, 16
-DROPOUT, TOKEN_NOISE, BPE_DROPOUT = 0.1, 0.1, 0.1
+DROPOUT, TOKEN_NOISE, BPE_DROPOUT = 0.1, 0.1, 0.15
+NOISY_SHARE = 0.8  # of the passes; the last ones read the text as it is
 WEIGHT_DECAY, MOST_WEIGHT_DECAY = 0.1, 2.5
+
+# Teachers, of whom the model that is handed over is the student: for a text that can be read often enough.
+TEACHER_PASSES = 8  # over the text
+TEACHER_COST = 10  # in passes, with what it writes for the student
+TEACHERS_SHARE, MOST_TEACHERS = 0.55, 4  # of the time at most, and their number
+LEAST_PASSES = 25  # that the time must allow
+TEACHING_COST = 0.17  # of the student's own step, for each teacher
+STUDENT_OVERHEAD = 1.1
+MOST_STUDENT_PASSES = 200  # in tokens of the text
+STUDENT_BATCH, STUDENT_DECAY = 2, 0.1  # its batch, as a multiple of a teacher's, and its weight decay
 
 # Memory and cost.
 MEMORY_SHARE = 0.5  # of what is free

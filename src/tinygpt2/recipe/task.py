@@ -10,6 +10,7 @@ from tinygpt2.config import MODEL_RANGES, TRAINING_RANGES, GPT2Config
 from tinygpt2.data.noise import NOISE_RANGES
 from tinygpt2.recipe import rules
 from tinygpt2.recipe.statistics import TextStatistics
+from tinygpt2.recipe.students import STUDENT_STEPS, TEACHERS
 
 SHAPE = ("n_layer", "n_head", "n_embd")
 GIVEN: Mapping[str, Check] = MappingProxyType(
@@ -21,6 +22,8 @@ GIVEN: Mapping[str, Check] = MappingProxyType(
         "bpe_dropout": NOISE_RANGES["bpe_dropout"],
         "token_noise": NOISE_RANGES["token_noise"],
         "noise_epochs": NOISE_RANGES["epochs"],
+        "teachers": TEACHERS,
+        "student_steps": STUDENT_STEPS,
     }
 )
 """The ranges of what can be chosen by hand."""
@@ -79,9 +82,11 @@ class Steps:
         rows: Windows of a micro-batch.
         accumulate: Micro-batches of a step.
         of_pass: Steps of a pass over the text.
-        count: Steps of the run.
+        count: Steps of the run, or of each teacher.
         seconds: What they are expected to take.
         length: ``epochs`` or ``max_steps``.
+        teachers: Models to train first, of whom the one to keep is the student.
+        student: Steps of the student.
     """
 
     optimizer: str
@@ -91,6 +96,8 @@ class Steps:
     count: int
     seconds: float
     length: Mapping[str, int]
+    teachers: int = 0
+    student: int = 0
 
     @property
     def passes(self) -> float:

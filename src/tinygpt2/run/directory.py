@@ -12,7 +12,9 @@ and, from the command line,
 - ``tinygpt2_tokenizer.json``, ``tokenizer.json`` and others: the tokenizer, for us and for other tools;
 - ``config.json``, ``model.safetensors``: the trained model, once the run has ended: that of ``best``;
 - ``history.json``, ``losses.png``: the losses and their plot;
-- ``report.json``: what the model's loss on held-out text is to be compared with.
+- ``report.json``: what the model's loss on held-out text is to be compared with;
+- ``teacher-1``, ``teacher-2``, ...: run directories of the first models, if the model is a student of theirs;
+- ``samples.tokens``: the sequences that they wrote for it.
 """
 
 import re
@@ -36,10 +38,12 @@ _PLOT = "losses.png"
 _REPORT = "report.json"
 _SECONDS = "seconds.json"
 _OPTIONS = "options.json"
+_TEACHER = "teacher"
+_SAMPLES = "samples.tokens"
 
 _CHECKPOINT = re.compile(r"checkpoint-(0|[1-9][0-9]*)")
 _DIRECTORIES = rf"checkpoint-(?:0|[1-9][0-9]*)|{_BEST}"
-_FILES = (_HISTORY, _PLOT, _REPORT, _SECONDS, _OPTIONS, *TOKENIZER_FILES, CONFIG_FILE, WEIGHTS_FILE)
+_FILES = (_HISTORY, _PLOT, _REPORT, _SAMPLES, _SECONDS, _OPTIONS, *TOKENIZER_FILES, CONFIG_FILE, WEIGHTS_FILE)
 
 
 @dataclass(frozen=True)
@@ -132,6 +136,14 @@ class RunDirectory:
             return []
         return sorted(filter(self.is_checkpoint, self.path.iterdir()), key=self.step_of, reverse=True)
 
+    def has_begun(self) -> bool:
+        """Returns whether there is a checkpoint to resume from: of the run, or of its first teacher."""
+        return bool(self.checkpoints() or self.teacher(1).checkpoints())
+
+    def has_model(self) -> bool:
+        """Returns whether it has the model of a run that has ended."""
+        return self.config.exists() and self.weights.exists()
+
     def misnamed_checkpoints(self) -> list[Path]:
         """Returns what is not a checkpoint because of its name alone, such as ``checkpoint-0004``."""
         found = self.path.iterdir() if self.path.is_dir() else ()
@@ -181,6 +193,15 @@ class RunDirectory:
     def seconds(self) -> Path:
         """The path of the time that the run had taken at some steps."""
         return self.path / _SECONDS
+
+    @property
+    def samples(self) -> Path:
+        """The path of the sequences that teachers wrote."""
+        return self.path / _SAMPLES
+
+    def teacher(self, number: int) -> Self:
+        """Returns the run directory of one of the first models, counted from 1."""
+        return type(self)(self.path / f"{_TEACHER}-{number}")
 
     @property
     def options(self) -> Path:

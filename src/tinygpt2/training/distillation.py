@@ -2,6 +2,7 @@
 
 import math
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,7 @@ SAMPLED_TIMES = 5  # tokens to sample for each token of the text, unless a numbe
 
 def distil(
     student: GPT2Model,
-    first: GPT2Model,
+    first: GPT2Model | Sequence[GPT2Model],
     train_loader: DataLoader[Batch],
     val_loader: DataLoader[Batch] | None = None,
     config: TrainingConfig | None = None,
@@ -54,7 +55,7 @@ def distil(
 
     Args:
         student: A new model, trained in place. It needs no dropout.
-        first: The first model, trained on ``train_loader``.
+        first: The first model, trained on ``train_loader``, or several of one shape, which know more together.
         train_loader: Batches of the text, from `make_dataloader`. Noise on it is for the first model, and left out.
         val_loader: As in `train`.
         config: Configuration of the student's training. An epoch is a pass over the text and the sampled sequences
@@ -98,20 +99,22 @@ def distil(
     path = None if samples is None else check_path("samples", samples)
     width = _parts(train_loader)[0].context_length + 1
     if path is not None and path.exists():
-        sequences = _read(TokenFile(path), width, first.config.vocab_size)
+        sequences = _read(TokenFile(path), width, student.config.vocab_size)
     else:
         sequences = _sampled(teacher, train_loader, distillation, config.seed, progress=progress)
         if path is not None:
-            _write(path, sequences, first.config.vocab_size)
+            _write(path, sequences, student.config.vocab_size)
     loader = mix_sequences(train_loader, sequences, real_share=distillation.real_share)
     return train(student, loader, val_loader, config, teacher=teacher, device=device, progress=progress, **options)
 
 
-def mixture_of(first: GPT2Model, train_loader: DataLoader[Batch], distillation: Distillation | None = None) -> Mixture:
-    """Returns the mixture of a model and of the n-gram model of the text that it was trained on.
+def mixture_of(
+    first: GPT2Model | Sequence[GPT2Model], train_loader: DataLoader[Batch], distillation: Distillation | None = None
+) -> Mixture:
+    """Returns the mixture of models and of the n-gram model of the text that it was trained on.
 
     Args:
-        first: The model.
+        first: The model, or several of one shape, which have equal weights.
         train_loader: Batches of the text, from `make_dataloader`.
         distillation: The order of the n-grams and their weight; ``Distillation()`` by default.
 
@@ -128,12 +131,23 @@ def mixture_of(first: GPT2Model, train_loader: DataLoader[Batch], distillation: 
     >>> evaluate(mixture, loader).loss < evaluate(model, loader).loss
     True
     """
-    check_instance("first", first, GPT2Model, "a GPT2Model")
+    models = _models(first)
     distillation = Distillation() if distillation is None else distillation
     check_instance("distillation", distillation, Distillation, "a Distillation")
     texts = [part.tokens for part in _parts(train_loader)]
-    counts = NGramModel(texts, first.config.vocab_size, order=distillation.order)
-    return Mixture([first, counts], [1 - distillation.ngram_weight, distillation.ngram_weight])
+    counts = NGramModel(texts, models[0].config.vocab_size, order=distillation.order)
+    share = (1 - distillation.ngram_weight) / len(models)
+    return Mixture([*models, counts], [*[share] * len(models), distillation.ngram_weight])
+
+
+def _models(first: object) -> list[GPT2Model]:
+    """Returns the first models."""
+    models: list[Any] = list(first) if isinstance(first, Sequence) else [first]
+    if not models:
+        raise ValueError("first must be a GPT2Model, or several, got an empty list")
+    for i, model in enumerate(models):
+        check_instance(f"first[{i}]" if isinstance(first, Sequence) else "first", model, GPT2Model, "a GPT2Model")
+    return models
 
 
 def _parts(loader: DataLoader[Batch]) -> list[Any]:
