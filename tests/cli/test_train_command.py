@@ -535,7 +535,8 @@ def test_the_model_handed_over_is_the_best_one(
     """The validation text says the opposite of the training text, so that the loss rises once that is learned."""
     other, directory = tmp_path / "other.txt", tmp_path / "run"
     other.write_text(text_file.read_text(encoding="utf-8")[::-1], encoding="utf-8")
-    options = ["--val", other, "--learning-rate", "3e-2", "--eval-every", 10, "--eval-batches", 2, *FAST]
+    adamw = ["--optimizer", "adamw", "--no-spelling"]
+    options = ["--val", other, "--learning-rate", "3e-2", *adamw, "--eval-every", 10, "--eval-batches", 2, *FAST]
     assert train(text_file, directory, "--max-steps", 60, "--sample-prompt", "", *options) == 0
     output = capsys.readouterr().out
     history = TrainingHistory.load(directory / "history.json")
@@ -590,7 +591,8 @@ def test_a_run_that_stops_learning_ends_and_says_so(
 ) -> None:
     other, directory = tmp_path / "other.txt", tmp_path / "run"
     other.write_text(text_file.read_text(encoding="utf-8")[::-1], encoding="utf-8")
-    options = ["--val", other, "--learning-rate", "3e-2", "--eval-every", 10, "--eval-batches", 2, *FAST]
+    adamw = ["--optimizer", "adamw", "--no-spelling"]
+    options = ["--val", other, "--learning-rate", "3e-2", *adamw, "--eval-every", 10, "--eval-batches", 2, *FAST]
     assert train(text_file, directory, "--max-steps", 90, "--early-stopping", 2, "--sample-prompt", "", *options) == 0
     history = TrainingHistory.load(directory / "history.json")
     assert history.best == len(history.steps) - 3

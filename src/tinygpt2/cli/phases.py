@@ -62,7 +62,7 @@ def _teacher(
     directory, teachers = plan.run.teacher(number), plan.options.teachers or 0
     if not directory.has_model():
         _say(f"phase {number} of {teachers + 1}: a teacher, in {directory.path}", arguments)
-        options = replace(plan.options, seed=plan.options.seed + number - 1, teachers=0)
+        options = replace(plan.options, seed=plan.options.seed + number - 1)
         model = model_of(directory, options, plan.tokenizer, resume=False)
         loader, _ = make_loaders(plan.corpus, options, plan.tokenizer, model.config.context_length)
         config = replace(plan.config, seed=options.seed, sample_prompt=None)

@@ -56,7 +56,7 @@ def _model(task: Task) -> tuple[GPT2Config, str]:
     for_text = rules.weights_for_text(task.tokens, text.repetition)
     read = rules.bytes_read(text.bytes, for_time)
     others = {
-        "vocab_size": _vocabulary(task, read),
+        "vocab_size": tokens_for(read, names=text.names),
         "context_length": rules.context_for(read, task.tokens, text.documents),
         **changed,
     }
@@ -67,12 +67,6 @@ def _model(task: Task) -> tuple[GPT2Config, str]:
     while ladder and rules.memory_of(model, 1) > task.memory * rules.MEMORY_SHARE:
         model, bound = _of_shape(ladder.pop(), others), "memory"
     return model, "given" if changed.keys() & set(SHAPE) else bound
-
-
-def _vocabulary(task: Task, read: float) -> int:
-    """Returns the size of a vocabulary for the bytes that are read."""
-    size = tokens_for(read, names=task.text.names)
-    return size if task.text.names else min(round(rules.VOCABULARY * size), rules.LARGEST_VOCABULARY)
 
 
 def _spelling(task: Task) -> bool:
@@ -132,7 +126,7 @@ def _teachers(task: Task, passes: float) -> int:
     if task.pretrained is not None:
         return 0
     if given.keys() & {"teachers", "student_steps", "epochs", "max_steps"}:
-        return given.get("teachers", 1 if "student_steps" in given else 0)
+        return int(given.get("teachers", "student_steps" in given))
     if passes < rules.LEAST_PASSES:
         return 0
     return max(1, min(rules.MOST_TEACHERS, int(passes * rules.TEACHERS_SHARE / rules.TEACHER_COST)))

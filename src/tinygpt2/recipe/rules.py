@@ -38,7 +38,6 @@ MUON_RATE, ADAMW_RATE = (0.008, 0.5), (0.004, 1.0)  # at width RATE_WIDTH, and h
 RATE_WIDTH = 128
 FINE_TUNING_RATE = 0.1  # of that of a new model
 SPELLING_BYTES = 20_000_000  # of a text up to which tokens of similar spelling share updates
-VOCABULARY, LARGEST_VOCABULARY = 1.75, 32_768  # times the tokens that are usual without shared updates; at most
 WARMUP, FINE_TUNING_WARMUP = 0.03, 0.1  # of the steps
 
 # Regularisation rises with the logarithm of the passes, from these to those.
