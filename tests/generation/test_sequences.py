@@ -59,7 +59,7 @@ def test_wrong_arguments() -> None:
     model = gpt2()
     with pytest.raises(ValueError, match="at most length=10"):
         sample_sequences(model, TEXT, count=1, length=11)
-    with pytest.raises(ValueError, match=r"at least prompt_tokens=8 of them, got shape \(5,\)"):
+    with pytest.raises(ValueError, match="at least prompt_tokens=8 ids of a text, got 5"):
         sample_sequences(model, TEXT[:5], count=1, length=10)
     with pytest.raises(ValueError, match="prompt_tokens must be at most 4, got 8"):
         sample_sequences(model, TEXT, count=1, length=4)

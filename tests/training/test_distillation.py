@@ -151,7 +151,7 @@ def test_wrong_arguments(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match=r"teacher must be a torch.nn.Module, such as a Mixture"):
         train(model(), loader(), teacher="best", **QUIET)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="first must be a GPT2Model"):
-        distil(model(), "best", loader(), **QUIET)  # type: ignore[arg-type]
+        distil(model(), 3, loader(), **QUIET)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="distillation must be a Distillation"):
         distil(model(), model(), loader(), distillation=3, **QUIET)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="train_loader must be one that make_dataloader returned"):

@@ -12,10 +12,13 @@ from tinygpt2._internal.cpu import fast_products
 from tinygpt2._internal.devices import device_of
 from tinygpt2._internal.random import seeded_generator
 from tinygpt2.model.cache import KVCache
+from tinygpt2.model.checks import ids_of_text
 from tinygpt2.model.gpt2 import GPT2Model
-from tinygpt2.model.mixture import Mixture, as_probabilities
+from tinygpt2.model.mixture import Mixture, as_probabilities, vocab_size_in, weighted_sum
 from tinygpt2.model.modes import evaluation_mode
 from tinygpt2.model.ngram import NGramModel
+
+_MOST_SEQUENCES, _LONGEST = 2**24, 2**20  # far more than anybody waits for
 
 _SAMPLES = 5  # the purpose of a seed; dropout, the order of the data and noise have others
 
@@ -62,16 +65,16 @@ def sample_sequences(
     torch.Size([2, 6])
     """
     check_instance("model", model, nn.Module, "a torch.nn.Module")
-    count, length, batch_size = (
-        check_int(name, value) for name, value in (("count", count), ("length", length), ("batch_size", batch_size))
-    )
+    count = check_int("count", count, maximum=_MOST_SEQUENCES)
+    length = check_int("length", length, maximum=_LONGEST)
+    batch_size = check_int("batch_size", batch_size)
     prompt_tokens = check_int("prompt_tokens", prompt_tokens, maximum=length)
     seed = check_int("seed", seed, minimum=0, maximum=LARGEST_SEED)
-    text = np.asarray(tokens)
-    if text.ndim != 1 or len(text) < prompt_tokens:
+    text = ids_of_text(tokens, vocab_size_in(model))
+    if len(text) < prompt_tokens:
         raise ValueError(
-            f"tokens must be the ids of a text, (N,), at least prompt_tokens={prompt_tokens} of them, got shape "
-            f"{text.shape}"
+            f"tokens must be at least prompt_tokens={prompt_tokens} ids of a text, got {len(text)}; pass a longer "
+            "text, or a smaller prompt_tokens"
         )
     parts = []
     with torch.inference_mode(mode=False), torch.no_grad(), evaluation_mode(model), fast_products():
@@ -80,7 +83,7 @@ def sample_sequences(
             starts = torch.randint(
                 len(text) - prompt_tokens + 1, (min(batch_size, count - first), 1), generator=generator, device="cpu"
             )
-            prompts = text[starts.numpy() + np.arange(prompt_tokens)].astype(np.int64)
+            prompts = text[starts.numpy() + np.arange(prompt_tokens)]
             parts.append(_continued(model, torch.from_numpy(prompts), length, generator).cpu())
     return torch.cat(parts)
 
@@ -119,7 +122,7 @@ class _Reader:
         """Returns the probabilities of the next token of each sequence, (B, V)."""
         model = self.model
         if isinstance(model, Mixture):
-            return model.mixed(part.probabilities(tokens) for part in self.parts)
+            return weighted_sum((part.probabilities(tokens) for part in self.parts), model.shares)
         if isinstance(model, NGramModel):
             return model.last_probabilities(tokens[:, -max(1, model.order - 1) :])
         if isinstance(model, GPT2Model) and self.cache is not None:

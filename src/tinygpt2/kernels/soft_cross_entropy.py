@@ -34,7 +34,8 @@ def linear_soft_cross_entropy(hidden: Tensor, weight: Tensor, probabilities: Ten
     >>> targets = torch.randn(6, 50).softmax(dim=-1)
     >>> plain = torch.nn.functional.cross_entropy(hidden @ weight.T, targets)
     >>> factors = torch.full((6,), 1 / 6)
-    >>> torch.allclose(linear_soft_cross_entropy(hidden, weight, targets, factors), plain)
+    >>> loss = linear_soft_cross_entropy(hidden, weight, targets, factors)
+    >>> torch.allclose(loss, plain)
     True
     """
     if not usable("cross_entropy", hidden, weight, probabilities) or forward_ad._current_level >= 0:  # noqa: SLF001
@@ -52,7 +53,8 @@ def soft_cross_entropy(logits: Tensor, probabilities: Tensor, factors: Tensor) -
 
     >>> import torch
     >>> uniform = torch.full((1, 4), 0.25)
-    >>> round(soft_cross_entropy(torch.zeros(1, 4), uniform, torch.ones(1)).exp().item(), 4)
+    >>> loss = soft_cross_entropy(torch.zeros(1, 4), uniform, torch.ones(1))
+    >>> round(loss.exp().item(), 4)
     4.0
     """
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))

@@ -3,11 +3,14 @@
 import math
 import os
 from collections.abc import Iterable
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from tinygpt2._internal.checks import check_instance, check_number
+from tinygpt2._internal.checks import check_instance, check_number, of_type
 from tinygpt2.config import GPT2Config
 from tinygpt2.kernels.switch import is_plain_computation
 from tinygpt2.model.cache import KVCache
@@ -148,4 +151,44 @@ def check_hidden(hidden: Tensor, config: GPT2Config) -> None:
     if hidden.dim() == 0 or hidden.shape[-1] != config.n_embd or not hidden.is_floating_point():
         raise ValueError(
             f"hidden must be floating point, (..., {config.n_embd}), got {hidden.dtype} of {tuple(hidden.shape)}"
+        )
+
+
+def ids_of_text(tokens: Any, vocab_size: int | None) -> npt.NDArray[np.int64]:  # noqa: ANN401 - any sequence of ids
+    """Returns the ids of a text as an array, (N,), perhaps without any.
+
+    Args:
+        tokens: A list, an array or a tensor.
+        vocab_size: Size of the vocabulary; ``None`` if it is not known.
+
+    Raises:
+        TypeError: If they are not integers in a sequence.
+        ValueError: If they are not one-dimensional, or one is outside the vocabulary.
+    """
+    if not isinstance(tokens, list | tuple | range | np.ndarray | Tensor):
+        raise TypeError(f"tokens must be the ids of a text, got {of_type(tokens)}; encode a text with its tokenizer")
+    if isinstance(tokens, Tensor) and tokens.is_meta:
+        raise ValueError("tokens must have values, got a tensor on the meta device, which has none")
+    try:
+        ids = np.asarray(tokens.detach().cpu() if isinstance(tokens, Tensor) else tokens)
+    except ValueError:
+        raise ValueError("expected token ids in one dimension, (N,), got sequences of several lengths") from None
+    if ids.ndim != 1:
+        raise ValueError(f"expected token ids in one dimension, (N,), got shape {ids.shape}")
+    if not ids.size:
+        return np.zeros(0, dtype=np.int64)
+    if ids.dtype.kind not in "iu":
+        raise TypeError(f"token ids must be integers, got {ids.dtype}, beginning with {ids[0]!r}")
+    check_id_range(int(ids.min()), int(ids.max()), vocab_size)
+    return ids.astype(np.int64)
+
+
+def check_id_range(lowest: int, highest: int, vocab_size: int | None) -> None:
+    """Raises ``ValueError`` if ids are outside the vocabulary."""
+    if vocab_size is None and lowest < 0:
+        raise ValueError(f"token ids must be at least 0, got {lowest}")
+    if vocab_size is not None and (lowest < 0 or highest >= vocab_size):
+        raise ValueError(
+            f"the vocabulary has ids 0 to {vocab_size - 1}, but the tokens go from {lowest} to {highest}; pass "
+            "vocab_size=tokenizer.n_vocab of the tokenizer that made them"
         )

@@ -1,13 +1,13 @@
 """Mixtures of models, whose probabilities are averaged."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from tinygpt2._internal.checks import check_instance, check_iterable, check_number
+from tinygpt2._internal.checks import check_instance, check_iterable, check_number, of_type
 from tinygpt2.config import GPT2Config
 from tinygpt2.model.gpt2 import GPT2Model
 from tinygpt2.model.modes import evaluation_mode
@@ -69,6 +69,8 @@ class Mixture(nn.Module):
         if not len(models):
             raise ValueError("a mixture needs at least one model, got none")
         self.models = nn.ModuleList(models)
+        if weights is not None and not isinstance(weights, list | tuple):
+            raise TypeError(f"weights must be a list of numbers, got {of_type(weights)}")
         given = [1 / len(models)] * len(models) if weights is None else list(weights)
         given = [check_number(f"weights[{i}]", weight, minimum=0.0) for i, weight in enumerate(given)]
         if len(given) != len(models):
@@ -82,7 +84,7 @@ class Mixture(nn.Module):
                 "models of one tokenizer"
             )
         self.register_buffer("weights", torch.tensor(given, dtype=torch.float64))
-        self._given = given
+        self.shares = tuple(given)  # the same as numbers, which need no waiting for a GPU
 
     @property
     def config(self) -> GPT2Config:
@@ -112,15 +114,16 @@ class Mixture(nn.Module):
             ValueError: If a model cannot be called with ``tokens``.
         """
         with evaluation_mode(self):
-            return self.mixed(probabilities_of(model, tokens) for model in self.models)
+            return weighted_sum((probabilities_of(model, tokens) for model in self.models), self.shares)
 
-    def mixed(self, parts: Iterator[Tensor]) -> Tensor:
-        """Returns the weighted sum of the probabilities of each model, which are overwritten."""
-        total: Tensor | None = None
-        for part, weight in zip(parts, self._given, strict=True):
-            total = part.mul_(weight) if total is None else total.add_(part, alpha=weight)
-        assert total is not None  # noqa: S101 - there is at least one model
-        return total
+
+def weighted_sum(parts: Iterable[Tensor], weights: Sequence[float]) -> Tensor:
+    """Returns the weighted sum of the probabilities of several models, which are overwritten."""
+    total: Tensor | None = None
+    for part, weight in zip(parts, weights, strict=True):
+        total = part.mul_(weight) if total is None else total.add_(part, alpha=weight)
+    assert total is not None  # noqa: S101 - there is at least one model
+    return total
 
 
 def vocab_size_in(model: nn.Module) -> int | None:

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from tinygpt2._internal.checks import check_int, of_type
+from tinygpt2._internal.checks import check_int
+from tinygpt2.model.checks import check_id_range, ids_of_text
 
-_MOST_IDS = 2**31  # so that a context and a token fit into an int64 together
+_MOST_IDS = 2**24  # more than any tokenizer has; each takes memory in every row of the result
 _LONGEST = 16  # the highest order; longer contexts repeat only where text is copied
 
 _Ints = npt.NDArray[np.int64]
@@ -52,7 +53,7 @@ class NGramModel(nn.Module):
         super().__init__()
         self.vocab_size = check_int("vocab_size", vocab_size, maximum=_MOST_IDS)
         self.order = check_int("order", order, maximum=_LONGEST)
-        documents = [_checked(document, vocab_size) for document in _documents(tokens)]
+        documents = [ids_of_text(document, vocab_size) for document in _documents(tokens)]
         if not any(map(len, documents)):
             raise ValueError("there are no tokens to count: the text is empty")
         counts = np.bincount(np.concatenate(documents), minlength=vocab_size)
@@ -138,8 +139,10 @@ class NGramModel(nn.Module):
             or tokens.dtype == torch.bool
         ):
             raise ValueError(f"expected tokens of shape (B, T), int64, got {tokens.dtype} of {tuple(tokens.shape)}")
+        if tokens.device != self.base.device:
+            raise ValueError(f"the counts are on {self.base.device}, but the tokens are on {tokens.device}; move one")
         if tokens.device.type == "cpu" and tokens.numel():
-            _check_range(int(tokens.min()), int(tokens.max()), self.vocab_size)
+            check_id_range(int(tokens.min()), int(tokens.max()), self.vocab_size)
 
 
 class _Counted(NamedTuple):
@@ -188,26 +191,3 @@ def _documents(tokens: Any) -> list[Any]:  # noqa: ANN401 - as above
     """Returns the documents in ids of one text or of several."""
     first = next(iter(tokens), None) if isinstance(tokens, list | tuple) else None
     return [tokens] if first is None or np.ndim(first) == 0 else list(tokens)
-
-
-def _checked(tokens: Any, vocab_size: int) -> _Ints:  # noqa: ANN401 - as above
-    """Returns the ids of a text as an array."""
-    if isinstance(tokens, str | bytes) or not hasattr(tokens, "__len__"):
-        raise TypeError(f"tokens must be the ids of a text, got {of_type(tokens)}; encode a text with its tokenizer")
-    ids = np.asarray(tokens.cpu() if isinstance(tokens, Tensor) else tokens)
-    if ids.ndim != 1:
-        raise ValueError(f"expected token ids in one dimension, (N,), got shape {ids.shape}")
-    if not ids.size:
-        return np.zeros(0, dtype=np.int64)
-    if ids.dtype.kind not in "iu":
-        raise TypeError(f"token ids must be integers, got {ids.dtype}, beginning with {ids[0]!r}")
-    _check_range(int(ids.min()), int(ids.max()), vocab_size)
-    return ids.astype(np.int64)
-
-
-def _check_range(lowest: int, highest: int, vocab_size: int) -> None:
-    if lowest < 0 or highest >= vocab_size:
-        raise ValueError(
-            f"the vocabulary has ids 0 to {vocab_size - 1}, but the tokens go from {lowest} to {highest}; pass "
-            "vocab_size=tokenizer.n_vocab of the tokenizer that made them"
-        )

@@ -137,6 +137,7 @@ class DistillationLoss(nn.Module):
         """
         model, plain = self.model, is_plain_computation()
         if plain:
+            check_instance("inputs", inputs, Tensor, "a tensor of ids, (B, T)")
             scale = checked_scale(targets, scale)
         if inputs.shape != targets.shape:
             raise ValueError(

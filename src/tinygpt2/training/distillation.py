@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from tinygpt2._internal.checks import check_instance, check_path
+from tinygpt2._internal.checks import check_bool, check_instance, check_path
 from tinygpt2._internal.console import write_line
 from tinygpt2._internal.devices import choose_device
 from tinygpt2.config import Distillation, TrainingConfig
@@ -79,7 +79,8 @@ def distil(
 
     >>> from tinygpt2 import GPT2Config, TrainingConfig, make_dataloader, train
     >>> shape = GPT2Config(
-    ...     vocab_size=4, context_length=8, n_layer=1, n_head=2, n_embd=8, dropout=0.0
+    ...     vocab_size=4, context_length=8, n_layer=1, n_head=2, n_embd=8,
+    ...     dropout=0.0,
     ... )
     >>> loader = make_dataloader([0, 1, 2, 3] * 50, batch_size=4, context_length=8)
     >>> quiet = {"device": "cpu", "progress": False}
@@ -91,6 +92,7 @@ def distil(
     True
     """
     check_model(student)
+    check_bool("progress", progress)
     distillation = Distillation() if distillation is None else distillation
     check_instance("distillation", distillation, Distillation, "a Distillation")
     config = TrainingConfig() if config is None else config
