@@ -197,11 +197,28 @@ def model_calls() -> dict[str, Callable[[], Call]]:
         "GPT2Model.num_parameters": lambda: Call(model().num_parameters),
         "GPT2Model.from_pretrained": lambda: Call(GPT2Model.from_pretrained, {"path": saved()}),
         "GPT2Model.save_pretrained": lambda: Call(model().save_pretrained, {"path": "out", "tokenizer": LETTERS}),
+        "NGramModel": lambda: Call(tinygpt2.NGramModel, {"tokens": IDS, "vocab_size": 4, "order": 2}),
+        **{
+            f"NGramModel.{name}": partial(ngram_call, name)
+            for name in ("forward", "probabilities", "last_probabilities")
+        },
+        "Mixture": lambda: Call(tinygpt2.Mixture, {"models": [model()], "weights": [1.0]}),
+        "Mixture.forward": lambda: Call(tinygpt2.Mixture([model()]).forward, {"tokens": pair()[0]}),
+        "Mixture.probabilities": lambda: Call(tinygpt2.Mixture([model()]).probabilities, {"tokens": pair()[0]}),
+        "DistillationLoss": lambda: Call(tinygpt2.DistillationLoss, {"model": model(), "teacher": model()}),
+        "DistillationLoss.forward": lambda: Call(
+            tinygpt2.DistillationLoss(model(), model()).forward,
+            {"inputs": pair()[0], "targets": pair()[1], "scale": 1.0},
+        ),
         "NextTokenLoss": lambda: Call(NextTokenLoss, {"model": model()}),
         "NextTokenLoss.forward": lambda: Call(
             NextTokenLoss(model()).forward, {"inputs": pair()[0], "targets": pair()[1], "scale": 1.0}
         ),
     }
+
+
+def ngram_call(name: str) -> Call:
+    return Call(getattr(tinygpt2.NGramModel(IDS, 4, 2), name), {"tokens": pair()[0]})
 
 
 def data_calls() -> dict[str, Callable[[], Call]]:
@@ -210,6 +227,14 @@ def data_calls() -> dict[str, Callable[[], Call]]:
     dataset = tinygpt2.TokenDataset(IDS, context_length=3)
     return {
         "make_dataloader": lambda: Call(make_dataloader, loader),
+        "mix_sequences": lambda: Call(
+            tinygpt2.mix_sequences,
+            {
+                "loader": make_dataloader(IDS, batch_size=2, context_length=3),
+                "sequences": torch.zeros(2, 4, dtype=torch.int64),
+                "real_share": 0.5,
+            },
+        ),
         "TextNoise": lambda: Call(tinygpt2.TextNoise, fields(tinygpt2.TextNoise())),
         "TokenDataset": lambda: Call(
             tinygpt2.TokenDataset, {"tokens": IDS, "context_length": 3, "stride": 2, "n_vocab": 4}
@@ -297,6 +322,11 @@ def text_calls() -> dict[str, Callable[[], Call]]:
     }
 
 
+def sampling_call() -> Call:
+    numbers = {"count": 2, "length": 4, "prompt_tokens": 2, "batch_size": 2, "seed": 0}
+    return Call(tinygpt2.sample_sequences, {"model": tinygpt2.NGramModel(IDS, 4), "tokens": IDS} | numbers)
+
+
 def generation_calls() -> dict[str, Callable[[], Call]]:
     def options() -> dict[str, Any]:
         return {"max_new_tokens": 2, "sampler": ending, "generator": torch.Generator()}
@@ -320,6 +350,7 @@ def generation_calls() -> dict[str, Callable[[], Call]]:
             yield f"{type(made).__name__}.__call__", partial(sampler_call, made)
 
     return {
+        "sample_sequences": sampling_call,
         "generate": lambda: Call(tinygpt2.generate, tokens()),
         "stream": lambda: Call(tinygpt2.stream, tokens()),
         "generate_text": lambda: Call(tinygpt2.generate_text, text()),
@@ -328,10 +359,19 @@ def generation_calls() -> dict[str, Callable[[], Call]]:
     }
 
 
+MIXED = ("first", "train_loader", "distillation")
+
+
 def training_calls() -> dict[str, Callable[[], Call]]:
     def training() -> Call:
         given = {"model": GPT2Model(SHAPE), "train_loader": [pair()], "val_loader": [pair()]}
-        config = {"config": TrainingConfig(), "optimizer": optimizer_of, "callbacks": [], "tokenizer": LETTERS}
+        config: dict[str, Any] = {
+            "config": TrainingConfig(),
+            "teacher": None,
+            "optimizer": optimizer_of,
+            "callbacks": [],
+            "tokenizer": LETTERS,
+        }
         saving = {"checkpoint_dir": None, "checkpoint_every": None, "checkpoint_keep": 2}
         return Call(
             train,
@@ -352,8 +392,21 @@ def training_calls() -> dict[str, Callable[[], Call]]:
         history().save("history.json")
         return "history.json"
 
+    def distilling() -> Call:
+        given: dict[str, Any] = {"student": GPT2Model(SHAPE), "first": GPT2Model(SHAPE), "val_loader": None}
+        given |= {"train_loader": make_dataloader(IDS, batch_size=2, context_length=3), "config": TrainingConfig()}
+        return Call(
+            tinygpt2.distil,
+            given | {"distillation": tinygpt2.Distillation(), "samples": None, "device": "cpu", "progress": False},
+        )
+
     return {
         "train": training,
+        "distil": distilling,
+        "mixture_of": lambda: Call(
+            tinygpt2.mixture_of,
+            {name: value for name, value in distilling().arguments.items() if name in MIXED},
+        ),
         "training_step": training_step_call,
         "evaluate": lambda: Call(
             tinygpt2.evaluate,
@@ -428,6 +481,7 @@ def other_calls() -> dict[str, Callable[[], Call]]:
     return {
         "GPT2Config": lambda: Call(GPT2Config, fields(SHAPE)),
         "GPT2Config.preset": lambda: Call(GPT2Config.preset, {"name": "gpt2-nano"}),
+        "Distillation": lambda: Call(tinygpt2.Distillation, fields(tinygpt2.Distillation())),
         "TrainingConfig": lambda: Call(TrainingConfig, fields(TrainingConfig())),
         "cross_entropy_loss": lambda: Call(
             tinygpt2.cross_entropy_loss, {"logits": logits(), "targets": torch.tensor([0, 1]), "ignore_index": -100}
@@ -510,6 +564,7 @@ WORKING: list[tuple[set[str], str]] = [
         "gradient_accumulation_steps k max_batches max_steps n_embd n_head n_layer n_vocab patience sample_tokens",
     ),
     (COUNTS, "shard_bytes step stride threads total_steps vocab_size"),
+    (COUNTS, "count length order prompt_tokens sampled_tokens"),
     (COUNTS | {"0"}, "eos_id layer max_new_tokens n seed TextNoise.epochs warmup_steps"),
     (COUNTS, "length most_bytes order shard_bytes step stride threads total_steps vocab_size"),
     (COUNTS | {"0"}, "eos_id layer max_new_tokens n seed warmup_steps"),
@@ -517,7 +572,7 @@ WORKING: list[tuple[set[str], str]] = [
     (NUMBERS, "learning_rate max_grad_norm min_delta min_learning_rate temperature weight_decay"),
     (NUMBERS | {"-1", "nan", "inf"}, "scale"),
     (NUMBERS | {"-1", "nan", "inf", "empty tensor", "float tensor", "meta tensor"}, "perplexity.loss"),
-    ({"0", "0-d tensor", "np.float32"}, "bpe_dropout dropout p token_noise train_ratio"),
+    ({"0", "0-d tensor", "np.float32"}, "bpe_dropout dropout ngram_weight p real_share token_noise train_ratio"),
     ({"[]", "empty tensor", "np.array([])"}, "special_tokens"),
     ({"'x'", "''", "[]", "empty tensor", "np.array([])"}, "trim_vocabulary.text"),
     ({"True"}, "byte_fallback"),
@@ -527,7 +582,7 @@ WORKING: list[tuple[set[str], str]] = [
     ),
     ({"'x'"}, "documents"),
     ({"True"}, "tokenize_to_file.documents tokenize_to_shards.documents"),
-    ({"'x'"}, "characters checkpoint_dir directory out path"),
+    ({"'x'"}, "characters checkpoint_dir directory out path samples"),
     ({"'x'", "''"}, "field prompt reason sample_prompt text"),
     ({"''", "[]", "{}", "empty tensor", "np.array([])"}, "generate_text.prompt"),
     ({"'x'"}, "copied_share.text held_out baselines.training"),
@@ -537,6 +592,7 @@ WORKING: list[tuple[set[str], str]] = [
     ({"empty tensor"}, "plot_token_frequencies.tokens tensor_to_text.tokens"),
     ({"float tensor"}, "logits"),
     ({"meta tensor"}, "GPT2Model.forward.tokens GPT2Model.hidden_states.tokens GPT2Model.last_logits.tokens"),
+    ({"meta tensor"}, "Mixture.forward.tokens Mixture.probabilities.tokens"),
     ({"lambda"}, "TextSamples.sampler function then"),
     (COUNTS | {"0"}, "TrainingHistory.append.step TrainingHistory.append.tokens_seen"),
     (NUMBERS, "epoch minutes seconds speed"),

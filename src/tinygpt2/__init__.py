@@ -7,10 +7,12 @@ from tinygpt2._internal.lazy import load_on_demand
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:  # the same names again, for type checkers, editors and the documentation
+    from tinygpt2.config import Distillation as Distillation
     from tinygpt2.config import GPT2Config as GPT2Config
     from tinygpt2.config import TrainingConfig as TrainingConfig
     from tinygpt2.data.encoding import encode_documents as encode_documents
     from tinygpt2.data.loader import make_dataloader as make_dataloader
+    from tinygpt2.data.mixed import mix_sequences as mix_sequences
     from tinygpt2.data.noise import TextNoise as TextNoise
     from tinygpt2.data.shards import tokenize_to_shards as tokenize_to_shards
     from tinygpt2.data.token_file import TokenFile as TokenFile
@@ -36,12 +38,16 @@ if TYPE_CHECKING:  # the same names again, for type checkers, editors and the do
     from tinygpt2.generation.samplers import TemperatureSampler as TemperatureSampler
     from tinygpt2.generation.samplers import TopKSampler as TopKSampler
     from tinygpt2.generation.samplers import TopPSampler as TopPSampler
+    from tinygpt2.generation.sequences import sample_sequences as sample_sequences
     from tinygpt2.generation.text import generate_text as generate_text
     from tinygpt2.generation.text import stream_text as stream_text
     from tinygpt2.losses import cross_entropy_loss as cross_entropy_loss
     from tinygpt2.losses import perplexity as perplexity
     from tinygpt2.model.cache import KVCache as KVCache
     from tinygpt2.model.gpt2 import GPT2Model as GPT2Model
+    from tinygpt2.model.mixture import Mixture as Mixture
+    from tinygpt2.model.ngram import NGramModel as NGramModel
+    from tinygpt2.model.objective import DistillationLoss as DistillationLoss
     from tinygpt2.model.objective import NextTokenLoss as NextTokenLoss
     from tinygpt2.plotting import plot_losses as plot_losses
     from tinygpt2.plotting import plot_temperatures as plot_temperatures
@@ -76,6 +82,8 @@ if TYPE_CHECKING:  # the same names again, for type checkers, editors and the do
     from tinygpt2.training.callbacks.samples import TextSamples as TextSamples
     from tinygpt2.training.callbacks.stopping import EarlyStopping as EarlyStopping
     from tinygpt2.training.checkpoints.saver import newest_checkpoint as newest_checkpoint
+    from tinygpt2.training.distillation import distil as distil
+    from tinygpt2.training.distillation import mixture_of as mixture_of
     from tinygpt2.training.history import TrainingHistory as TrainingHistory
     from tinygpt2.training.optimizers import make_optimizer as make_optimizer
     from tinygpt2.training.schedules import learning_rate_at as learning_rate_at
@@ -86,9 +94,10 @@ if TYPE_CHECKING:  # the same names again, for type checkers, editors and the do
     from tinygpt2.training.train import train as train
 else:
     _NAMES = {
-        "config": ["GPT2Config", "TrainingConfig"],
+        "config": ["Distillation", "GPT2Config", "TrainingConfig"],
         "data.encoding": ["encode_documents"],
         "data.loader": ["make_dataloader"],
+        "data.mixed": ["mix_sequences"],
         "data.noise": ["TextNoise"],
         "data.shards": ["tokenize_to_shards"],
         "data.token_file": ["TokenFile"],
@@ -110,11 +119,14 @@ else:
             "TopKSampler",
             "TopPSampler",
         ],
+        "generation.sequences": ["sample_sequences"],
         "generation.text": ["generate_text", "stream_text"],
         "losses": ["cross_entropy_loss", "perplexity"],
         "model.cache": ["KVCache"],
         "model.gpt2": ["GPT2Model"],
-        "model.objective": ["NextTokenLoss"],
+        "model.mixture": ["Mixture"],
+        "model.ngram": ["NGramModel"],
+        "model.objective": ["DistillationLoss", "NextTokenLoss"],
         "plotting": ["plot_losses", "plot_temperatures", "plot_token_frequencies"],
         "recipe.recipe": ["Recipe"],
         "recipe.recommend": ["recommend"],
@@ -135,6 +147,7 @@ else:
         "training.callbacks.samples": ["TextSamples"],
         "training.callbacks.stopping": ["EarlyStopping"],
         "training.checkpoints.saver": ["newest_checkpoint"],
+        "training.distillation": ["distil", "mixture_of"],
         "training.history": ["TrainingHistory"],
         "training.optimizers": ["make_optimizer"],
         "training.schedules": ["learning_rate_at"],
