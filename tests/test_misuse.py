@@ -424,7 +424,9 @@ def training_calls() -> dict[str, Callable[[], Call]]:
         "Baselines.from_dict": lambda: Call(tinygpt2.Baselines.from_dict, {"content": fields(marks())}),
         "copied_share": lambda: Call(tinygpt2.copied_share, {"text": "ab", "training": "ab", "length": 2}),
         **recipe_calls(),
-        "make_optimizer": lambda: Call(make_optimizer, {"model": GPT2Model(SHAPE), "config": TrainingConfig()}),
+        "make_optimizer": lambda: Call(
+            make_optimizer, {"model": GPT2Model(SHAPE), "config": TrainingConfig(), "tokenizer": LETTERS}
+        ),
         "learning_rate_at": lambda: Call(
             tinygpt2.learning_rate_at, {"step": 1, "total_steps": 2, "config": TrainingConfig()}
         ),
@@ -578,7 +580,8 @@ WORKING: list[tuple[set[str], str]] = [
     ({"True"}, "byte_fallback"),
     (
         {"True"},
-        "allow_changes compile decay_all_parameters drop_last keep_best progress qkv_bias resume shuffle tie_weights",
+        "allow_changes compile decay_all_parameters drop_last keep_best progress qkv_bias resume shuffle spelling "
+        "tie_weights",
     ),
     ({"'x'"}, "documents"),
     ({"True"}, "tokenize_to_file.documents tokenize_to_shards.documents"),
@@ -594,6 +597,7 @@ WORKING: list[tuple[set[str], str]] = [
     ({"meta tensor"}, "GPT2Model.forward.tokens GPT2Model.hidden_states.tokens GPT2Model.last_logits.tokens"),
     ({"meta tensor"}, "Mixture.forward.tokens Mixture.probabilities.tokens"),
     ({"lambda"}, "TextSamples.sampler function then"),
+    ({"0", "0-d tensor", "np.int64"}, "teachers"),
     (COUNTS | {"0"}, "TrainingHistory.append.step TrainingHistory.append.tokens_seen"),
     (NUMBERS, "epoch minutes seconds speed"),
     (NUMBERS | {"0"}, "spent"),

@@ -65,7 +65,7 @@ RANGES: Mapping[str, Check] = MappingProxyType(
         "bpe_dropout": Optional(NOISE_RANGES["bpe_dropout"]),
         "token_noise": Optional(NOISE_RANGES["token_noise"]),
         "noise_epochs": NOISE_RANGES["epochs"],
-        "teachers": TEACHERS,
+        "teachers": Optional(TEACHERS),
         "student_steps": STUDENT_STEPS,
         "epochs": Optional(TRAINING_RANGES["epochs"]),
         "max_steps": TRAINING_RANGES["max_steps"],

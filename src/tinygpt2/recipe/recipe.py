@@ -11,12 +11,13 @@ from tinygpt2._internal.checks import check_instance
 from tinygpt2._internal.ranges import Check, Int, Number, Text, check_fields
 from tinygpt2.config import GPT2Config, TrainingConfig
 from tinygpt2.data.noise import TextNoise
+from tinygpt2.recipe.students import TEACHERS
 
 _RANGES: Mapping[str, Check] = MappingProxyType(
     {
         "tokenizer": Text(),
         "batch_size": Int(),
-        "teachers": Int(minimum=0),
+        "teachers": TEACHERS,
         "minutes": Number(above_minimum=True),
         "speed": Number(above_minimum=True),
     }

@@ -7,7 +7,7 @@ from tinygpt2._internal.ranges import Int, Optional
 from tinygpt2.config import TrainingConfig
 from tinygpt2.recipe.rules import EVALUATIONS, STUDENT_BATCH, STUDENT_DECAY
 
-TEACHERS = Optional(Int(minimum=0, maximum=16))
+TEACHERS = Int(minimum=0, maximum=16)
 """The range of the number of teachers."""
 STUDENT_STEPS = Optional(Int())
 """The range of a student's steps."""

@@ -52,7 +52,7 @@ def spelling_of(tokenizer: Tokenizer) -> Spelling | None:
 
     >>> from tinygpt2 import CharTokenizer
     >>> spelling = spelling_of(CharTokenizer("ab"))
-    >>> spelling.starts.tolist()  # both are short, and neither a space nor a capital
+    >>> spelling.starts.tolist()  # both are short, without space and capital
     [0, 5, 10, 10]
     """
     texts = token_texts(tokenizer)

@@ -53,6 +53,7 @@ def make_optimizer(
     """
     check_instance("model", model, nn.Module, "a torch.nn.Module")
     check_instance("config", config, TrainingConfig, "a TrainingConfig")
+    tokenizer = None if tokenizer is None else as_tokenizer(tokenizer)
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not trainable:
         raise ValueError("the model has no trainable parameter: all have requires_grad=False")
