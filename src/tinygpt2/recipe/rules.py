@@ -52,7 +52,7 @@ TEACHER_COST = 10  # in passes, with what it writes for the student
 TEACHERS_SHARE, MOST_TEACHERS = 0.55, 4  # of the time at most, and their number
 LEAST_PASSES = 25  # that the time must allow
 TEACHING_COST = 0.17  # of the student's own step, for each teacher
-STUDENT_OVERHEAD = 1.1
+STUDENT_OVERHEAD = 1.3
 MOST_STUDENT_PASSES = 200  # in tokens of the text
 STUDENT_BATCH, STUDENT_DECAY = 2, 0.1  # its batch, as a multiple of a teacher's, and its weight decay
 
