@@ -34,7 +34,7 @@ CALLS = (
     "tinygpt2.training.checkpoints.saver.CheckpointSaver.resume",
     "tinygpt2.training.checkpoints.saver.read_checkpoint",
     "tinygpt2.training.checkpoints.saver.restore",
-    "tinygpt2.training.checkpoints.saver.CheckpointSaver.evaluated",
+    "tinygpt2.training.checkpoints.saver.CheckpointSaver.keep_weights",
     "tinygpt2.training.checkpoints.saver.write_checkpoint",
     "tinygpt2.training.checkpoints.saver.write_directory",
     "tinygpt2.training.checkpoints.saver.remove_directory",

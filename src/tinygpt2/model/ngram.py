@@ -44,7 +44,7 @@ class NGramModel(nn.Module):
     >>> import torch
     >>> model = NGramModel([0, 1, 0, 1, 0, 2], vocab_size=3, order=2)
     >>> model(torch.tensor([[0]])).exp()  # after a 0: twice 1, once 2
-    tensor([[[0.2222, 0.4889, 0.2889]]])
+    tensor([[[0.1778, 0.5333, 0.2889]]])
     """
 
     base: Tensor

@@ -57,7 +57,7 @@ def recommend(
     >>> text = TextStatistics(bytes=90_000, script="Latin letters")
     >>> recipe = recommend(text, speed=1e11, memory=2**32)
     >>> recipe.minutes, recipe.model.n_embd, recipe.training.optimizer
-    (1.93, 128, 'muon')
+    (2.0, 128, 'muon')
     >>> wide = recommend(
     ...     text, speed=1e11, memory=2**32, given={"n_embd": 256, "dropout": 0.0}
     ... )
