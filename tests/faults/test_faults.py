@@ -152,5 +152,8 @@ def test_a_directory_that_is_removed_underneath_is_one_error(tmp_path: Path) -> 
     with pytest.raises(FileNotFoundError, match="cannot save a checkpoint of step 6"):
         run(directory, max_steps=8, callbacks=[remove])
     assert not directory.exists()
-    assert sorted(path.name for path in (tmp_path / "elsewhere").glob("checkpoint-*")) == ["checkpoint-2", "checkpoint-4"]
+    assert sorted(path.name for path in (tmp_path / "elsewhere").glob("checkpoint-*")) == [
+        "checkpoint-2",
+        "checkpoint-4",
+    ]
     run(tmp_path / "elsewhere", max_steps=8)
