@@ -580,9 +580,9 @@ WORKING: list[tuple[set[str], str]] = [
     ({"True"}, "byte_fallback"),
     (
         {"True"},
-        "allow_changes compile decay_all_parameters drop_last keep_best progress qkv_bias resume shuffle spelling "
-        "tie_weights",
+        "allow_changes compile decay_all_parameters drop_last keep_best progress qkv_bias resume shuffle",
     ),
+    ({"True"}, "spelling tie_weights"),
     ({"'x'"}, "documents"),
     ({"True"}, "tokenize_to_file.documents tokenize_to_shards.documents"),
     ({"'x'"}, "characters checkpoint_dir directory out path samples"),

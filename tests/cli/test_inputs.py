@@ -17,6 +17,7 @@ from tinygpt2.cli import train as train_module
 from tinygpt2.cli.corpus import run_name, to_read_again
 from tinygpt2.cli.inputs import is_stream, read_files
 from tinygpt2.cli.main import main
+from tinygpt2.cli.plan import Plan
 
 Fails = Callable[..., None]
 Provide = Callable[[bytes], None]
@@ -112,7 +113,7 @@ def test_a_run_from_a_pipe_says_at_once_and_when_it_stops_that_it_needs_its_text
     text_file: Path, tmp_path: Path, standard_input: Provide, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    def stop(plan: train_module.Plan, *_: object) -> None:
+    def stop(plan: Plan, *_: object) -> None:
         phases._NotedRun(plan).on_start(None)  # type: ignore[arg-type]
         plan.run.checkpoint(0).mkdir()
         raise KeyboardInterrupt
