@@ -88,6 +88,7 @@ def test_the_run_is_that_of_the_student_and_resumes_in_either_phase(
     assert TrainingHistory.load(stopped / "history.json").steps[-1] == 2 * steps
     assert (stopped / "teacher-2" / "model.safetensors").read_bytes() == expected["teacher-2/model.safetensors"]
     assert main(["info", str(stopped)]) == 0
+    assert f"2 teachers of 2 epochs, then {2 * steps} steps" in capsys.readouterr().out
 
 
 def test_nothing_is_left_of_a_run_that_never_began(text_file: Path, tmp_path: Path) -> None:

@@ -288,3 +288,9 @@ def test_a_run_on_tokens_has_no_report(text_file: Path, tmp_path: Path, capsys: 
     assert main(["train", str(tokens), "--out", str(directory), *options]) == 0
     assert not (directory / "report.json").exists()
     assert "held-out" not in capsys.readouterr().out
+
+
+def test_a_student_has_teachers_that_have_read_the_text() -> None:
+    history = history_of([(5, 5), (3, 3.5), (2.0, 3.4)], epochs=0.25)
+    assert "has read 25% of the text" in advice(2.5, 2.6, history)
+    assert "more text would help, not more minutes" in advice(2.5, 2.6, history, taught=True)

@@ -72,6 +72,7 @@ def _shape(model: "GPT2Model", tokenizer: str) -> dict[str, str]:
 def _recipe(directory: "Path") -> dict[str, str]:
     """Returns the row on how a model was trained, if ``tinygpt2 train`` has saved that."""
     from tinygpt2.cli.train_options import saved_options
+    from tinygpt2.recipe.reasons import counted
     from tinygpt2.run.directory import RunDirectory
 
     run = RunDirectory(directory)
@@ -79,7 +80,10 @@ def _recipe(directory: "Path") -> dict[str, str]:
         options = saved_options(run if run.options.exists() else RunDirectory(directory.parent))
     except (OSError, ValueError):  # another directory with a model
         return {}
-    length = f"{options['max_steps']} steps" if options.get("max_steps") else f"{options.get('epochs')} epochs"
+    steps, epochs = options.get("max_steps"), options.get("epochs")
+    length = counted(steps, "step") if steps else counted(epochs or 0, "epoch")
+    if teachers := options.get("teachers"):
+        length = f"{counted(teachers, 'teacher')} of {length}, then {counted(options['student_steps'], 'step')}"
     parts = [f"{options['optimizer']} at {options.get('learning_rate')}, {options.get('schedule')}",
              f"batches of {options.get('batch_size')}", f"weight decay {options['weight_decay']}"]  # fmt: skip
     noise = {"merges skipped": options["bpe_dropout"], "tokens replaced": options["token_noise"]}

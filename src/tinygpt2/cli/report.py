@@ -127,7 +127,7 @@ def report_lines(directory: Path) -> list[str]:
     report, history = Report.load(run.report), history_in(directory)
     if history is None or not history.steps or history.steps[-1] != report.step:
         return []  # it is of a run that was made longer since
-    said = advice(report.bits_per_byte, report.baselines.ngram, history)
+    said = advice(report.bits_per_byte, report.baselines.ngram, history, taught=run.teacher(1).path.is_dir())
     return [*table(report), *notes(report), *([said] if said else [])]
 
 
@@ -159,25 +159,26 @@ def notes(report: Report) -> Iterator[str]:
         )
 
 
-def advice(bits_per_byte: float, ngram: float, history: TrainingHistory) -> str:
+def advice(bits_per_byte: float, ngram: float, history: TrainingHistory, *, taught: bool = False) -> str:
     """Returns a sentence on what would make a model better.
 
     Args:
         bits_per_byte: Loss of the model on held-out text.
         ngram: What n-grams need for it.
         history: The evaluations of the run.
+        taught: Whether it is of a student, whose teachers have read the text.
     """
     best = history.best
     if best is None:
         return ""
-    limit = _limit(history, best)
+    limit = _limit(history, best, taught=taught)
     words = _WORSE if bits_per_byte > ngram else _BETTER
     return words[limit].format(
         step=history.steps[best], last=history.steps[-1], epochs=history.epochs[best], passes=history.epochs[-1]
     )
 
 
-def _limit(history: TrainingHistory, best: int) -> _Limit:
+def _limit(history: TrainingHistory, best: int, *, taught: bool) -> _Limit:
     """Returns what limited a run.
 
     Whether the loss was still falling at the end does not tell: if the learning rate falls to zero, it always was. How
@@ -186,7 +187,7 @@ def _limit(history: TrainingHistory, best: int) -> _Limit:
     training, loss, at_end = history.train_losses[best], history.val_losses[best] or 0.0, history.val_losses[-1] or 0.0
     if history.steps[best] <= _EARLY * history.steps[-1] and not at_end <= (1 + _RISE) * loss:
         return "overfitted"
-    if history.epochs[-1] < 1:
+    if history.epochs[-1] < 1 and not taught:
         return "unread"
     if loss <= (1 + _CLOSE) * training:
         return "time"
