@@ -428,3 +428,12 @@ def test_an_empty_value_is_incorrect_usage(flag: str, capsys: pytest.CaptureFixt
     """An unset variable of a shell; the empty path was the current directory."""
     assert main(["train", flag, ""]) == 2
     assert f"argument {flag}: expected a value, got an empty one" in capsys.readouterr().err
+
+
+def test_a_size_that_nobody_asked_for_is_for_the_time(
+    tmp_path: Path, planned: Callable[..., SimpleNamespace], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = planned("--out", tmp_path / "run", "--minutes", "0.02")
+    said = capsys.readouterr().err
+    assert f"tokenizer: byte pairs, {run.shape.vocab_size:,} tokens: for what can be read in the time\n" in said
+    assert "--vocab-size" not in said

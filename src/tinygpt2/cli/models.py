@@ -70,6 +70,8 @@ def _chosen(part: str | list[str], options: TrainOptions, vocab_size: Callable[[
         warnings.simplefilter("always", UserWarning)
         size = vocab_size() if options.tokenizer in (None, "bpe") else None
         choice = choose_tokenizer(part, options.tokenizer or AUTO, size)
+    if size is not None and options.vocab_size is None:  # the recipe chose it, nobody asked for it
+        return replace(choice, reason="for what can be read in the time")
     for warning in caught:
         write_line(f"note: {in_flags(str(warning.message), FLAGS)}")
     return choice
