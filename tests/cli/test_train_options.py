@@ -77,7 +77,7 @@ def test_every_option_has_a_range_and_a_place_in_the_parser() -> None:
 def test_defaults_that_differ_from_pythons_are_in_the_reference_and_no_others() -> None:
     table = PAGE.read_text(encoding="utf-8").partition("### Defaults that differ")[2].partition("\n## ")[0]
     documented = {flag.replace("-", "_") for flag in re.findall(r"`--([a-z-]+)`", table)}
-    differing = {"tokenizer", "train_ratio"} | CHOSEN  # of functions
+    differing = {"tokenizer", "train_ratio", "teachers", "student_steps"} | CHOSEN  # of functions
     for name in RANGES.keys() - WITHOUT_DEFAULTS - differing:
         if getattr(TrainOptions, name) != in_python(name):
             differing.add(name)
