@@ -20,7 +20,9 @@ SMALL = GPT2Config(vocab_size=2048, context_length=128, n_layer=2, n_head=4, n_e
 
 _SECONDS = 0.7  # of a measurement
 _STEP_SECONDS = 0.2  # of a step that is measured, at most, as far as that is known
-_FEWEST, _MOST = 3, 20  # steps of a measurement
+_FEWEST, _MOST = 6, 30  # steps of a measurement
+_LONGEST = 4.0  # seconds, after which it ends however few steps there were
+_USUAL = 1.05  # the time of a usual step, as a multiple of the quickest
 
 _NANOSECONDS = 1e9
 
@@ -36,8 +38,9 @@ def measured_speed(
 ) -> float:
     """Returns the speed in FLOP/s, as `operations_of_step` counts them, at which a model of this shape trains.
 
-    It is that of the quickest quarter of steps as `train` makes them, but without shared spelling, after a first one
-    that is not counted: what else a machine does for a moment makes steps slower, never quicker.
+    It is that of the quickest step as `train` makes them, but without shared spelling, after a first one that is not
+    counted: what else a machine does for a moment makes steps slower, a hundred times if all cores are taken, never
+    quicker.
 
     Args:
         model: Its shape.
@@ -63,14 +66,9 @@ def measured_speed(
             now = time.perf_counter_ns()
             times.append((now - begin) / _NANOSECONDS)
             begin = now
-            if len(times) > 1 and sum(times) > 2 * _SECONDS:
+            if len(times) > 1 and sum(times) > _LONGEST:
                 break
-    return _operations(model, rows, training) / _quickest(times[1:])
-
-
-def _quickest(times: list[float]) -> float:
-    """Returns the lower quartile."""
-    return sorted(times)[len(times) // 4]
+    return _operations(model, rows, training) / (_USUAL * min(times[1:]))
 
 
 def _operations(model: GPT2Config, rows: int, training: TrainingConfig) -> float:
