@@ -290,6 +290,20 @@ def test_a_shape_that_measures_otherwise_than_the_next_one_is_measured_twice_at_
     assert "as given" not in recipe.reasons["model"]
 
 
+def test_a_deeper_shape_of_the_same_width_is_measured_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    measured: list[tuple[int, int]] = []
+
+    def measure(model: GPT2Config, _: TrainingConfig, **__: object) -> float:
+        measured.append((model.n_layer, model.n_embd))
+        return 2e11
+
+    monkeypatch.setattr(module, "first_speed", lambda _: 6e10)
+    monkeypatch.setattr(module, "measured_speed", measure)
+    recipe = recommend(TextStatistics(bytes=90_000), minutes=2, memory=8 << 30, device="cpu")
+    assert measured == [(1, 128), (2, 128)]
+    assert (recipe.model.n_layer, recipe.model.n_embd) == (2, 128)
+
+
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_a_measurement_changes_no_random_numbers(optimizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ANN401
     monkeypatch.setattr("tinygpt2.recipe.speed._SECONDS", 0.0)

@@ -45,8 +45,9 @@ def recommend(
             model and then on the one that was chosen.
         memory: Bytes of memory to share; by default those that are free on the device. Half of them are used.
         given: What is chosen already, by its name: fields of `GPT2Config`, of `TrainingConfig` and of `TextNoise`
-            (whose ``epochs`` is ``noise_epochs``), ``tokenizer`` and ``batch_size``. The rest is chosen around it. With
-            ``epochs`` or ``max_steps``, the minutes decide the size of the model, not the length of the run.
+            (whose ``epochs`` is ``noise_epochs``), ``tokenizer``, ``batch_size``, ``teachers`` and ``student_steps``.
+            The rest is chosen around it. With ``epochs`` or ``max_steps``, the minutes decide the size of the model,
+            not the length of the run, and there are no teachers unless they are given.
         pretrained: Shape of the model, if one is fine-tuned; only the batch, the rate and the length are then chosen.
         spent: Seconds of the minutes that have passed already.
 
@@ -89,13 +90,16 @@ def measured_choice(task: Task, device: torch.device) -> Recipe:
         speed = measured_speed(before.model, before.training, rows=before.batch_size, device=device, guess=task.speed)
         task = replace(task, speed=speed, spent=task.spent + time.monotonic() - began)
         recipe = choose(task)
-        if recipe.model.n_embd == before.model.n_embd:
+        if _shape(recipe) == _shape(before):
             break
         if left == 1:  # it stays with the shape that was measured
-            fixed = {name: getattr(before.model, name) for name in SHAPE}
-            recipe = choose(replace(task, given={**task.given, **fixed}))
+            recipe = choose(replace(task, given={**task.given, **_shape(before)}))
             recipe = replace(recipe, reasons={**recipe.reasons, "model": before.reasons["model"]})
     return recipe
+
+
+def _shape(recipe: Recipe) -> dict[str, int]:
+    return {name: getattr(recipe.model, name) for name in SHAPE}
 
 
 def _positive(name: str, value: float) -> float:
