@@ -160,8 +160,7 @@ def _is_better(history: TrainingHistory, run: RunDirectory) -> bool:
         earlier = TrainingHistory.load(run.history)
     except (OSError, ValueError):
         return True
-    left = run.config.exists() and run.weights.exists()
-    return not left or earlier.best is None or lowest_loss(history) < lowest_loss(earlier)
+    return not run.has_model() or earlier.best is None or lowest_loss(history) < lowest_loss(earlier)
 
 
 def _to_try(plan: Plan, directory: Path, arguments: argparse.Namespace) -> str:

@@ -119,6 +119,26 @@ def id_outside(ids: Tensor, vocab_size: int | None, ignore_index: int | None = N
     return int(found[0]) if len(found) else None
 
 
+def gradients_for(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:  # noqa: ANN401 - PyTorch's own
+    """Returns the gradients that were computed with a loss, of the input and of the weight, times that of the loss.
+
+    Raises:
+        RuntimeError: If the loss is differentiated twice.
+    """
+    if torch.is_grad_enabled():  # create_graph: the gradients are constants here, so theirs would be missing
+        raise RuntimeError(
+            "the head and the loss computed together have no second derivative; compute the loss within "
+            'tinygpt2.kernels.switch.without_kernels("cross_entropy")'
+        )
+    if ctx.gradients is None:
+        raise RuntimeError("this loss can be differentiated only once; compute it again")
+    grad_hidden, grad_weight = ctx.gradients
+    ctx.gradients = None  # they are scaled in place, so there is no second time
+    if grad.device.type != "cpu" or grad != 1:  # elsewhere the comparison would wait for the device
+        grad_hidden, grad_weight = (None if g is None else g.mul_(grad) for g in (grad_hidden, grad_weight))
+    return grad_hidden, grad_weight
+
+
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     @override
@@ -165,15 +185,4 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401 # pyright: ignore[reportIncompatibleMethodOverride]
-        if torch.is_grad_enabled():  # create_graph: the gradients are constants here, so theirs would be missing
-            raise RuntimeError(
-                "the head and the loss computed together have no second derivative; compute the loss within "
-                'tinygpt2.kernels.switch.without_kernels("cross_entropy")'
-            )
-        if ctx.gradients is None:
-            raise RuntimeError("this loss can be differentiated only once; compute it again")
-        grad_hidden, grad_weight = ctx.gradients
-        ctx.gradients = None  # they are scaled in place, so there is no second time
-        if grad.device.type != "cpu" or grad != 1:  # elsewhere the comparison would wait for the device
-            grad_hidden, grad_weight = (None if g is None else g.mul_(grad) for g in (grad_hidden, grad_weight))
-        return grad_hidden, grad_weight, None, None, None
+        return (*gradients_for(ctx, grad), None, None, None)

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from typing_extensions import override
 
+from tinygpt2.kernels.cross_entropy import gradients_for
 from tinygpt2.kernels.linear import linear
 from tinygpt2.kernels.switch import usable
 
@@ -84,15 +85,4 @@ class _LinearSoftCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401 # pyright: ignore[reportIncompatibleMethodOverride]
-        if torch.is_grad_enabled():  # create_graph: the gradients are constants here, so theirs would be missing
-            raise RuntimeError(
-                "the head and the loss computed together have no second derivative; compute the loss within "
-                'tinygpt2.kernels.switch.without_kernels("cross_entropy")'
-            )
-        if ctx.gradients is None:
-            raise RuntimeError("this loss can be differentiated only once; compute it again")
-        grad_hidden, grad_weight = ctx.gradients
-        ctx.gradients = None
-        if grad.device.type != "cpu" or grad != 1:
-            grad_hidden, grad_weight = (None if g is None else g.mul_(grad) for g in (grad_hidden, grad_weight))
-        return grad_hidden, grad_weight, None, None
+        return (*gradients_for(ctx, grad), None, None)

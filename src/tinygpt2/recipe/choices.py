@@ -92,7 +92,7 @@ def _of_shape(shape: tuple[int, int], others: Mapping[str, Any]) -> GPT2Config:
 def _steps(task: Task, model: GPT2Config) -> Steps:
     """Returns the batches, and as many steps as the time allows, unless their number is given."""
     given, optimizer = task.given, task.given.get("optimizer", "adamw" if task.pretrained else "muon")
-    windows = max(1, (task.tokens - 1) // model.context_length)
+    windows = _windows(task.tokens, model)
     rows, accumulate = _rows(task, model, windows)
     of_pass = math.ceil(math.ceil(windows / rows) / accumulate)
     tokens = rows * accumulate * model.context_length
@@ -118,6 +118,11 @@ def _steps(task: Task, model: GPT2Config) -> Steps:
     student = fixed or max(1, min(most, round((affordable - of_teachers) / of_student)))
     took = seconds * (of_teachers + student * of_student)
     return Steps(optimizer, rows, accumulate, of_pass, count, took, length, teachers, student)
+
+
+def _windows(tokens: int, model: GPT2Config) -> int:
+    """Returns the windows of so many tokens; there is always one to plan with."""
+    return max(1, (tokens - 1) // model.context_length)
 
 
 def _teachers(task: Task, passes: float) -> int:
@@ -178,8 +183,7 @@ def _training(task: Task, model: GPT2Config, steps: Steps, strength: float) -> T
     tuning = task.pretrained is not None
     rate = rules.learning_rate_for(steps.optimizer, model.n_embd) * (rules.FINE_TUNING_RATE if tuning else 1)
     held_out = task.text.held_out or task.tokens // 9
-    to_validate = math.ceil(max(1, (held_out - 1) // model.context_length) / steps.rows)
-    to_train = math.ceil(max(1, (task.tokens - 1) // model.context_length) / steps.rows)
+    to_train, to_validate = (math.ceil(_windows(tokens, model) / steps.rows) for tokens in (task.tokens, held_out))
     every, most = evaluations(
         steps.count, steps.accumulate, (to_train, to_validate), given.get("eval_every"), given.get("eval_batches")
     )
