@@ -256,6 +256,22 @@ def test_each_choice_has_a_reason() -> None:
     assert all(len(line) < 160 for line in lines)
 
 
+def test_the_vocabulary_of_a_tokenizer_that_exists_is_no_choice() -> None:
+    text = TextStatistics(bytes=90_000, tokens=25_000)
+    reasons = recommend(text, speed=LAPTOP, memory=8 << 30, device="cpu").reasons
+    assert "vocabulary" not in reasons
+
+
+@pytest.mark.parametrize(
+    ("batches", "said"), [(1, "on 1 batch of"), (2, "on 2 batches of"), (4000, "on 4,000 batches of")]
+)
+def test_batches_are_counted_as_one_says_it(batches: int, said: str) -> None:
+    recipe = recommend(
+        TextStatistics(bytes=90_000), speed=LAPTOP, memory=8 << 30, device="cpu", given={"eval_batches": batches}
+    )
+    assert said in recipe.reasons["evaluation"]
+
+
 # --- the speed ---
 
 

@@ -41,7 +41,7 @@ def trained(plan: Plan, arguments: argparse.Namespace, device: torch.device) -> 
         firsts = [_teacher(number, plan, arguments, device, noted) for number in range(1, teachers + 1)]
         _say(f"phase {teachers + 1} of {teachers + 1}: the student, in {plan.run.path}", arguments)
         plan.model.load_state_dict(firsts[0].state_dict())
-        return distil(
+        history = distil(
             plan.model,
             firsts,
             plan.train_loader,
@@ -50,6 +50,7 @@ def trained(plan: Plan, arguments: argparse.Namespace, device: torch.device) -> 
             samples=plan.run.samples,
             **_options(plan, plan.run, arguments, device, noted),
         )
+        return _after(history, [TrainingHistory.load(plan.run.teacher(i + 1).history) for i in range(teachers)])
     except STOPS as stop:
         stop.add_note(noted.stopped)
         raise
@@ -70,6 +71,14 @@ def _teacher(
         history.save(directory.history)
         model.save_pretrained(directory.path, tokenizer=plan.tokenizer)
     return GPT2Model.from_pretrained(directory.path)
+
+
+def _after(history: TrainingHistory, earlier: list[TrainingHistory]) -> TrainingHistory:
+    """Returns a history whose time begins when that of earlier phases did."""
+    ends = [each.seconds[-1] for each in earlier]
+    before = None if None in ends else sum(filter(None, ends))
+    times = [None if before is None or seconds is None else before + seconds for seconds in history.seconds]
+    return replace(history, seconds=times)
 
 
 def _say(line: str, arguments: argparse.Namespace) -> None:

@@ -31,7 +31,7 @@ def reasons_for(
         "text": _text(task),
         "time": f"{in_minutes(minutes)} expected, of {in_minutes(task.minutes)} "
         f"{'by the size of the text' if task.usual else 'as given'}",
-        **({} if task.pretrained else {"vocabulary": _vocabulary(task, model)}),
+        **({} if task.pretrained or task.text.tokens else {"vocabulary": _vocabulary(task, model)}),
         "model": f"{counted(model.n_layer, 'block')} of width {model.n_embd}, {counted(model.n_head, 'head')}: "
         f"{BOUNDS[bound]}",
         "context": f"{model.context_length} tokens: {_context(task)}",
@@ -39,7 +39,7 @@ def reasons_for(
         "length": _length(task, steps),
         "noise": _noise(task, steps, model, training, noise),
         "optimizer": _optimizer(task, training),
-        "evaluation": f"every {counted(training.eval_every or 0, 'step')}, on {training.eval_batches} batches of "
+        "evaluation": f"every {counted(training.eval_every or 0, 'step')}, on {_batches(training.eval_batches)} of "
         "each part: at most a tenth of the time",
     }
 
@@ -66,6 +66,13 @@ def in_minutes(minutes: float) -> str:
     return f"{minutes:.3g} {'minute' if minutes == 1 else 'minutes'}"
 
 
+def _batches(number: int | None) -> str:
+    """Returns the batches of an evaluation; ``None`` is all."""
+    if number is None:
+        return "all batches"
+    return counted(number, "batch") if number == 1 else f"{number:,} batches"
+
+
 def _text(task: Task) -> str:
     text = task.text
     documents = "" if text.documents == 1 else f" in {text.documents:,} documents"
@@ -75,8 +82,6 @@ def _text(task: Task) -> str:
 def _vocabulary(task: Task, model: GPT2Config) -> str:
     kind = {"bpe": "byte pairs, "}.get(task.given.get("tokenizer", "bpe"), "")
     size = f"{kind}{model.vocab_size:,} tokens"
-    if task.text.tokens is not None:
-        return f"{size}: those of the tokenizer"
     if "vocab_size" in task.given or "tokenizer" in task.given:
         return f"{size}: as given"
     if task.text.names:
