@@ -19,6 +19,7 @@ LAYERS = [
     {"errors"},
     {"_internal"},
     {"config"},
+    {"distributed"},
     {"kernels", "formats"},
     {"losses", "text"},
     {"tokenizers"},
@@ -50,6 +51,7 @@ FILES = {
         "figures",
     ],
     "kernels": ["switch", "linear", "dropout", "attention", "cross_entropy", "soft_cross_entropy"],
+    "distributed": ["ranks", "launch"],
     "formats": ["safetensors", "manifest", "huggingface"],
     "text": ["recognition", "archives", "reading", "rows", "tables", "sources", "documents", "splitting"],
     "tokenizers": [

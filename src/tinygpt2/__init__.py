@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # the same names again, for type checkers, editors and the do
     from tinygpt2.data.windows import TokenDataset as TokenDataset
     from tinygpt2.errors import CheckpointError as CheckpointError
     from tinygpt2.errors import IncompatibleRunError as IncompatibleRunError
+    from tinygpt2.errors import LostRankError as LostRankError
     from tinygpt2.errors import NonFiniteLossError as NonFiniteLossError
     from tinygpt2.evaluation.baselines import Baselines as Baselines
     from tinygpt2.evaluation.baselines import baselines as baselines
@@ -103,7 +104,7 @@ else:
         "data.token_file": ["TokenFile"],
         "data.tokenizing": ["tokenize_to_file"],
         "data.windows": ["TokenDataset"],
-        "errors": ["CheckpointError", "IncompatibleRunError", "NonFiniteLossError"],
+        "errors": ["CheckpointError", "IncompatibleRunError", "LostRankError", "NonFiniteLossError"],
         "evaluation.baselines": ["Baselines", "baselines"],
         "evaluation.copies": ["copied_share"],
         "evaluation.loss": ["Evaluation", "evaluate"],

@@ -52,6 +52,26 @@ def _made_anew(cls: type[IncompatibleRunError], message: str, differences: tuple
     return error
 
 
+class LostRankError(RuntimeError):
+    """A process that trained the same model has ended, so this one cannot continue.
+
+    Attributes:
+        ranks: The processes that have ended, or do not answer.
+
+    >>> LostRankError([1], 4).ranks
+    (1,)
+    """
+
+    def __init__(self, ranks: Iterable[int], size: int) -> None:
+        self.ranks, self.size = tuple(ranks), size
+        who = f"rank {self.ranks[0]} of {size} has" if len(self.ranks) == 1 else f"ranks {self.ranks} of {size} have"
+        super().__init__(f"{who} ended or does not answer, so the others stop; its own message, if any, has the cause")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Returns how to make it anew, in another process for instance."""
+        return type(self), (self.ranks, self.size)
+
+
 class NonFiniteLossError(ArithmeticError):
     """The loss or its gradient became NaN or infinite, and training stopped before that reached the weights.
 

@@ -209,6 +209,10 @@ class Passes:
             return self._rows_of_list
         return self.batches * len(self._first[0])
 
+    def rows_of_batch(self) -> int | None:
+        """Returns the number of sequences in each batch but the last, if the loader is PyTorch's and says so."""
+        return _batch_size(self.loader)
+
     def batches_left(self, items: int) -> int:
         """Returns the number of batches left in a pass after ``items`` sequences; 0 for a stream of unknown length."""
         total = self.items_per_pass()

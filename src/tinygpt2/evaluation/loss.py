@@ -14,6 +14,7 @@ from tinygpt2._internal.cpu import fast_products
 from tinygpt2._internal.devices import device_of
 from tinygpt2.data.batches import Batch, BatchCheck
 from tinygpt2.data.loader import without_noise
+from tinygpt2.distributed.ranks import ALONE, Ranks
 from tinygpt2.errors import NonFiniteLossError
 from tinygpt2.kernels.cross_entropy import id_outside
 from tinygpt2.losses import IGNORE_INDEX, perplexity
@@ -128,7 +129,12 @@ def bytes_per_token(tokenizer: Tokenizer) -> Tensor | None:
 
 
 def evaluate_batches(
-    model: nn.Module, batches: Iterable[Batch], name: str | None = None, *, sizes: Tensor | None = None
+    model: nn.Module,
+    batches: Iterable[Batch],
+    name: str | None = None,
+    *,
+    sizes: Tensor | None = None,
+    ranks: Ranks = ALONE,
 ) -> Evaluation:
     """Returns what `evaluate` does, of batches that were checked.
 
@@ -137,6 +143,7 @@ def evaluate_batches(
         batches: (inputs, targets), both (B, T) int64.
         name: Name of the data in error messages.
         sizes: What `bytes_per_token` returns.
+        ranks: The processes that evaluate together: of each batch, every one reads its rows.
     """
     of = f" of {name}" if name else ""
     device = device_of(model)
@@ -144,7 +151,7 @@ def evaluate_batches(
     objective = NextTokenLoss(model)
     nats, tokens, text = _Sum(), _Sum(), _Sum()
     with torch.no_grad(), evaluation_mode(model), fast_products():
-        for inputs, given in batches:
+        for inputs, given in (ranks.rows(batch, IGNORE_INDEX) for batch in batches):
             if sizes is not None:
                 _check_known(given, len(sizes), of)
             targets = given.to(device)
@@ -158,16 +165,16 @@ def evaluate_batches(
             "there is nothing to evaluate: the loader has no batches; with drop_last=True, a data set smaller than one "
             "batch has none"
         )
-    count = int(tokens.total())
+    total, count, read = ranks.sums([nats.total(), tokens.total(), text.total()])
     if count == 0:
         raise ValueError(f"there is nothing to evaluate: every target{of} is {IGNORE_INDEX}, which does not count")
-    loss = nats.total() / count
+    loss = total / count
     check_finite(model, loss, of)
     return Evaluation(
         loss=loss,
         perplexity=perplexity(loss),
-        tokens=count,
-        bytes=None if sizes is None else int(text.total()),
+        tokens=int(count),
+        bytes=None if sizes is None else int(read),
     )
 
 

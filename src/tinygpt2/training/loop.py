@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from tinygpt2._internal.devices import autocast
 from tinygpt2.data.batches import Batch
 from tinygpt2.data.passes import Passes
+from tinygpt2.distributed.ranks import ALONE, Ranks
 from tinygpt2.errors import NonFiniteLossError
 from tinygpt2.evaluation.loss import Evaluation, evaluate_batches
 from tinygpt2.losses import IGNORE_INDEX
@@ -48,6 +49,8 @@ class Run:
         keep_best: Whether the weights with the lowest validation loss are wanted at the end.
         best: Those so far, on the CPU; without checkpoints, which have them.
         warned: Whether a step with nothing to learn from was reported.
+        ranks: The processes that train the model together.
+        signalled: Whether a signal has reached this one of several, which the others do not know yet.
     """
 
     state: TrainState
@@ -62,6 +65,8 @@ class Run:
     keep_best: bool = False
     best: dict[str, Tensor] | None = None
     warned: bool = False
+    ranks: Ranks = ALONE
+    signalled: bool = False
 
     def __call__(self) -> None:
         """Trains until the last step, or until a callback or a signal stops the run."""
@@ -88,7 +93,7 @@ class Run:
         for micro_batches, last in self.groups():
             self.take_step(micro_batches, last=last)
             self.callbacks.emit(state, "step")
-            if state.evaluation_due and not state.interrupted:
+            if state.evaluation_due and not self.interrupted():
                 self.evaluate()
             if last:
                 self.end_epoch()
@@ -139,6 +144,7 @@ class Run:
                 precision=state.config.precision,
                 seeds=(state.config.seed, _DROPOUT, step),
                 seed_global=self.seed_global,
+                ranks=self.ranks,
             )
             _check_finite(result, state, rate)
             clip(self.objective, norm, state.config.max_grad_norm)
@@ -176,7 +182,23 @@ class Run:
 
     def over(self) -> bool:
         """Returns whether the run has no further step."""
-        return self.state.finished or self.state.stopping or self.state.interrupted
+        interrupted = self.interrupted()
+        return self.state.finished or self.state.stopping or interrupted
+
+    def interrupt(self) -> None:
+        """Ends the run after the current step, as a signal does; among several ranks when they know of it."""
+        self.signalled = True
+        if self.ranks.alone:
+            self.state.interrupt()
+
+    def interrupted(self) -> bool:
+        """Returns whether a signal is ending the run, and learns from other ranks what they know of its end."""
+        state = self.state
+        if not self.ranks.alone:
+            state.interrupted, stopping = self.ranks.any(self.signalled or state.interrupted, state.stopping)
+            if stopping and not state.stopping:
+                state.stop()
+        return state.interrupted
 
     def end_epoch(self) -> None:
         """Calls the callbacks at the end of a pass over the data."""
@@ -216,7 +238,7 @@ class Run:
 
     def keep_weights(self) -> None:
         """Copies the weights, which have the lowest validation loss so far, if they will be wanted."""
-        if not (self.saver or self.keep_best):
+        if not (self.saver or self.keep_best) or (self.saver and not self.ranks.first):
             return
         state = self.state.model.state_dict()
         weights = {name: weight.detach().to("cpu", copy=True) for name, weight in state.items()}
@@ -241,8 +263,9 @@ class Run:
             read: Iterable[Batch] = self.until_interrupted(batches)
             if passes.batches is not None:  # otherwise one that counts may never come
                 read = _counting(read)
+            read = islice(read, config.eval_batches)
             try:
-                return evaluate_batches(model, islice(read, config.eval_batches), passes.name, sizes=self.sizes)
+                return evaluate_batches(model, read, passes.name, sizes=self.sizes, ranks=self.ranks)
             except NonFiniteLossError as error:
                 error.step, error.history = self.state.step, self.state.history
                 raise
@@ -250,7 +273,7 @@ class Run:
     def until_interrupted(self, batches: Iterable[Batch]) -> Iterator[Batch]:
         """Yields batches until a signal ends the evaluation that reads them."""
         for batch in batches:
-            if self.state.interrupted:
+            if self.interrupted():
                 raise _InterruptedError
             yield batch
 

@@ -12,6 +12,7 @@ from typing_extensions import override
 
 from tinygpt2._internal.cpu import fast_products
 from tinygpt2._internal.devices import computes_bf16
+from tinygpt2.distributed.ranks import ALONE
 
 MOMENTUM = 0.95
 UPDATE_RMS = 0.2  # about that of AdamW's updates: Liu et al. 2025, arXiv 2502.16982, section 2.2
@@ -70,6 +71,7 @@ class Muon(torch.optim.Optimizer):
     def __init__(self, groups: Iterable[dict[str, Any]], *, lr: float, betas: tuple[float, float]) -> None:
         defaults = {"lr": lr, "betas": betas, "eps": 1e-8, "weight_decay": 0.0, "fused": True}
         super().__init__(groups, defaults | {"matrices": 0, "momentum": MOMENTUM})
+        self.ranks = ALONE  # the processes that divide the orthogonalisation among them
 
     @override
     @torch.no_grad()
@@ -102,7 +104,7 @@ class Muon(torch.optim.Optimizer):
             # Nesterov's: the average once more with the gradient, as if a step ahead.
             updates = torch.stack([grad.lerp(self.state[p]["momentum_buffer"], momentum) for p, grad in batch])
             matrices = updates.view(-1, updates.shape[1] // group["matrices"], updates.shape[2])
-            directions = orthogonalised(matrices).view_as(updates)
+            directions = self.ranks.divided(orthogonalised, matrices).view_as(updates)
             scale = UPDATE_RMS * math.sqrt(max(matrices.shape[1:]))
             for (parameter, _), direction in zip(batch, directions, strict=True):
                 parameter.mul_(1 - rate * group["weight_decay"]).add_(direction, alpha=-rate * scale)

@@ -16,6 +16,7 @@ from tinygpt2._internal.devices import autocast, device_of
 from tinygpt2._internal.random import mixed_seed, random_states_kept, seed_everywhere
 from tinygpt2.config import TRAINING_RANGES, Precision
 from tinygpt2.data.batches import Batch, as_batch
+from tinygpt2.distributed.ranks import ALONE, Ranks, without_averaging
 from tinygpt2.errors import NonFiniteLossError
 from tinygpt2.kernels.dropout import Dropout
 from tinygpt2.losses import IGNORE_INDEX
@@ -111,31 +112,40 @@ def backward(
     precision: Precision,
     seeds: Sequence[int] | None,
     seed_global: bool,
+    ranks: Ranks = ALONE,
 ) -> tuple[StepResult, Tensor]:
     """Computes the gradients of a step; returns its result, and their norm as a tensor on the device.
 
     Args:
         objective: As in `training_step`; old gradients are cleared, even of parameters that no optimizer has.
-        batches: The micro-batches of the step, checked.
+        batches: The micro-batches of the step, checked; of each, every rank computes its rows.
         count: Number of their targets that count, at least 1.
         precision: Precision of the forward pass.
         seeds: Seeds of dropout, to which the index of the micro-batch is appended.
         seed_global: Whether they also seed PyTorch's global random numbers.
+        ranks: The processes that compute the step together.
     """
     device = device_of(objective)
     objective.zero_grad(set_to_none=True)
     losses: list[Tensor] = []
-    for i, (inputs, targets) in enumerate(batches):
-        with seeded_dropout(objective, None if seeds is None else (*seeds, i), device if seed_global else None):
+    own = () if ranks.first else (ranks.rank,)
+    for i, batch in enumerate(batches):
+        inputs, targets = ranks.rows(batch, IGNORE_INDEX)
+        last = i == len(batches) - 1
+        with (
+            seeded_dropout(objective, None if seeds is None else (*seeds, i, *own), device if seed_global else None),
+            nullcontext() if last else without_averaging(objective),
+        ):
             with autocast(device, precision):
-                loss = objective(inputs.to(device), targets.to(device), 1 / count)
+                loss = objective(inputs.to(device), targets.to(device), ranks.size / count)
             loss.backward()
         losses.append(loss.detach())
     norm = torch.nn.utils.get_total_norm(p.grad for p in objective.parameters() if p.grad is not None)
     if not isinstance(norm, Tensor):  # no parameter had a gradient
         norm = torch.zeros((), device=device)
     tokens = sum(inputs.numel() for inputs, _ in batches)
-    return StepResult(loss=float(torch.stack(losses).sum()), grad_norm=float(norm), tokens=tokens), norm
+    total = ranks.sums([float(torch.stack(losses).sum()) / ranks.size])[0]
+    return StepResult(loss=total, grad_norm=float(norm), tokens=tokens), norm
 
 
 def targets_that_count(batches: Iterable[Batch]) -> int:

@@ -2,8 +2,9 @@
 
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 from functools import partial
 from typing import Any, cast
 
@@ -13,7 +14,7 @@ from torch import nn
 from tinygpt2._internal.checks import check_bool, check_instance, check_int, check_iterable, check_path
 from tinygpt2._internal.console import write_line
 from tinygpt2._internal.cpu import fast_products, keep_memory
-from tinygpt2._internal.devices import Compiled, choose_device
+from tinygpt2._internal.devices import Compiled
 from tinygpt2._internal.files import make_directories
 from tinygpt2._internal.random import random_states_kept
 from tinygpt2._internal.signals import deferred_signals
@@ -21,6 +22,8 @@ from tinygpt2.config import TrainingConfig
 from tinygpt2.data.identity import sha256_of
 from tinygpt2.data.loader import Loader
 from tinygpt2.data.passes import Passes
+from tinygpt2.distributed.launch import ranks_here, sha256_of_code
+from tinygpt2.distributed.ranks import Ranks
 from tinygpt2.evaluation.loss import bytes_per_token
 from tinygpt2.generation.decoding import check_model
 from tinygpt2.kernels.dropout import Dropout
@@ -39,6 +42,7 @@ from tinygpt2.training.checkpoints.format import TrainingRecord
 from tinygpt2.training.checkpoints.saver import CheckpointSaver, Resumed
 from tinygpt2.training.history import TrainingHistory
 from tinygpt2.training.loop import Run
+from tinygpt2.training.muon import Muon
 from tinygpt2.training.optimizers import checked_optimizer, make_optimizer
 from tinygpt2.training.state import TrainState
 
@@ -163,36 +167,41 @@ def train(
     called, model = model, _uncompiled(model)
     tokenizer = None if tokenizer is None else as_tokenizer(tokenizer)
     sizes = None if tokenizer is None else bytes_per_token(tokenizer)
-    target = choose_device(device)
+    ranks, target = ranks_here(device)
+    progress = progress and ranks.first
     passes, validation = _passes(model, train_loader, val_loader, config)
     directory = None if checkpoint_dir is None else RunDirectory(check_path("checkpoint_dir", checkpoint_dir))
     _check_checkpoint_options(directory, checkpoint_every, checkpoint_keep, resume)
-    watching = Callbacks([*_built_in(config, model, tokenizer, progress=progress), *callbacks])
+    built_in = _built_in(config, model, tokenizer, progress=progress) if ranks.first else ()
+    watching = Callbacks([*built_in, *callbacks], first=ranks.first)
     model.to(target)
-    with _locked(directory), _surroundings(called, config, passes, validation) as draws_globally:
+    lock = _locked(directory if ranks.first else None)
+    with ranks.together(), lock, _surroundings(called, config, passes, validation) as draws_globally:
         make = partial(make_optimizer, tokenizer=tokenizer) if optimizer is None else optimizer
-        made = checked_optimizer(make, model, config)
-        state = TrainState(model, made, config, total_steps=0, items_per_epoch=passes.items_per_pass())
-        state.total_steps = _total_steps(config, passes)
+        state = _new_state(model, config, passes, make, ranks)
         with _giving_the_history(state):
             saver, resumed = None, None
+            data = _identities(passes, validation, teacher) if directory or not ranks.alone else {}
+            _check_ranks(ranks, state, passes, data)
             if directory is not None:
-                data = _identities(passes, validation, teacher)
                 saver = CheckpointSaver(directory, state, data=data, callbacks=watching, tokenizer=tokenizer,
-                                        every=checkpoint_every, keep=checkpoint_keep)  # fmt: skip
+                                        every=checkpoint_every, keep=checkpoint_keep, ranks=ranks)  # fmt: skip
                 resumed = _resume(saver, state, passes, allow_changes=allow_changes) if resume else None
             if progress and resume:
                 write_line(_where_it_begins(state, directory, resumed=resumed is not None))
             batches = resumed.batches if resumed else None
-            objective = _objective(called, teacher, target, compiled=config.compile)
-            run = Run(state, objective, passes, validation, watching, saver, batches, draws_globally, sizes, keep_best)
-            with deferred_signals(state.interrupt, notice=NOTICE if progress else None):
+            objective = ranks.parallel(_objective(called, teacher, target, compiled=config.compile))
+            run = Run(state, objective, passes, validation, watching, saver, batches, draws_globally, sizes, keep_best,
+                      ranks=ranks)  # fmt: skip
+            with deferred_signals(run.interrupt, notice=NOTICE if progress else None):
                 if not (resumed and _is_complete(state)):
                     _run_to_its_end(run)
                     for line in _last_lines(state, directory) if progress else ():
                         write_line(line)
                 if keep_best and not state.interrupted:
                     run.restore_best()
+                if not ranks.alone:
+                    state.history = ranks.on_first(lambda: state.history)
     return state.history
 
 
@@ -211,6 +220,17 @@ def _passes(
     return passes, None if val_loader is None else passes_over(val_loader, "val_loader")
 
 
+def _new_state(
+    model: GPT2Model, config: TrainingConfig, passes: Passes, make: OptimizerFactory, ranks: Ranks
+) -> TrainState:
+    """Returns the state of a new run, with its optimizer."""
+    optimizer = checked_optimizer(make, model, config)
+    if isinstance(optimizer, Muon):
+        optimizer.ranks = ranks
+    steps = _total_steps(config, passes)
+    return TrainState(model, optimizer, config, total_steps=steps, items_per_epoch=passes.items_per_pass())
+
+
 def _identities(passes: Passes, validation: Passes | None, teacher: nn.Module | None) -> dict[str, Any]:
     """Returns what a checkpoint compares: the identity of the data, and of the teacher, if there is one."""
     of_data = {"training": passes.identity(), "validation": validation and validation.identity()}
@@ -218,6 +238,27 @@ def _identities(passes: Passes, validation: Passes | None, teacher: nn.Module | 
         return of_data
     state = sha256_of(teacher.state_dict(), whole=True)
     return {**of_data, "teacher": {"type": type(teacher).__qualname__, "sha256": state}}
+
+
+def _check_ranks(ranks: Ranks, state: TrainState, passes: Passes, data: Mapping[str, Any]) -> None:
+    """Raises ``ValueError`` on every rank if one of them trains something else, or would have nothing to do."""
+    if ranks.alone:
+        return
+    rows = passes.rows_of_batch()
+    if rows is not None and rows < ranks.size:
+        raise ValueError(
+            f"{ranks.size} processes share each batch, but {passes.name} has batches of {rows} rows; start at most "
+            f"{rows} processes, or pass batches of at least {ranks.size} rows"
+        )
+    ranks.check_equal(
+        {
+            "the data": data,
+            "the configuration of the training": asdict(state.config),
+            "the shape of the model": asdict(state.model.config),
+            "the code of tinygpt2": sha256_of_code(),
+            "the version of PyTorch": torch.__version__,
+        }
+    )
 
 
 def _objective(model: nn.Module, teacher: nn.Module | None, device: torch.device, *, compiled: bool) -> nn.Module:

@@ -18,6 +18,9 @@ class Callback:
     A callback with a state of its own can define ``state_dict()`` and ``load_state_dict()``, with values that JSON can
     hold: a resumed run then restores its state.
 
+    Of several processes that train together, the first alone calls a callback, unless its class sets ``every_rank``.
+    One that changes the training, other than by ``state.stop()``, must be called on all.
+
     >>> from tinygpt2 import (
     ...     GPT2Config, GPT2Model, TrainState, make_dataloader, train
     ... )
@@ -34,6 +37,9 @@ class Callback:
     ... )
     6 of 6 and None
     """
+
+    every_rank: bool = False
+    """Whether each of several processes that train together calls it, not only the first."""
 
     def on_start(self, state: TrainState) -> None:
         """Called before training begins or resumes."""
@@ -161,10 +167,12 @@ class Callbacks:
 
     Args:
         callbacks: Callbacks, called in this order at every event.
+        first: Whether this is the only process, or the first of several; otherwise only some are called.
     """
 
-    def __init__(self, callbacks: Sequence[Callback | Callable[[TrainState], object]]) -> None:
-        self.callbacks = [as_callback(callback) for callback in callbacks]
+    def __init__(self, callbacks: Sequence[Callback | Callable[[TrainState], object]], *, first: bool = True) -> None:
+        every = [as_callback(callback) for callback in callbacks]
+        self.callbacks = [callback for callback in every if first or callback.every_rank]
         self._begun: list[Callback] = []
 
     def emit(self, state: TrainState, event: Event) -> None:

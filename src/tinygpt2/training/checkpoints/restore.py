@@ -2,7 +2,7 @@
 
 import logging
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
 from itertools import chain, islice
 from typing import Any
@@ -14,6 +14,7 @@ from tinygpt2._internal.checks import check_json, shown
 from tinygpt2.data.batches import Batch
 from tinygpt2.data.identity import sha256_of
 from tinygpt2.data.passes import Passes
+from tinygpt2.distributed.ranks import Ranks
 from tinygpt2.errors import IncompatibleRunError
 from tinygpt2.training.checkpoints.format import Checkpoint, OptimizerRecord
 from tinygpt2.training.optimizers import names_of_trained
@@ -282,6 +283,24 @@ def read_on(checkpoint: Checkpoint, passes: Passes, *, same_data: bool) -> Itera
             fix="Give it an order that depends only on a seed, for instance with DataLoader(..., generator=...)",
         )
     return chain(first, batches)
+
+
+def sent(read: Callable[[], Checkpoint | None], ranks: Ranks) -> Checkpoint | None:
+    """Returns the checkpoint that rank 0 reads, on every rank; errors are raised on every rank, too."""
+    own: list[Checkpoint] = []
+
+    def without_tensors() -> Checkpoint | None:
+        found = read()
+        if found is None:
+            return None
+        own.append(found)
+        return replace(found, weights={}, tensors={})
+
+    checkpoint = ranks.on_first(without_tensors)
+    if checkpoint is None or ranks.alone:
+        return own[0] if own else None
+    weights, tensors = (own[0].weights, own[0].tensors) if own else (None, None)
+    return replace(checkpoint, weights=ranks.from_first(weights), tensors=ranks.from_first(tensors))
 
 
 def restore(state: TrainState, checkpoint: Checkpoint, made: OptimizerRecord) -> None:

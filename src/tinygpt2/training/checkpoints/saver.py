@@ -19,6 +19,7 @@ from tinygpt2._internal.files import make_directories
 from tinygpt2.data.batches import Batch
 from tinygpt2.data.identity import sha256_of
 from tinygpt2.data.passes import Passes
+from tinygpt2.distributed.ranks import ALONE, Ranks
 from tinygpt2.errors import CheckpointError
 from tinygpt2.formats.manifest import TRAINING_FILE
 from tinygpt2.model.gpt2 import model_contents
@@ -27,6 +28,7 @@ from tinygpt2.tokenizers.protocol import Tokenizer
 from tinygpt2.tokenizers.storage import tokenizer_files
 from tinygpt2.training.callbacks.base import Callbacks
 from tinygpt2.training.checkpoints.format import (
+    Checkpoint,
     TrainingRecord,
     described,
     read_best,
@@ -43,6 +45,7 @@ from tinygpt2.training.checkpoints.restore import (
     optimizer_tensors,
     read_on,
     restore,
+    sent,
 )
 from tinygpt2.training.checkpoints.seconds import read_seconds, write_seconds
 from tinygpt2.training.history import lowest_loss
@@ -120,6 +123,7 @@ class CheckpointSaver:
         tokenizer: Tokenizer of the data, saved with each model; ``None`` if it is not known.
         every: Steps between checkpoints; ``None`` saves as often as a hundredth of the time allows.
         keep: Number of checkpoints to keep.
+        ranks: The processes that train together, of which the first alone touches the directory.
     """
 
     def __init__(
@@ -132,9 +136,10 @@ class CheckpointSaver:
         tokenizer: Tokenizer | None,
         every: int | None,
         keep: int,
+        ranks: Ranks = ALONE,
     ) -> None:
-        self.run, self.data, self.callbacks = run, data, callbacks
-        self.tokenizer = _storable(tokenizer)
+        self.run, self.data, self.callbacks, self.ranks = run, data, callbacks, ranks
+        self.tokenizer = _storable(tokenizer) if ranks.first else None
         self.every, self.keep = every, keep
         self.made = optimizer_record(state)
         self._loader: Mapping[str, Any] = {}  # its position when the run was resumed
@@ -145,8 +150,9 @@ class CheckpointSaver:
         self._seconds: dict[int, float] = {}  # that the run had taken at each step that was evaluated or saved
         self._began = time.perf_counter()
         self._spent = self._latest = 0.0
-        make_directories(run.path)
-        run.recover()
+        if ranks.first:
+            make_directories(run.path)
+            run.recover()
 
     def resume(self, state: TrainState, passes: Passes, *, allow_changes: bool) -> Resumed | None:
         """Restores the newest intact checkpoint and returns its record and the batches left; ``None`` if there is none.
@@ -163,12 +169,20 @@ class CheckpointSaver:
             CheckpointError: If there are checkpoints, but none is intact.
             IncompatibleRunError: If the newest intact one is from another run.
         """
-        try:
-            checkpoint, damaged = _newest(self.run, read_checkpoint)
-        except FileNotFoundError:
+        damaged: list[Path] = []
+
+        def read() -> Checkpoint | None:
+            try:
+                checkpoint, found = _newest(self.run, read_checkpoint)
+            except FileNotFoundError:
+                return None
+            compare(checkpoint, state, self.made, self.data, allow_changes=allow_changes)
+            damaged.extend(found)
+            return at_the_same_place(checkpoint, self.data)
+
+        checkpoint = sent(read, self.ranks)
+        if checkpoint is None:
             return None
-        compare(checkpoint, state, self.made, self.data, allow_changes=allow_changes)
-        checkpoint = at_the_same_place(checkpoint, self.data)
         batches = read_on(checkpoint, passes, same_data=checkpoint.record.data["training"] == self.data["training"])
         restore(state, checkpoint, self.made)
         self._loader = checkpoint.record.loader
@@ -176,7 +190,7 @@ class CheckpointSaver:
         for path in damaged:
             _set_aside(path)
         self._saved = state.step, len(state.history.steps)
-        self._seconds = read_seconds(self.run.seconds)
+        self._seconds = self.ranks.on_first(lambda: read_seconds(self.run.seconds))
         state.history.seconds = [self._seconds.get(step) for step in state.history.steps]
         known = [step for step in self._seconds if step <= state.step]  # the last is earlier after a kill in a save
         state.seconds_before = self._seconds[max(known)] if known else None
@@ -206,6 +220,9 @@ class CheckpointSaver:
 
     def best_weights(self, state: TrainState) -> dict[str, Tensor] | None:
         """Returns the weights with the lowest validation loss; ``None``, with a warning, if ``best`` has lost them."""
+        return self.ranks.from_first(self._best_weights(state) if self.ranks.first else None) or None
+
+    def _best_weights(self, state: TrainState) -> dict[str, Tensor] | None:
         if self._best is not None:
             return self._best[0]
         try:
@@ -226,6 +243,8 @@ class CheckpointSaver:
         Raises:
             OSError: If it cannot be written; existing checkpoints stay intact.
         """
+        if not self.ranks.first:
+            return
         began = time.perf_counter()
         self.save_best(state)
         now = state.step, len(state.history.steps)

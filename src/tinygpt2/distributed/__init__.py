@@ -1,0 +1,1 @@
+"""Several processes that train one model together, through PyTorch's own engines."""

@@ -1,0 +1,151 @@
+"""Runs of several processes, which are the same as runs of one, whatever happens to one of the processes."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tinygpt2.distributed.launch import launched
+
+WORKER = Path(__file__).parent / "worker.py"
+NAMES = (
+    "adamw", "muon", "accumulation", "ragged", "masked", "head of its own", "noise", "stopped", "rates", "best",
+    "user's optimizer",
+)  # fmt: skip
+HANGING = 300  # seconds
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="torchrun with gloo")
+
+
+def launch(size: int, *words: object) -> "subprocess.CompletedProcess[str]":
+    """Runs the worker in so many processes."""
+    start = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(size)] if size > 1 else []
+    return subprocess.run(
+        [sys.executable, *start, str(WORKER), *map(str, words)],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=HANGING,
+    )
+
+
+def losses_of(done: "subprocess.CompletedProcess[str]") -> list[float]:
+    found = re.search(r"^losses(.*)$", done.stdout, re.MULTILINE)
+    assert found, done.stderr
+    return [float(word) for word in found[1].split()]
+
+
+def said_by(done: "subprocess.CompletedProcess[str]") -> dict[int, str]:
+    return {int(rank): line for rank, line in re.findall(r"^rank (\d): (.*)$", done.stdout, re.MULTILINE)}
+
+
+@pytest.fixture(scope="module", params=[2, 4])
+def results(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The results of one process, and of several."""
+    one, many = (tmp_path_factory.mktemp(f"of-{size}", numbered=True) for size in (1, request.param))
+    for size, place in ((1, one), (request.param, many)):
+        done = launch(size, place, *NAMES)
+        assert done.returncode == 0, done.stderr
+    return one, many
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_any_number_of_processes_is_one(results: tuple[Path, Path], name: str) -> None:
+    one, many = (torch.load(place / f"{name}.pt", weights_only=True) for place in results)
+    assert len(one["losses"]) >= 5
+    assert many["losses"] == pytest.approx(one["losses"], rel=0, abs=1e-6)
+    history, same = (found["history"] for found in (one, many))
+    assert same["steps"] == history["steps"]
+    assert same["tokens_seen"] == history["tokens_seen"]
+    assert same["stopped"] == history["stopped"]
+    for losses in ("train_losses", "val_losses"):
+        assert _numbers(same[losses]) == pytest.approx(_numbers(history[losses]), rel=0, abs=1e-6)
+    for weight, tensor in one["weights"].items():
+        torch.testing.assert_close(many["weights"][weight], tensor, rtol=0, atol=1e-5)
+
+
+def _numbers(values: Sequence[Any]) -> list[float]:
+    return [-1.0 if value is None else value for value in values]
+
+
+# --- checkpoints ---
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory: pytest.TempPathFactory) -> list[float]:
+    """The losses of a run of one process that nothing stops."""
+    return losses_of(launch(1, tmp_path_factory.mktemp("whole") / "run"))
+
+
+@pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2), (2, 4)])
+def test_a_run_resumes_on_another_number_of_processes(
+    before: int, after: int, expected: list[float], tmp_path: Path
+) -> None:
+    stopped = launch(before, tmp_path / "run", "--at", 5, "SIGINT", before - 1)
+    assert losses_of(stopped) == pytest.approx(expected[:5], rel=0, abs=1e-6)
+    assert (tmp_path / "run" / "checkpoint-5").is_dir()
+    resumed = launch(after, tmp_path / "run", "--resume")
+    assert resumed.returncode == 0, resumed.stderr
+    assert losses_of(resumed) == pytest.approx(expected[5:], rel=0, abs=1e-6)
+
+
+@pytest.mark.parametrize("what", ["SIGINT", "SIGKILL", "raise"])
+def test_a_run_that_one_process_ends_resumes_with_the_same_bits(what: str, tmp_path: Path) -> None:
+    options = ("--dropout", 0.1, "--optimizer", "muon")
+    whole = launch(2, tmp_path / "whole", *options)
+    assert whole.returncode == 0, whole.stderr
+    rank = 0 if what == "SIGKILL" else 1
+    ended = launch(2, tmp_path / "ended", *options, "--at", 6, what, rank)
+    assert ended.returncode != 0
+    resumed = launch(2, tmp_path / "ended", *options, "--resume")
+    assert resumed.returncode == 0, resumed.stderr
+    assert losses_of(resumed) == losses_of(whole)[4 if what == "SIGKILL" else 6 :]
+    files = ("model.safetensors", "training_state.safetensors")
+    for name in files:
+        one, other = (tmp_path / run / "checkpoint-12" / name for run in ("whole", "ended"))
+        assert one.read_bytes() == other.read_bytes()
+
+
+@pytest.mark.parametrize("rank", [0, 1, 2])
+def test_the_others_name_a_process_that_was_killed(rank: int, tmp_path: Path) -> None:
+    done = launch(3, tmp_path / "run", "--at", 6, "SIGKILL", rank)
+    said = said_by(done)
+    assert said
+    assert rank not in said
+    for line in said.values():
+        assert line.startswith(f"LostRankError: rank {rank} of 3 has ended or does not answer")
+
+
+# --- what cannot work ---
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--wrong", "data", "1"], "ValueError: rank 1 has other values than rank 0 for the data; "),
+        (["--wrong", "seed", "1"], "ValueError: rank 1 has other values than rank 0 for the configuration"),
+        (["--rows", "1"], "ValueError: 2 processes share each batch, but train_loader has batches of 1 rows"),
+    ],
+)
+def test_each_process_says_what_is_wrong(words: list[str], expected: str, tmp_path: Path) -> None:
+    done = launch(2, tmp_path / "run", *words)
+    said = said_by(done)
+    assert said
+    assert all(line.startswith(expected) for line in said.values())
+    assert not list(tmp_path.glob("run/checkpoint-*"))
+
+
+def test_a_process_among_others_must_know_them() -> None:
+    assert not launched({})
+    assert not launched({"WORLD_SIZE": "1"})
+    with pytest.raises(ValueError, match=r"WORLD_SIZE is 2, .* but RANK and MASTER_PORT are not set; start it with"):
+        launched({"WORLD_SIZE": "2", "MASTER_ADDR": "localhost"})
+    with pytest.raises(ValueError, match="RANK must be a number, got 'one'"):
+        launched({"WORLD_SIZE": "2", "RANK": "one", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"})
