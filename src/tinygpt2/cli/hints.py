@@ -16,6 +16,12 @@ def program() -> list[str]:
     return [_shortest(called) or "tinygpt2"]
 
 
+def launched_by(processes: int) -> list[str]:
+    """Returns the words that call this program again in so many processes of this machine."""
+    here = os.environ.get("LOCAL_WORLD_SIZE", str(processes))
+    return ["torchrun", "--nproc-per-node", here, "-m", "tinygpt2"]
+
+
 def _shortest(path: str) -> str | None:
     """Returns the name of a program if a shell finds it by that, or else its path; ``None`` if it is no program."""
     import shutil

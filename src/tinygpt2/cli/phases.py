@@ -14,6 +14,7 @@ from tinygpt2.cli.options import save_options
 from tinygpt2.cli.plan import Plan
 from tinygpt2.cli.signals import STOPS
 from tinygpt2.cli.train_options import to_save
+from tinygpt2.distributed.ranks import Ranks
 from tinygpt2.model.gpt2 import GPT2Model
 from tinygpt2.recipe.students import student_training
 from tinygpt2.run.directory import RunDirectory
@@ -26,20 +27,58 @@ from tinygpt2.training.state import TrainState
 from tinygpt2.training.train import train
 
 
-def trained(plan: Plan, arguments: argparse.Namespace, device: torch.device) -> TrainingHistory:
-    """Trains the model of a plan, in one phase or in several, and returns the history of its training.
+class Phases:
+    """The training of a plan, in one phase or in several.
 
     With teachers, each of them is trained on the text first, in a directory and with random numbers of its own; then
     the model of the run begins as the first of them and learns from them all. What has been done is not done again when
     a run is resumed.
+
+    Args:
+        plan: The plan.
+        arguments: The command line.
+        device: Device to train on.
+        ranks: The processes that train together.
     """
-    noted, teachers = _NotedRun(plan), plan.options.teachers or 0
-    try:
-        if not teachers:
-            options = _options(plan, plan.run, arguments, device, noted)
-            return train(plan.model, plan.train_loader, plan.val_loader, plan.config, **options)
-        firsts = [_teacher(number, plan, arguments, device, noted) for number in range(1, teachers + 1)]
-        _say(f"phase {teachers + 1} of {teachers + 1}: the student, in {plan.run.path}", arguments)
+
+    def __init__(self, plan: Plan, arguments: argparse.Namespace, device: torch.device, ranks: Ranks) -> None:
+        self.plan, self.arguments, self.device, self.ranks = plan, arguments, device, ranks
+        self.noted = _NotedRun(plan)
+        self.teachers = plan.options.teachers or 0
+
+    def train(self) -> TrainingHistory:
+        """Trains the model, and returns the history of its training."""
+        plan = self.plan
+        try:
+            if not self.teachers:
+                return train(plan.model, plan.train_loader, plan.val_loader, plan.config, **self._options(plan.run))
+            firsts = [self._teacher(number) for number in range(1, self.teachers + 1)]
+            return self._student(firsts)
+        except STOPS as stop:
+            stop.add_note(self.noted.stopped)
+            raise
+
+    def _teacher(self, number: int) -> GPT2Model:
+        """Returns one of the first models, which is trained unless that has been done."""
+        plan, directory = self.plan, self.plan.run.teacher(number)
+        options = replace(plan.options, seed=plan.options.seed + number - 1)
+        model = model_of(directory, options, plan.tokenizer, resume=False)
+        if not self.ranks.on_first(directory.has_model):
+            self._say(number, f"a teacher, in {directory.path}")
+            loader, _ = make_loaders(plan.corpus, options, plan.tokenizer, model.config.context_length)
+            config = replace(plan.config, seed=options.seed, sample_prompt=None)
+            history = train(model, loader, plan.val_loader, config, **self._options(directory))
+            if self.ranks.first:
+                history.save(directory.history)
+                model.save_pretrained(directory.path, tokenizer=plan.tokenizer)
+        saved = self.ranks.from_first(lambda: GPT2Model.from_pretrained(directory.path).state_dict())
+        model.cpu().load_state_dict(saved)
+        return model
+
+    def _student(self, firsts: list[GPT2Model]) -> TrainingHistory:
+        """Trains the model of the run, and returns its history, with the time of its teachers."""
+        plan = self.plan
+        self._say(self.teachers + 1, f"the student, in {plan.run.path}")
         plan.model.load_state_dict(firsts[0].state_dict())
         history = distil(
             plan.model,
@@ -48,29 +87,33 @@ def trained(plan: Plan, arguments: argparse.Namespace, device: torch.device) -> 
             plan.val_loader,
             student_training(plan.config, plan.options.student_steps or 1),
             samples=plan.run.samples,
-            **_options(plan, plan.run, arguments, device, noted),
+            **self._options(plan.run),
         )
-        return _after(history, [TrainingHistory.load(plan.run.teacher(i + 1).history) for i in range(teachers)])
-    except STOPS as stop:
-        stop.add_note(noted.stopped)
-        raise
+        if not self.ranks.first:
+            return history
+        paths = [plan.run.teacher(number + 1).history for number in range(self.teachers)]
+        return _after(history, [TrainingHistory.load(path) for path in paths])
 
+    def _say(self, number: int, what: str) -> None:
+        if not self.arguments.quiet:
+            write_line(f"phase {number} of {self.teachers + 1}: {what}")
 
-def _teacher(
-    number: int, plan: Plan, arguments: argparse.Namespace, device: torch.device, noted: "_NotedRun"
-) -> GPT2Model:
-    """Returns one of the first models, which is trained unless that has been done."""
-    directory, teachers = plan.run.teacher(number), plan.options.teachers or 0
-    if not directory.has_model():
-        _say(f"phase {number} of {teachers + 1}: a teacher, in {directory.path}", arguments)
-        options = replace(plan.options, seed=plan.options.seed + number - 1)
-        model = model_of(directory, options, plan.tokenizer, resume=False)
-        loader, _ = make_loaders(plan.corpus, options, plan.tokenizer, model.config.context_length)
-        config = replace(plan.config, seed=options.seed, sample_prompt=None)
-        history = train(model, loader, plan.val_loader, config, **_options(plan, directory, arguments, device, noted))
-        history.save(directory.history)
-        model.save_pretrained(directory.path, tokenizer=plan.tokenizer)
-    return GPT2Model.from_pretrained(directory.path)
+    def _options(self, run: RunDirectory) -> dict[str, Any]:
+        """Returns the options of a training with checkpoints in a directory."""
+        options, arguments = self.plan.options, self.arguments
+        begun = not self.teachers or self.ranks.on_first(lambda: bool(run.checkpoints()))
+        return {
+            "callbacks": [self.noted, *([EarlyStopping(options.early_stopping)] if options.early_stopping else [])],
+            "tokenizer": self.plan.tokenizer,
+            "device": self.device,
+            "checkpoint_dir": run.path,
+            "checkpoint_every": options.checkpoint_every,
+            "checkpoint_keep": options.keep,
+            "resume": arguments.resume and begun,
+            "allow_changes": arguments.allow_changes,
+            "keep_best": True,
+            "progress": not arguments.quiet,
+        }
 
 
 def _after(history: TrainingHistory, earlier: list[TrainingHistory]) -> TrainingHistory:
@@ -79,30 +122,6 @@ def _after(history: TrainingHistory, earlier: list[TrainingHistory]) -> Training
     before = None if None in ends else sum(filter(None, ends))
     times = [None if before is None or seconds is None else before + seconds for seconds in history.seconds]
     return replace(history, seconds=times)
-
-
-def _say(line: str, arguments: argparse.Namespace) -> None:
-    if not arguments.quiet:
-        write_line(line)
-
-
-def _options(
-    plan: Plan, run: RunDirectory, arguments: argparse.Namespace, device: torch.device, noted: "_NotedRun"
-) -> dict[str, Any]:
-    """Returns the options of a training with checkpoints in a directory."""
-    patience = plan.options.early_stopping
-    return {
-        "callbacks": [noted, *([EarlyStopping(patience)] if patience else [])],  # 0 is never
-        "tokenizer": plan.tokenizer,
-        "device": device,
-        "checkpoint_dir": run.path,
-        "checkpoint_every": plan.options.checkpoint_every,
-        "checkpoint_keep": plan.options.keep,
-        "resume": arguments.resume and (not plan.options.teachers or bool(run.checkpoints())),
-        "allow_changes": arguments.allow_changes,
-        "keep_best": True,
-        "progress": not arguments.quiet,
-    }
 
 
 class _NotedRun(Callback):

@@ -19,49 +19,73 @@ from tinygpt2.tokenizers.protocol import Tokenizer, encoded
 
 
 @dataclass(frozen=True)
+class Choices:
+    """What was chosen for a run, without its data and its weights: what one process tells the others.
+
+    Attributes:
+        options: The options, with the values chosen for those not given.
+        config: The training configuration.
+        prompt: A prompt to try the model with; empty if it begins new texts.
+        notes: What to say about the data and the tokenizer.
+        tokenizer: The tokenizer.
+        resume: Whether the run is resumed.
+    """
+
+    options: TrainOptions
+    config: TrainingConfig
+    prompt: str
+    notes: tuple[str, ...]
+    tokenizer: Tokenizer
+    resume: bool
+
+
+@dataclass(frozen=True)
 class Plan:
     """A run that is ready to start.
 
     Attributes:
         run: Its directory.
-        options: Its options, with the values chosen for those not given.
+        choices: What was chosen for it.
         corpus: Its texts.
-        config: Its training configuration.
-        prompt: A prompt to try its model with; empty if it begins new texts.
-        notes: What to say about its data and its tokenizer.
         model: Its model, initialised or pretrained.
-        tokenizer: Its tokenizer.
         train_loader: Its training data.
         val_loader: Its validation data.
     """
 
     run: RunDirectory
-    options: TrainOptions
+    choices: Choices
     corpus: Corpus
-    config: TrainingConfig
-    prompt: str
-    notes: tuple[str, ...]
     model: GPT2Model
-    tokenizer: Tokenizer
     train_loader: DataLoader[Batch]
     val_loader: DataLoader[Batch]
 
+    @property
+    def options(self) -> TrainOptions:
+        """The options of the run."""
+        return self.choices.options
 
-def make_plan(
+    @property
+    def config(self) -> TrainingConfig:
+        """Its training configuration."""
+        return self.choices.config
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Its tokenizer."""
+        return self.choices.tokenizer
+
+
+def make_choices(
     run: RunDirectory, options: TrainOptions, corpus: Corpus, maker: RecipeMaker | None, *, quiet: bool
-) -> Plan:
-    """Returns the run that options and a corpus describe; without the maker of a recipe, one to resume."""
+) -> Choices:
+    """Returns what is chosen for a run with these options; without the maker of a recipe, for one to resume."""
     resume = maker is None
     tokenizer, choice = tokenizer_of(
         run, options, corpus, resume=resume, vocab_size=maker.vocab_size if maker else lambda: options.vocab_size
     )
-    tuned = None if options.from_pretrained is None else model_of(run, options, tokenizer, resume=resume)
-    recipe = maker(tokenizer, None if tuned is None else tuned.config) if maker else None
+    pretrained = None if options.from_pretrained is None else model_of(run, options, tokenizer, resume=resume).config
+    recipe = maker(tokenizer, pretrained) if maker else None
     complete = with_recipe(options, recipe) if recipe else options
-    shape = replace(complete, dropout=0.0) if complete.teachers else complete  # a student needs no dropout
-    model = tuned or model_of(run, shape, tokenizer, resume=resume)
-    context_length = complete.context_length or model.config.context_length
-    train_loader, val_loader = make_loaders(corpus, complete, tokenizer, context_length)
     prompt = prompt_from(corpus, tokenizer) if options.sample_prompt is None else options.sample_prompt
     with naming("--sample-prompt"):
         encoded(tokenizer, prompt)
@@ -77,11 +101,22 @@ def make_plan(
     config = training_config(chosen, prompt if sampled else None)
     notes = [*corpus.notes, *([] if choice is None else [f"tokenizer: {choice}"])]
     notes += recipe.explain().splitlines() if recipe else []
-    return Plan(run, chosen, corpus, config, prompt, tuple(notes), model, tokenizer, train_loader, val_loader)
+    return Choices(chosen, config, prompt, tuple(notes), tokenizer, resume)
 
 
-def summary(plan: Plan, device: torch.device) -> str:
+def make_plan(run: RunDirectory, choices: Choices, corpus: Corpus) -> Plan:
+    """Returns the run that choices and a corpus describe."""
+    options = choices.options
+    shape = replace(options, dropout=0.0) if options.teachers else options  # a student needs no dropout
+    model = model_of(run, shape, choices.tokenizer, resume=choices.resume)
+    context_length = options.context_length or model.config.context_length
+    return Plan(run, choices, corpus, model, *make_loaders(corpus, options, choices.tokenizer, context_length))
+
+
+def summary(plan: Plan, device: torch.device, processes: int) -> str:
     """Returns a line that says what will be trained, and where."""
     batches = f"{plan.options.batch_size} × {plan.options.context_length} tokens"
     parameters = f"{plan.model.num_parameters():,} parameters on {device.type}"
+    if processes > 1:
+        parameters += f", in {processes} processes"
     return f"{parameters}; {plan.corpus.size} of text, in batches of {batches}; Ctrl-C stops and saves"

@@ -34,10 +34,13 @@ class RecipeMaker:
         corpus: Its corpus.
         device: Device to train on.
         began: When the command began, by ``time.monotonic``.
+        processes: Number of processes that train together.
     """
 
-    def __init__(self, options: TrainOptions, corpus: Corpus, device: torch.device, began: float) -> None:
-        self.options, self.corpus, self.device, self.began = options, corpus, device, began
+    def __init__(
+        self, options: TrainOptions, corpus: Corpus, device: torch.device, began: float, *, processes: int = 1
+    ) -> None:
+        self.options, self.corpus, self.device, self.began, self.processes = options, corpus, device, began, processes
 
     def vocab_size(self) -> int | None:
         """Returns the size of a vocabulary of byte pairs; ``None`` for the one that suits the whole text."""
@@ -50,6 +53,7 @@ class RecipeMaker:
             device=self.device,
             speed=first_speed(self.device),
             given={"spelling": self.options.spelling},
+            processes=self.processes,
         )
         size = recipe.model.vocab_size
         return None if size == tokens_for(text.bytes, names=text.names) else size
@@ -66,6 +70,7 @@ class RecipeMaker:
             given=self._given(tokenizer, pretrained),
             pretrained=pretrained,
             spent=time.monotonic() - self.began,
+            processes=self.processes,
         )
 
     def _given(self, tokenizer: Tokenizer, pretrained: GPT2Config | None) -> dict[str, object]:

@@ -3,68 +3,110 @@
 import argparse
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
 from tinygpt2._internal.console import write_line
-from tinygpt2._internal.devices import choose_device
 from tinygpt2.cli.common import plot_history, validation_loss_in_words
 from tinygpt2.cli.corpus import (
+    Corpus,
     check_saved_files,
     once_only,
     read_corpus,
     run_name,
 )
-from tinygpt2.cli.hints import option, positional, short_prompt, to_paste
+from tinygpt2.cli.hints import launched_by, option, positional, short_prompt, to_paste
 from tinygpt2.cli.measurement import measured
-from tinygpt2.cli.phases import trained
-from tinygpt2.cli.plan import Plan, make_plan, summary
+from tinygpt2.cli.phases import Phases
+from tinygpt2.cli.plan import Choices, Plan, make_choices, make_plan, summary
 from tinygpt2.cli.recipes import RecipeMaker
 from tinygpt2.cli.report import baselines_in, report_lines
 from tinygpt2.cli.runs import RUNS, newest_to_resume, similar, suggesting_runs
 from tinygpt2.cli.signals import STOPS, exit_code, signal_of
-from tinygpt2.cli.train_options import FLAGS, options_of
+from tinygpt2.cli.train_options import FLAGS, TrainOptions, options_of
 from tinygpt2.cli.wording import speaking_in_flags
+from tinygpt2.distributed.launch import ranks_here
+from tinygpt2.distributed.ranks import Ranks
 from tinygpt2.model.gpt2 import GPT2Model
 from tinygpt2.run.directory import RunDirectory
 from tinygpt2.training.history import TrainingHistory, lowest_loss
 
+EXIT_FAILURE = 1
+
 _SAMPLES = 10  # of new texts, in the line to try
 
 
+class _Begun(NamedTuple):
+    """A run that has begun: its directory, the options that were given, what was chosen, and its texts."""
+
+    run: RunDirectory
+    options: TrainOptions
+    choices: Choices
+    corpus: Corpus | None
+
+
 def train_command(arguments: argparse.Namespace) -> int:
-    """Trains a model and fills a run directory."""
-    began, device = time.monotonic(), choose_device(arguments.device)
+    """Trains a model and fills a run directory; of several processes, the first does all but the training itself."""
+    began, (ranks, device) = time.monotonic(), ranks_here(arguments.device)
+    arguments.quiet = arguments.quiet or not ranks.first
     run: RunDirectory | None = None
     try:
-        with _run_directory(arguments) as run:
-            _train_in(run, arguments, device, began)
+        with ranks.together(), ExitStack() as opened:
+            own: list[_Begun] = []
+
+            def begin() -> _Begun:
+                nonlocal run
+                run = opened.enter_context(_run_directory(arguments))
+                own.append(_begin(run, arguments, device, began, ranks))
+                return own[0]._replace(corpus=None)  # which each process reads
+
+            try:
+                begun = ranks.on_first(begin)
+            except Exception:
+                if ranks.first:
+                    raise
+                return EXIT_FAILURE  # the first process says why
+            _train(own[0] if own else begun, arguments, device, ranks)
     except STOPS as stop:
         number = signal_of(stop)
         where = "".join(getattr(stop, "__notes__", []))
-        write_line(f"stopped by {number.name}{where}{_how_to_resume(run, arguments)}")
+        if ranks.first:
+            write_line(f"stopped by {number.name}{where}{_how_to_resume(run, arguments, ranks.size)}")
         return exit_code(number)
     return 0
 
 
-def _train_in(run: RunDirectory, arguments: argparse.Namespace, device: torch.device, began: float) -> None:
+def _begin(
+    run: RunDirectory, arguments: argparse.Namespace, device: torch.device, began: float, ranks: Ranks
+) -> _Begun:
+    """Reads the options and the corpus of a run, and chooses what they leave open."""
     with suggesting_runs(run.path):
         options = options_of(arguments, run)
     if not hasattr(arguments, "files"):
         check_saved_files(options.files, run.path, [*arguments.program, *arguments.words])
+    if not ranks.alone and once_only(options.files):
+        raise ValueError("a pipe can be read by one process only; pass a file, or start one process")
     with speaking_in_flags(FLAGS):
         corpus = read_corpus(options)
-        maker = None if arguments.resume else RecipeMaker(options, corpus, device, began)
-        plan = make_plan(run, options, corpus, maker, quiet=arguments.quiet)
+        maker = None if arguments.resume else RecipeMaker(options, corpus, device, began, processes=ranks.size)
+        return _Begun(run, options, make_choices(run, options, corpus, maker, quiet=arguments.quiet), corpus)
+
+
+def _train(begun: _Begun, arguments: argparse.Namespace, device: torch.device, ranks: Ranks) -> None:
+    """Trains the model of a run; the first process writes what comes of it."""
+    with speaking_in_flags(FLAGS):
+        plan = make_plan(begun.run, begun.choices, begun.corpus or read_corpus(begun.options))
         if not arguments.quiet:
-            for line in (*plan.notes, summary(plan, device)):
+            for line in (*plan.choices.notes, summary(plan, device, ranks.size)):
                 write_line(line)
-            if note := once_only(options.files):
+            if note := once_only(begun.options.files):
                 write_line(f"note: {note}")
-        history = trained(plan, arguments, device)
-    _finish(plan, history, arguments)
+        history = Phases(plan, arguments, device, ranks).train()
+    if ranks.first:
+        _finish(plan, history, arguments)
 
 
 @contextmanager
@@ -113,7 +155,7 @@ def _newest_run(arguments: argparse.Namespace) -> str:
     return f"; for the newest: {to_paste([*arguments.program, *words])}"
 
 
-def _how_to_resume(run: RunDirectory | None, arguments: argparse.Namespace) -> str:
+def _how_to_resume(run: RunDirectory | None, arguments: argparse.Namespace, processes: int) -> str:
     """Returns the command that resumes a run that was stopped, if there is anything to resume."""
     if run is None or not (run.options.exists() and run.has_begun()):
         return " before the run began"
@@ -122,7 +164,8 @@ def _how_to_resume(run: RunDirectory | None, arguments: argparse.Namespace) -> s
         words = list(arguments.words)
     else:
         words = ["train", *option("--out", run.path), "--resume", *_device(arguments), *(["FILE"] if note else [])]
-    line = f"; to resume:  {to_paste([*arguments.program, *words])}"
+    program = arguments.program if processes == 1 else launched_by(processes)
+    line = f"; to resume:  {to_paste([*program, *words])}"
     return f"{line}  ({note})" if note else line
 
 
@@ -165,7 +208,7 @@ def _is_better(history: TrainingHistory, run: RunDirectory) -> bool:
 
 def _to_try(plan: Plan, directory: Path, arguments: argparse.Namespace) -> str:
     """Returns the command that writes a text with the model in a directory."""
-    prompt = short_prompt(plan.prompt)
+    prompt = short_prompt(plan.choices.prompt)
     what = positional(prompt) if prompt else option("--samples", _SAMPLES)
     return to_paste([*arguments.program, "generate", *option("--model", directory), *_device(arguments), *what])
 
@@ -173,7 +216,7 @@ def _to_try(plan: Plan, directory: Path, arguments: argparse.Namespace) -> str:
 def _report(plan: Plan, history: TrainingHistory) -> list[str]:
     """Writes the report on a run, and returns its lines; none if there is nothing to compare its model with."""
     model, run = GPT2Model.from_pretrained(plan.run.path).to(plan.model.device), plan.run
-    report = measured(model, plan.tokenizer, plan.corpus.parts, history, prompt=plan.prompt,
+    report = measured(model, plan.tokenizer, plan.corpus.parts, history, prompt=plan.choices.prompt,
                       seed=plan.config.seed)  # fmt: skip
     if report is None:
         run.report.unlink(missing_ok=True)

@@ -85,15 +85,19 @@ class Ranks:
         result: T = answer[0]
         return result
 
-    def from_first(self, tensors: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
-        """Returns the tensors of rank 0, on the CPU, where others may pass ``None``."""
+    def from_first(self, function: Callable[[], Mapping[str, Tensor]]) -> dict[str, Tensor]:
+        """Returns the tensors that a function returns on rank 0, as `on_first` does; among several ranks on the CPU."""
         if self.alone:
-            return dict(tensors or {})
-        own = {name: tensor.detach().cpu().contiguous() for name, tensor in (tensors or {}).items()}
-        described = self.on_first(lambda: {name: (tensor.shape, tensor.dtype) for name, tensor in own.items()})
-        found = own
+            return dict(function())
+        found: dict[str, Tensor] = {}
+
+        def described() -> dict[str, tuple[torch.Size, torch.dtype]]:
+            found.update({name: tensor.detach().cpu().contiguous() for name, tensor in function().items()})
+            return {name: (tensor.shape, tensor.dtype) for name, tensor in found.items()}
+
+        kinds = self.on_first(described)
         if not self.first:
-            found = {name: torch.empty(shape, dtype=dtype) for name, (shape, dtype) in described.items()}
+            found = {name: torch.empty(shape, dtype=dtype, device="cpu") for name, (shape, dtype) in kinds.items()}
         for tensor in found.values():
             dist.broadcast(tensor, src=0, group=self._messages)
         return found

@@ -142,7 +142,7 @@ def _rows(task: Task, model: GPT2Config, windows: int) -> tuple[int, int]:
     if "batch_size" in task.given:
         return task.given["batch_size"], task.given.get("gradient_accumulation_steps", 1)
     wanted = rules.power_of_two(_batch_tokens(task, model) / model.context_length, nearest=True)
-    rows = min(max(wanted, rules.FEWEST_ROWS), rules.power_of_two(windows))
+    rows = min(max(wanted, rules.FEWEST_ROWS, task.processes), rules.power_of_two(windows))
     accumulate = task.given.get("gradient_accumulation_steps")
     if accumulate:
         rows = max(1, rows // accumulate)

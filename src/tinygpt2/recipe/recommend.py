@@ -30,6 +30,7 @@ def recommend(
     given: Mapping[str, object] | None = None,
     pretrained: GPT2Config | None = None,
     spent: float = 0.0,
+    processes: int = 1,
 ) -> Recipe:
     """Returns the model and the training that suit a text, a machine and some minutes.
 
@@ -41,8 +42,8 @@ def recommend(
         documents: The text to train on, or several, which are read once, or their statistics.
         minutes: What the run may take; by default a time that suits the size of the text.
         device: Device to train on, as for `train`.
-        speed: Sustained speed of training on it in FLOP/s; by default it is measured for about two seconds, on a small
-            model and then on the one that was chosen.
+        speed: Sustained speed of training on it in FLOP/s, of each process; by default it is measured for about two
+            seconds, on a small model and then on the one that was chosen.
         memory: Bytes of memory to share; by default those that are free on the device. Half of them are used.
         given: What is chosen already, by its name: fields of `GPT2Config`, of `TrainingConfig` and of `TextNoise`
             (whose ``epochs`` is ``noise_epochs``), ``tokenizer``, ``batch_size``, ``teachers`` and ``student_steps``.
@@ -50,6 +51,7 @@ def recommend(
             not the length of the run, and there are no teachers unless they are given.
         pretrained: Shape of the model, if one is fine-tuned; only the batch, the rate and the length are then chosen.
         spent: Seconds of the minutes that have passed already.
+        processes: Number of processes that will train together.
 
     Raises:
         TypeError: If an argument, or a given value, is of the wrong type.
@@ -67,19 +69,23 @@ def recommend(
     """
     text = documents if isinstance(documents, TextStatistics) else TextStatistics.of(documents)
     target = choose_device(device)
+    processes = check_int("processes", processes)
     task = Task(
         text=text,
         minutes=default_minutes(text.bytes) if minutes is None else _positive("minutes", minutes),
         spent=check_number("spent", spent),
-        speed=1.0 if speed is None else _positive("speed", speed),
+        speed=(1.0 if speed is None else _positive("speed", speed)) * processes,
         memory=free_memory(target) if memory is None else check_int("memory", memory),
         given=_checked(given),
         pretrained=pretrained,
         usual=minutes is None,
+        processes=processes,
     )
     if pretrained is not None:
         check_instance("pretrained", pretrained, GPT2Config, "a GPT2Config")
-    return choose(task) if speed is not None else measured_choice(replace(task, speed=first_speed(target)), target)
+    if speed is not None:
+        return choose(task)
+    return measured_choice(replace(task, speed=first_speed(target) * processes), target)
 
 
 def measured_choice(task: Task, device: torch.device) -> Recipe:
@@ -87,8 +93,9 @@ def measured_choice(task: Task, device: torch.device) -> Recipe:
     recipe = choose(task)
     for left in range(_MEASUREMENTS, 0, -1):
         before, began = recipe, time.monotonic()
-        speed = measured_speed(before.model, before.training, rows=before.batch_size, device=device, guess=task.speed)
-        task = replace(task, speed=speed, spent=task.spent + time.monotonic() - began)
+        rows, guess = max(1, before.batch_size // task.processes), task.speed / task.processes
+        speed = measured_speed(before.model, before.training, rows=rows, device=device, guess=guess)
+        task = replace(task, speed=speed * task.processes, spent=task.spent + time.monotonic() - began)
         recipe = choose(task)
         if _shape(recipe) == _shape(before):
             break

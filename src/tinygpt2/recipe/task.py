@@ -37,11 +37,12 @@ class Task:
         text: Statistics of the text to train on.
         minutes: What the run may take.
         spent: Seconds of them that have passed.
-        speed: Speed of training in FLOP/s.
+        speed: Speed of training in FLOP/s, of all processes together.
         memory: Bytes that are free.
         given: What was chosen by hand.
         pretrained: Shape of the model to fine-tune; ``None`` for a new one.
         usual: Whether the minutes are those that suit the size of the text.
+        processes: Number of processes.
     """
 
     text: TextStatistics
@@ -52,6 +53,7 @@ class Task:
     given: Mapping[str, Any]
     pretrained: GPT2Config | None
     usual: bool
+    processes: int = 1
 
     @property
     def seconds(self) -> float:

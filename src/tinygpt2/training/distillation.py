@@ -12,7 +12,6 @@ from torch.utils.data import DataLoader
 
 from tinygpt2._internal.checks import check_bool, check_instance, check_path
 from tinygpt2._internal.console import write_line
-from tinygpt2._internal.devices import choose_device
 from tinygpt2.config import Distillation, TrainingConfig
 from tinygpt2.data.batches import Batch
 from tinygpt2.data.encoding import Encoded, ids_dtype
@@ -21,6 +20,7 @@ from tinygpt2.data.mixed import mix_sequences
 from tinygpt2.data.token_file import TokenFile, write_token_file
 from tinygpt2.data.token_header import Header
 from tinygpt2.data.windows import TokenArray, parts_of
+from tinygpt2.distributed.launch import ranks_here
 from tinygpt2.generation.decoding import check_model
 from tinygpt2.generation.sequences import sample_sequences
 from tinygpt2.model.gpt2 import GPT2Model
@@ -97,16 +97,22 @@ def distil(
     check_instance("distillation", distillation, Distillation, "a Distillation")
     config = TrainingConfig() if config is None else config
     check_instance("config", config, TrainingConfig, "a TrainingConfig")
-    teacher = mixture_of(first, train_loader, distillation).to(choose_device(device))
+    ranks, target = ranks_here(device)
+    teacher = mixture_of(first, train_loader, distillation).to(target)
     path = None if samples is None else check_path("samples", samples)
     width = _parts(train_loader)[0].context_length + 1
-    if path is not None and path.exists():
-        sequences = _read(TokenFile(path), width, student.config.vocab_size)
-    else:
-        sequences = _sampled(teacher, train_loader, distillation, config.seed, progress=progress)
+
+    def sequences() -> Tensor:
+        if path is not None and path.exists():
+            return _read(TokenFile(path), width, student.config.vocab_size)
+        sampled = _sampled(teacher, train_loader, distillation, config.seed, progress=progress)
         if path is not None:
-            _write(path, sequences, student.config.vocab_size)
-    loader = mix_sequences(train_loader, sequences, real_share=distillation.real_share)
+            _write(path, sampled, student.config.vocab_size)
+        return sampled
+
+    with ranks.together():
+        written = ranks.from_first(lambda: {"sequences": sequences()})["sequences"]
+    loader = mix_sequences(train_loader, written, real_share=distillation.real_share)
     return train(student, loader, val_loader, config, teacher=teacher, device=device, progress=progress, **options)
 
 

@@ -299,8 +299,8 @@ def sent(read: Callable[[], Checkpoint | None], ranks: Ranks) -> Checkpoint | No
     checkpoint = ranks.on_first(without_tensors)
     if checkpoint is None or ranks.alone:
         return own[0] if own else None
-    weights, tensors = (own[0].weights, own[0].tensors) if own else (None, None)
-    return replace(checkpoint, weights=ranks.from_first(weights), tensors=ranks.from_first(tensors))
+    weights = ranks.from_first(lambda: own[0].weights)
+    return replace(checkpoint, weights=weights, tensors=ranks.from_first(lambda: own[0].tensors))
 
 
 def restore(state: TrainState, checkpoint: Checkpoint, made: OptimizerRecord) -> None:

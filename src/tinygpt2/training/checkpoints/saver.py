@@ -220,7 +220,7 @@ class CheckpointSaver:
 
     def best_weights(self, state: TrainState) -> dict[str, Tensor] | None:
         """Returns the weights with the lowest validation loss; ``None``, with a warning, if ``best`` has lost them."""
-        return self.ranks.from_first(self._best_weights(state) if self.ranks.first else None) or None
+        return self.ranks.from_first(lambda: self._best_weights(state) or {}) or None
 
     def _best_weights(self, state: TrainState) -> dict[str, Tensor] | None:
         if self._best is not None:
