@@ -48,6 +48,7 @@ TRAINING_RANGES: Mapping[str, Check] = MappingProxyType(
         "weight_decay": Number(),
         "decay_all_parameters": Bool(),
         "betas": Pair(Number(maximum=1, below_maximum=True)),
+        "ema_decay": Number(maximum=1, below_maximum=True),
         "max_grad_norm": Optional(Number(above_minimum=True)),
         "gradient_accumulation_steps": Int(),
         "precision": Choice(get_args(Precision)),
@@ -172,6 +173,9 @@ class TrainingConfig:
         decay_all_parameters: Whether biases and layer norms decay too. GPT-2's recipe excludes them; PyTorch's
             ``AdamW(model.parameters())`` does not.
         betas: AdamW's decay rates of the first and second moments.
+        ema_decay: Decay of the exponential moving average of the weights (Polyak and Juditsky 1992), which is then the
+            model that is evaluated, saved and handed over; 0 for the weights themselves. With a constant learning rate
+            the average is better than they are.
         max_grad_norm: Gradients with a larger norm are scaled down to it; ``None`` does not clip.
         gradient_accumulation_steps: Micro-batches per step. The result is that of one batch of their total size.
         precision: ``"fp32"``; ``"bf16"`` for autocast to bfloat16, with unchanged weights; ``"auto"`` for bf16 on a
@@ -204,6 +208,7 @@ class TrainingConfig:
     weight_decay: float = 0.1
     decay_all_parameters: bool = False
     betas: tuple[float, float] = (0.9, 0.95)
+    ema_decay: float = 0.0
     max_grad_norm: float | None = 1.0
     gradient_accumulation_steps: int = 1
     precision: Precision = "auto"

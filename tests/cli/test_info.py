@@ -26,7 +26,7 @@ def test_it_reports_shape_and_losses(run_directory: Path, capsys: pytest.Capture
     assert f"of step {history.steps[best]}, which has the lowest validation loss" in output
     assert "characters" in output
     assert "2 epochs, planned for " in output
-    assert " minutes; muon at 0.016, linear, batches of 4, weight decay 0.1" in output
+    assert " minutes; muon at 0.016, constant, batches of 4, weight decay 0.1" in output
 
 
 def test_a_model_that_was_not_trained_here(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

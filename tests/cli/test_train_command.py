@@ -145,7 +145,7 @@ def test_the_options_of_a_run_are_saved_with_what_was_chosen(text_file: Path, tm
         "n_embd": 64,
         "dropout": 0,
     }
-    chosen |= {"optimizer": "muon", "learning_rate": 0.011, "schedule": "linear", "max_steps": 2, "epochs": None}
+    chosen |= {"optimizer": "muon", "learning_rate": 0.011, "schedule": "constant", "max_steps": 2, "epochs": None}
     chosen |= {"warmup_steps": 1, "eval_every": 2, "eval_batches": 1, "sample_prompt": "The quick brown fox"}
     assert {name: options[name] for name in chosen} == chosen
     assert not {"out", "resume", "quiet", "device", "allow_changes", "run", "traceback"} & options.keys()
@@ -368,7 +368,7 @@ def test_a_closed_terminal_ends_a_run_as_ctrl_c_does(text_file: Path, tmp_path: 
     """It was killed where it was, as by a dropped connection; what it writes then has nowhere to go."""
     whole, closed = tmp_path / "whole", tmp_path / "closed"
     constant = ["--schedule", "constant", "--warmup-steps", 0, "--learning-rate", 0.001]  # whatever the length
-    constant += ["--batch-size", 4, "--dropout", 0.1, "--token-noise", 0, "--weight-decay", 0.1]
+    constant += ["--batch-size", 4, "--dropout", 0.1, "--token-noise", 0, "--weight-decay", 0.1, "--ema-decay", 0.9]
     options = [*constant, "--eval-every", 5, "--eval-batches", 1, *FAST]
     terminal, end = os.openpty()
     words = ["train", text_file, "--out", closed, "--max-steps", 1000000, *options]

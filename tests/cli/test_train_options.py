@@ -112,7 +112,7 @@ def test_what_is_given_takes_the_place_of_what_was_saved(tmp_path: Path) -> None
 def complete(**given: Any) -> TrainOptions:  # noqa: ANN401 - any option
     """Returns options as a run saves them, with all that its recipe chooses."""
     chosen = {"context_length": 16, "dropout": 0.1, "batch_size": 4, "accumulate": 1, "bpe_dropout": 0.0}
-    chosen |= {"token_noise": 0.0, "learning_rate": 0.01, "warmup_steps": 1, "weight_decay": 0.1}
+    chosen |= {"token_noise": 0.0, "learning_rate": 0.01, "warmup_steps": 1, "weight_decay": 0.1, "ema_decay": 0.0}
     return TrainOptions(**{**chosen, "optimizer": "muon", "spelling": False, "schedule": "linear", **given})
 
 
@@ -211,10 +211,11 @@ CASES = {
         ["--learning-rate", "0.5"], lambda run: run.config.learning_rate == 0.5, "--learning-rate was"
     ),
     "schedule": Case(
-        ["--schedule", "constant"], lambda run: run.config.schedule == "constant", "schedule was 'linear'"
+        ["--schedule", "linear"], lambda run: run.config.schedule == "linear", "schedule was 'constant'"
     ),
     "warmup_steps": Case(["--warmup-steps", "5"], lambda run: run.config.warmup_steps == 5, "--warmup-steps was"),
     "weight_decay": Case(["--weight-decay", "0"], lambda run: run.config.weight_decay == 0, "--weight-decay was 0.1"),
+    "ema_decay": Case(["--ema-decay", "0.9"], lambda run: run.config.ema_decay == 0.9, None),
     "precision": Case(["--precision", "fp32"], lambda run: run.config.precision == "fp32", "precision was 'auto'"),
     "compile": Case(["--compile"], lambda run: run.config.compile, "compile was False and is True"),
     "seed": Case(["--seed", "9"], lambda run: run.config.seed == 9, "seed was 0 and is 9"),

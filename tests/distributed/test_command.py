@@ -52,7 +52,9 @@ def history_in(directory: Path) -> dict[str, list[float]]:
     return found
 
 
-@pytest.mark.parametrize("more", ["--epochs 2", "--epochs 2 --teachers 2 --student-steps 20 --optimizer muon --dropout 0"])
+@pytest.mark.parametrize(
+    "more", ["--epochs 2", "--epochs 2 --teachers 2 --student-steps 20 --optimizer muon --dropout 0"]
+)
 def test_two_processes_train_as_one_does(text_file: Path, more: str, tmp_path: Path) -> None:
     for name, processes in (("one", False), ("two", True)):
         code, _, errors = run(f"train {text_file} --out {tmp_path / name} {OPTIONS} {more}", processes=processes)

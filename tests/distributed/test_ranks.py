@@ -16,7 +16,7 @@ from tinygpt2.distributed.launch import launched
 WORKER = Path(__file__).parent / "worker.py"
 NAMES = (
     "adamw", "muon", "accumulation", "ragged", "masked", "head of its own", "noise", "stopped", "rates", "best",
-    "user's optimizer",
+    "average", "user's optimizer",
 )  # fmt: skip
 HANGING = 300  # seconds
 

@@ -87,6 +87,9 @@ SCENARIOS: dict[str, Callable[[], dict[str, Any]]] = {
         "loader": windows(), "val_loader": windows(tokens=TOKENS[::-1].copy()), "keep_best": True,
         "config": replace(CONFIG, learning_rate=3e-3, epochs=3),
     },
+    "average": lambda: {
+        "loader": windows(), "val_loader": windows(), "config": replace(CONFIG, ema_decay=0.9, optimizer="muon")
+    },
     "user's optimizer": lambda: {
         "loader": windows(), "optimizer": lambda model, _: torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
     },

@@ -53,16 +53,17 @@ def seconds_of(recipe: Recipe, size: int) -> float:
     step = rules.operations_of_step(recipe.model, tokens_of(recipe), "muon") / 1e9
     if recipe.student is None:
         return steps_of(recipe, size) * step
-    of_pass = steps_of(recipe, size) / rules.TEACHER_PASSES
+    passes = recipe.training.epochs
+    of_pass = steps_of(recipe, size) / passes
     cost = rules.STUDENT_BATCH * rules.STUDENT_OVERHEAD * (1 + rules.TEACHING_COST * recipe.teachers)
-    return step * (recipe.teachers * rules.TEACHER_COST * of_pass + (recipe.student.max_steps or 0) * cost)
+    return step * (recipe.teachers * (passes + rules.TEACHER_COST) * of_pass + (recipe.student.max_steps or 0) * cost)
 
 
 def at_most(recipe: Recipe, size: int) -> bool:
     """Returns whether a recipe does as much as helps."""
     if recipe.student is None:
         return passes_of(recipe, size) >= rules.MOST_PASSES * 0.9
-    most = rules.MOST_STUDENT_PASSES / rules.STUDENT_BATCH * steps_of(recipe, size) / rules.TEACHER_PASSES
+    most = rules.MOST_STUDENT_PASSES / rules.STUDENT_BATCH * steps_of(recipe, size) / recipe.training.epochs
     return (recipe.student.max_steps or 0) >= 0.99 * most
 
 
@@ -73,7 +74,7 @@ def reading_of(recipe: Recipe, size: int) -> float:
 
 def strength_of(recipe: Recipe) -> tuple[float, ...]:
     noise = recipe.noise or TextNoise()
-    return recipe.model.dropout, noise.bpe_dropout, noise.token_noise, recipe.training.weight_decay
+    return noise.bpe_dropout, noise.token_noise, recipe.training.weight_decay
 
 
 @pytest.mark.parametrize(("size", "minutes", "speed"), list(product(SIZES, MINUTES, MEMORY)))
@@ -110,17 +111,17 @@ def test_with_more_time_the_model_grows(size: int, speed: float) -> None:
 def test_more_text_than_time_is_read_less_than_once_without_regularisation() -> None:
     recipe = chosen(1_000_000_000, 10, LAPTOP)
     assert passes_of(recipe, 1_000_000_000) < 1
-    assert strength_of(recipe) == (0, 0, 0, rules.WEIGHT_DECAY)
+    assert strength_of(recipe) == (0, 0, rules.WEIGHT_DECAY)
     assert recipe.noise is None
 
 
 def test_more_time_than_text_is_read_often_with_all_regularisation() -> None:
     recipe = chosen(20_000, 600, LAPTOP)
     assert recipe.teachers == rules.MOST_TEACHERS
-    assert recipe.training.epochs == rules.TEACHER_PASSES
+    assert recipe.training.epochs == rules.MOST_TEACHER_PASSES
     assert recipe.minutes < 30
     assert "more would not help" in recipe.explain()
-    assert strength_of(recipe) == (rules.DROPOUT, rules.BPE_DROPOUT, rules.TOKEN_NOISE, rules.MOST_WEIGHT_DECAY)
+    assert strength_of(recipe) == (rules.BPE_DROPOUT, rules.TOKEN_NOISE, rules.MOST_WEIGHT_DECAY)
 
 
 @given(sizes=st.lists(st.integers(1, 10**12), min_size=2).map(sorted))
@@ -212,7 +213,7 @@ def test_given_epochs_are_the_length_and_the_time_follows() -> None:
     assert (recipe.training.epochs, recipe.training.max_steps) == (3, None)
     assert recipe.minutes < 1
     assert "3 passes over the text: as given" in recipe.explain()
-    assert recipe.model.dropout == pytest.approx(0.1 * math.log2(3 / 2) / 3, rel=0.1)
+    assert (recipe.noise or TextNoise()).token_noise == pytest.approx(0.1 * math.log2(3 / 2) / 3, rel=0.1)
 
 
 def test_what_is_none_is_not_given() -> None:
@@ -251,7 +252,8 @@ def test_a_recipe_is_the_python_that_it_prints(size: int, minutes: float, speed:
 def test_each_choice_has_a_reason() -> None:
     lines = chosen(84_213, None, LAPTOP).explain().splitlines()
     assert [line.split()[0] for line in lines] == [
-        "text", "time", "vocabulary", "model", "context", "batch", "length", "noise", "optimizer", "evaluation",
+        "text", "time", "vocabulary", "model", "context", "batch", "length", "noise", "optimizer", "average",
+        "evaluation",
     ]  # fmt: skip
     assert all(len(line) < 160 for line in lines)
 

@@ -75,6 +75,7 @@ RANGES: Mapping[str, Check] = MappingProxyType(
         "schedule": Optional(TRAINING_RANGES["schedule"]),
         "warmup_steps": Optional(TRAINING_RANGES["warmup_steps"]),
         "weight_decay": Optional(TRAINING_RANGES["weight_decay"]),
+        "ema_decay": Optional(TRAINING_RANGES["ema_decay"]),
         "precision": TRAINING_RANGES["precision"],
         "compile": TRAINING_RANGES["compile"],
         "seed": TRAINING_RANGES["seed"],
@@ -89,7 +90,8 @@ RANGES: Mapping[str, Check] = MappingProxyType(
 """The range of each field of `TrainOptions`."""
 
 _CHOSEN = ("context_length", "dropout", "batch_size", "accumulate", "bpe_dropout", "token_noise", "optimizer",
-           "spelling", "learning_rate", "schedule", "warmup_steps", "weight_decay")  # fmt: skip
+           "spelling", "learning_rate", "schedule", "warmup_steps", "weight_decay",
+           "ema_decay")  # fmt: skip
 _SAVED: Mapping[str, Check] = MappingProxyType(
     {name: check.inner if name in _CHOSEN and isinstance(check, Optional) else check for name, check in RANGES.items()}
 )
@@ -102,6 +104,7 @@ _OF_EARLIER_VERSIONS: Mapping[str, object] = MappingProxyType(
         "optimizer": TrainingConfig.optimizer,
         "spelling": TrainingConfig.spelling,
         "weight_decay": TrainingConfig.weight_decay,
+        "ema_decay": TrainingConfig.ema_decay,
     }
 )
 """What a run has whose options were saved before there were these."""
@@ -167,6 +170,7 @@ class TrainOptions:
     schedule: Schedule | None = None
     warmup_steps: int | None = None
     weight_decay: float | None = None
+    ema_decay: float | None = None
     precision: Precision = TrainingConfig.precision
     compile: bool = TrainingConfig.compile
     seed: int = TrainingConfig.seed
@@ -420,6 +424,7 @@ def _add_optimisation_options(parser: argparse.ArgumentParser) -> None:
         "steps over which the learning rate rises from zero",
     )
     _add(group, "weight_decay", "decoupled weight decay", "X")
+    _add(group, "ema_decay", "decay of the moving average of the weights, which is then the model; 0 is none", "X")
     _add(group, "precision", "auto is bf16 on a GPU that computes in it", None)
     _add(group, "compile", "compile the model, which pays off on a GPU")
     _add(group, "seed", "seed of weights, data order and dropout; the same seed gives the same run")

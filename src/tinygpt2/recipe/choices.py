@@ -21,8 +21,6 @@ def choose(task: Task) -> Recipe:
     model, bound = _model(task) if task.pretrained is None else _tuned(task, task.pretrained)
     steps = _steps(task, model)
     strength = 0.0 if task.pretrained else 1.0 if steps.teachers else rules.regularisation_for(steps.passes)
-    if task.pretrained is None and "dropout" not in task.given:
-        model = replace(model, dropout=rules.rounded(rules.DROPOUT * strength, 2))
     noise, training = _noise(task, steps, strength), _training(task, model, steps, strength)
     minutes = max(0.001, rules.rounded((steps.seconds / rules.TRAINING_SHARE + task.spent) / 60, 3))
     return Recipe(
@@ -58,6 +56,7 @@ def _model(task: Task) -> tuple[GPT2Config, str]:
     others = {
         "vocab_size": tokens_for(read, names=text.names),
         "context_length": rules.context_for(read, task.tokens, text.documents),
+        "dropout": 0.0,
         **changed,
     }
     wanted = rules.nearest_shape(min(for_time, for_text))
@@ -99,7 +98,9 @@ def _steps(task: Task, model: GPT2Config) -> Steps:
     seconds = rules.operations_of_step(model, tokens, optimizer) / task.speed
     affordable = task.seconds / seconds
     teachers = _teachers(task, affordable / of_pass)
-    passes = rules.TEACHER_PASSES if teachers else min(task.most_passes, round(affordable / of_pass))
+    passes = min(task.most_passes, round(affordable / of_pass))
+    if teachers:
+        passes = rules.teacher_passes_for(affordable / of_pass, teachers)
     length: dict[str, int]
     if "max_steps" in given:
         length, count = {"max_steps": given["max_steps"]}, given["max_steps"]
@@ -111,7 +112,7 @@ def _steps(task: Task, model: GPT2Config) -> Steps:
         length = {"max_steps": count}
     if not teachers:
         return Steps(optimizer, rows, accumulate, of_pass, count, count * seconds, length)
-    of_teachers = teachers * (count + (rules.TEACHER_COST - rules.TEACHER_PASSES) * of_pass)
+    of_teachers = teachers * (count + rules.TEACHER_COST * of_pass)
     of_student = rules.STUDENT_BATCH * rules.STUDENT_OVERHEAD * (1 + rules.TEACHING_COST * teachers)  # in steps
     fixed = given.get("student_steps", count if given.keys() & {"epochs", "max_steps"} else None)
     most = round(rules.MOST_STUDENT_PASSES * of_pass / rules.STUDENT_BATCH)
@@ -134,7 +135,7 @@ def _teachers(task: Task, passes: float) -> int:
         return int(given.get("teachers", "student_steps" in given))
     if passes < rules.LEAST_PASSES:
         return 0
-    return max(1, min(rules.MOST_TEACHERS, int(passes * rules.TEACHERS_SHARE / rules.TEACHER_COST)))
+    return rules.teachers_for(passes)
 
 
 def _rows(task: Task, model: GPT2Config, windows: int) -> tuple[int, int]:
@@ -188,14 +189,17 @@ def _training(task: Task, model: GPT2Config, steps: Steps, strength: float) -> T
         steps.count, steps.accumulate, (to_train, to_validate), given.get("eval_every"), given.get("eval_batches")
     )
     warmup = rules.FINE_TUNING_WARMUP if tuning else rules.WARMUP
+    schedule = given.get("schedule", "linear" if tuning else "constant")
+    averaged = schedule == "constant" and not tuning
     chosen = {
         **steps.length,
         "optimizer": steps.optimizer,
         "spelling": _spelling(task),
         "learning_rate": max(rules.rounded(rate, 2), given.get("min_learning_rate", 0.0)),
-        "schedule": "linear",
+        "schedule": schedule,
         "warmup_steps": max(1, round(warmup * steps.count)),
         "weight_decay": rules.weight_decay_for(strength),
+        "ema_decay": rules.ema_decay_for(steps.count) if averaged else 0.0,
         "gradient_accumulation_steps": steps.accumulate,
         "eval_every": every,
         "eval_batches": most,

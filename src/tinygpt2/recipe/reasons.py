@@ -39,6 +39,7 @@ def reasons_for(
         "length": _length(task, steps),
         "noise": _noise(task, steps, model, training, noise),
         "optimizer": _optimizer(task, training),
+        **({"average": _average(task, training)} if training.ema_decay else {}),
         "evaluation": f"every {counted(training.eval_every or 0, 'step')}, on {_batches(training.eval_batches)} of "
         "each part: at most a tenth of the time",
     }
@@ -135,6 +136,11 @@ def _noise(task: Task, steps: Steps, model: GPT2Config, training: TrainingConfig
     if task.pretrained:
         return f"{said}; weight decay {training.weight_decay:g}: as for a model to fine-tune"
     return f"{said}; weight decay {training.weight_decay:g}: against memorising {times}"
+
+
+def _average(task: Task, training: TrainingConfig) -> str:
+    steps = f"of the weights, over about {counted(round(1 / (1 - training.ema_decay)), 'step')}"
+    return f"{steps}: {'as given' if 'ema_decay' in task.given else 'better than the last ones, at a constant rate'}"
 
 
 def _optimizer(task: Task, training: TrainingConfig) -> str:

@@ -39,16 +39,17 @@ RATE_WIDTH = 128
 FINE_TUNING_RATE = 0.1  # of that of a new model
 SPELLING_BYTES = 20_000_000  # of a text up to which tokens of similar spelling share updates
 WARMUP, FINE_TUNING_WARMUP = 0.03, 0.1  # of the steps
+AVERAGED = 0.14  # of the steps, over about which the weights are averaged; the learning rate is constant
 
 # Regularisation rises with the logarithm of the passes, from these to those.
 FREE_PASSES, REGULARISED_PASSES = 2, 16
-DROPOUT, TOKEN_NOISE, BPE_DROPOUT = 0.1, 0.1, 0.15
+TOKEN_NOISE, BPE_DROPOUT = 0.1, 0.15  # without dropout, which these noises make superfluous
 NOISY_SHARE = 0.8  # of the passes; the last ones read the text as it is
 WEIGHT_DECAY, MOST_WEIGHT_DECAY = 0.1, 2.5
 
 # Teachers, of whom the model that is handed over is the student: for a text that can be read often enough.
-TEACHER_PASSES = 8  # over the text
-TEACHER_COST = 10  # in passes, with what it writes for the student
+TEACHER_PASSES, MOST_TEACHER_PASSES = 8, 16  # over the text; as many as the last if the time allows all of them that
+TEACHER_COST = 2  # in passes, beside those: what it writes for the student
 TEACHERS_SHARE, MOST_TEACHERS = 0.55, 4  # of the time at most, and their number
 LEAST_PASSES = 25  # that the time must allow
 TEACHING_COST = 0.17  # of the student's own step, for each teacher
@@ -135,6 +136,17 @@ def regularisation_for(passes: float) -> float:
     return min(1.0, max(0.0, math.log(passes / FREE_PASSES) / math.log(REGULARISED_PASSES / FREE_PASSES)))
 
 
+def teachers_for(passes: float) -> int:
+    """Returns how many teachers to train in a time that allows so many passes over the text."""
+    return max(1, min(MOST_TEACHERS, int(passes * TEACHERS_SHARE / (TEACHER_PASSES + TEACHER_COST))))
+
+
+def teacher_passes_for(passes: float, teachers: int) -> int:
+    """Returns the passes of each of some teachers in a time that allows so many passes over the text in all."""
+    enough = passes * TEACHERS_SHARE >= teachers * (MOST_TEACHER_PASSES + TEACHER_COST)
+    return MOST_TEACHER_PASSES if enough and teachers >= MOST_TEACHERS else TEACHER_PASSES
+
+
 def weight_decay_for(strength: float) -> float:
     """Returns the weight decay for a regularisation from 0 to 1."""
     return rounded(float(WEIGHT_DECAY * (MOST_WEIGHT_DECAY / WEIGHT_DECAY) ** strength), 2)
@@ -144,6 +156,11 @@ def learning_rate_for(optimizer: str, width: int) -> float:
     """Returns the peak learning rate."""
     rate, falling = MUON_RATE if optimizer == "muon" else ADAMW_RATE
     return rounded(float(rate * (RATE_WIDTH / width) ** falling), 2)
+
+
+def ema_decay_for(steps: int) -> float:
+    """Returns the decay of the average of the weights in a run of so many steps."""
+    return max(0.0, round(1 - rounded(1 / max(1.0, AVERAGED * steps), 2), 6))
 
 
 def rounded(number: float, digits: int) -> float:

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from tinygpt2._internal.ranges import Int, Optional
 from tinygpt2.config import TrainingConfig
-from tinygpt2.recipe.rules import EVALUATIONS, STUDENT_BATCH, STUDENT_DECAY
+from tinygpt2.recipe.rules import EVALUATIONS, STUDENT_BATCH, STUDENT_DECAY, ema_decay_for
 
 TEACHERS = Int(minimum=0, maximum=16)
 """The range of the number of teachers."""
@@ -28,5 +28,6 @@ def student_training(training: TrainingConfig, steps: int) -> TrainingConfig:
         max_steps=steps,
         gradient_accumulation_steps=STUDENT_BATCH * training.gradient_accumulation_steps,
         weight_decay=min(training.weight_decay, STUDENT_DECAY),
+        ema_decay=ema_decay_for(steps) if training.ema_decay else 0.0,
         eval_every=math.ceil(steps / EVALUATIONS),
     )

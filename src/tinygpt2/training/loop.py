@@ -154,6 +154,8 @@ class Run:
         state.updating = True
         if count:
             state.optimizer.step()
+            if state.average:
+                state.average.update(step)
         state.progress = Progress(
             step=step,
             epoch=before.epoch + last,
@@ -215,7 +217,7 @@ class Run:
         """Adds the current losses to the history, unless a signal arrives before they are known."""
         state = self.state
         seconds = state.seconds
-        with state.timing.during("evaluations"):
+        with state.timing.during("evaluations"), state.averaged():
             try:
                 training = self.evaluation(self.passes)
                 validation = None if self.validation is None else self.evaluation(self.validation)

@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from tinygpt2._internal.cpu import fast_products
 from tinygpt2._internal.devices import computes_bf16
-from tinygpt2.distributed.ranks import ALONE
+from tinygpt2.distributed.ranks import ALONE, Ranks
 
 MOMENTUM = 0.95
 UPDATE_RMS = 0.2  # about that of AdamW's updates: Liu et al. 2025, arXiv 2502.16982, section 2.2
@@ -68,10 +68,12 @@ class Muon(torch.optim.Optimizer):
         betas: AdamW's decay rates of the first and second moments.
     """
 
+    ranks: Ranks = ALONE
+    """The processes that divide the orthogonalisation among them."""
+
     def __init__(self, groups: Iterable[dict[str, Any]], *, lr: float, betas: tuple[float, float]) -> None:
         defaults = {"lr": lr, "betas": betas, "eps": 1e-8, "weight_decay": 0.0, "fused": True}
         super().__init__(groups, defaults | {"matrices": 0, "momentum": MOMENTUM})
-        self.ranks = ALONE  # the processes that divide the orthogonalisation among them
 
     @override
     @torch.no_grad()

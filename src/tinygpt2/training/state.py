@@ -1,7 +1,8 @@
 """State of a training run."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, fields
 from typing import Literal, Self
 
@@ -10,6 +11,7 @@ import torch
 from tinygpt2._internal.checks import LARGEST_INT, check_instance, shown
 from tinygpt2.config import TrainingConfig
 from tinygpt2.model.gpt2 import GPT2Model
+from tinygpt2.training.averaging import WeightAverage
 from tinygpt2.training.history import TrainingHistory
 from tinygpt2.training.timing import Timing
 
@@ -102,6 +104,7 @@ class TrainState:
     timing: Timing = field(default_factory=Timing, init=False, repr=False)  # where the time goes
     seconds_before: float | None = field(default=0.0, init=False, repr=False)  # the run was resumed, if known
     announced: bool = field(default=False, init=False, repr=False)  # a callback says where the run was interrupted
+    average: WeightAverage | None = field(default=None, init=False, repr=False)  # of the weights, if it is wanted
     updating: bool = field(default=False, init=False, repr=False)  # while the optimizer changes the weights
     _stopping: bool = field(default=False, init=False, repr=False)
 
@@ -189,6 +192,12 @@ class TrainState:
     def stopping(self) -> bool:
         """Whether a callback has asked to stop."""
         return self._stopping
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Gives the model the weights that are evaluated within the block: with ``ema_decay`` their average."""
+        with nullcontext() if self.average is None else self.average.applied():
+            yield
 
     def interrupt(self) -> None:
         """Ends the run after the current step, without a final evaluation, as a signal does."""

@@ -35,6 +35,7 @@ from tinygpt2.run.directory import RunDirectory
 from tinygpt2.tokenizers.byte_pairs import gpt2_tokenizer
 from tinygpt2.tokenizers.foreign import AnyTokenizer, as_tokenizer
 from tinygpt2.tokenizers.protocol import Tokenizer
+from tinygpt2.training.averaging import WeightAverage
 from tinygpt2.training.callbacks.base import Callback, Callbacks
 from tinygpt2.training.callbacks.progress import ProgressBar
 from tinygpt2.training.callbacks.samples import TextSamples
@@ -198,6 +199,8 @@ def train(
                     _run_to_its_end(run)
                     for line in _last_lines(state, directory) if progress else ():
                         write_line(line)
+                if state.average and not state.interrupted:
+                    state.average.apply()
                 if keep_best and not state.interrupted:
                     run.restore_best()
                 if not ranks.alone:
@@ -228,7 +231,9 @@ def _new_state(
     if isinstance(optimizer, Muon):
         optimizer.ranks = ranks
     steps = _total_steps(config, passes)
-    return TrainState(model, optimizer, config, total_steps=steps, items_per_epoch=passes.items_per_pass())
+    state = TrainState(model, optimizer, config, total_steps=steps, items_per_epoch=passes.items_per_pass())
+    state.average = WeightAverage(model, config.ema_decay) if config.ema_decay else None
+    return state
 
 
 def _identities(passes: Passes, validation: Passes | None, teacher: nn.Module | None) -> dict[str, Any]:

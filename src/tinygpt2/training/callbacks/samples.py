@@ -61,12 +61,13 @@ class TextSamples(Callback):
 
     def _write(self, state: TrainState) -> None:
         self._last_step = state.step
-        text = generate_text(
-            state.model,
-            self.tokenizer,
-            self.prompt,
-            max_new_tokens=self.max_new_tokens,
-            sampler=self.sampler,
-            generator=torch.Generator(state.model.device).manual_seed(mixed_seed(state.config.seed)),
-        )
+        with state.averaged():
+            text = generate_text(
+                state.model,
+                self.tokenizer,
+                self.prompt,
+                max_new_tokens=self.max_new_tokens,
+                sampler=self.sampler,
+                generator=torch.Generator(state.model.device).manual_seed(mixed_seed(state.config.seed)),
+            )
         write_line(f"  sample: {' '.join(text.split())}")

@@ -4,7 +4,7 @@ A checkpoint is a directory ``checkpoint-STEP`` with these files:
 
 - ``config.json``, ``model.safetensors``: the model in Hugging Face layout, which other tools can read;
 - ``tinygpt2_tokenizer.json``, ``tokenizer.json`` and others: its tokenizer, if it is known, for us and for other tools;
-- ``training_state.safetensors``: the optimizer's tensors;
+- ``training_state.safetensors``: the optimizer's tensors, and the last weights if the model is an average of them;
 - ``training.json``: the progress, the history, the configurations, the optimizer, the data, the versions;
 - ``manifest.json``: the size and SHA-256 of each of the other files.
 

@@ -22,8 +22,8 @@ from tinygpt2.training.state import TrainState
 
 logger = logging.getLogger(__name__)
 
-FREE_TO_CHANGE = ("epochs", "max_steps", "eval_every", "eval_batches", "sample_prompt", "sample_tokens")
-"""Fields of `TrainingConfig` that may differ in a resumed run: its length, and what it reports."""
+FREE_TO_CHANGE = ("epochs", "max_steps", "ema_decay", "eval_every", "eval_batches", "sample_prompt", "sample_tokens")
+"""Fields of `TrainingConfig` that may differ in a resumed run: its length, what it averages, and what it reports."""
 
 _OPTIMIZER, _GROUP = "optimizer.", "optimizer group "
 
@@ -310,6 +310,8 @@ def restore(state: TrainState, checkpoint: Checkpoint, made: OptimizerRecord) ->
     is now created with another value.
     """
     state.model.load_state_dict(checkpoint.weights)
+    if state.average:
+        state.average.restore(checkpoint.tensors)
     _restore_optimizer(state, checkpoint, made)
     state.progress = checkpoint.record.progress
     state.history = checkpoint.record.history
@@ -320,6 +322,8 @@ def _restore_optimizer(state: TrainState, checkpoint: Checkpoint, made: Optimize
     names = [name for group in names_of_trained(state.model, optimizer) for name in group]
     saved: dict[str, dict[str, Any]] = {name: dict(values) for name, values in record.values.items()}
     for full_name, tensor in checkpoint.tensors.items():
+        if not full_name.startswith((_OPTIMIZER, _GROUP)):
+            continue
         name, _, key = full_name.removeprefix(_OPTIMIZER).rpartition(".")
         saved.setdefault(name, {})[key] = tensor.clone()  # the tensors of safetensors lie in the file
     content = optimizer.state_dict()

@@ -250,10 +250,12 @@ class CheckpointSaver:
         now = state.step, len(state.history.steps)
         if self._saved != now:
             with self._failing(state):
-                model = model_contents(state.model.config, state.model.state_dict(), self.tokenizer)
                 path = self.run.checkpoint(state.step)
-                tensors = optimizer_tensors(state)
-                write_checkpoint(path, model, tensors, self._record(state, state.model.state_dict() | tensors))
+                tensors = optimizer_tensors(state) | (state.average.last_weights() if state.average else {})
+                with state.averaged():
+                    weights = state.model.state_dict()
+                    model = model_contents(state.model.config, weights, self.tokenizer)
+                    write_checkpoint(path, model, tensors, self._record(state, weights | tensors))
                 self._saved = now
                 self._save_seconds(state)
                 older = [path for path in self.run.checkpoints() if self.run.step_of(path) <= state.step]
