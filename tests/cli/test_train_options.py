@@ -210,9 +210,7 @@ CASES = {
     "learning_rate": Case(
         ["--learning-rate", "0.5"], lambda run: run.config.learning_rate == 0.5, "--learning-rate was"
     ),
-    "schedule": Case(
-        ["--schedule", "linear"], lambda run: run.config.schedule == "linear", "schedule was 'constant'"
-    ),
+    "schedule": Case(["--schedule", "linear"], lambda run: run.config.schedule == "linear", "schedule was 'constant'"),
     "warmup_steps": Case(["--warmup-steps", "5"], lambda run: run.config.warmup_steps == 5, "--warmup-steps was"),
     "weight_decay": Case(["--weight-decay", "0"], lambda run: run.config.weight_decay == 0, "--weight-decay was 0.1"),
     "ema_decay": Case(["--ema-decay", "0.9"], lambda run: run.config.ema_decay == 0.9, None),

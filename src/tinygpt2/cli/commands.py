@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Sequence
 
+from tinygpt2.cli.doctor import add as add_doctor
 from tinygpt2.cli.evaluate import add as add_evaluate
 from tinygpt2.cli.generate import add as add_generate
 from tinygpt2.cli.hints import to_paste
@@ -53,7 +54,7 @@ class MainParser(Parser):
         self.commands = self.add_subparsers(
             title="commands", metavar="COMMAND", dest="command", required=True, parser_class=Parser
         )
-        for add in (_add_train, add_generate, add_evaluate, add_tokenize, add_plot, add_info):
+        for add in (_add_train, add_generate, add_evaluate, add_tokenize, add_plot, add_info, add_doctor):
             add(self.commands)
 
 
