@@ -8,13 +8,14 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from tinygpt2 import CharTokenizer, GPT2Config, GPT2Model, TrainingHistory
+from tinygpt2 import CharTokenizer, GPT2Config, GPT2Model, TextSamples, TrainingHistory
 from tinygpt2.cli import phases as module
 from tinygpt2.cli import recipes
 from tinygpt2.cli.main import main
@@ -146,6 +147,8 @@ def planned(monkeypatch: pytest.MonkeyPatch) -> Callable[..., SimpleNamespace]:
 
         def note(model: GPT2Model, *given: Any, **rest: Any) -> TrainingHistory:  # noqa: ANN401 - as `train`
             train_loader, val_loader, config = given
+            prompt = next((each.prompt for each in rest["callbacks"] if isinstance(each, TextSamples)), None)
+            config = replace(config, sample_prompt=prompt)
             run = {"shape": model.config, "config": config, "batch_size": train_loader.batch_size}
             run |= {"train_data": train_loader.dataset, "val_data": val_loader.dataset}
             runs.append(SimpleNamespace(options=rest["callbacks"][0].plan.options, **run, **rest))

@@ -7,8 +7,8 @@ import torch
 
 from tinygpt2.cli import diagnosis
 from tinygpt2.cli.main import main
-from tinygpt2.kernels.switch import enabled
 from tinygpt2.kernels.cross_entropy import linear_cross_entropy
+from tinygpt2.kernels.switch import enabled
 from tinygpt2.model import objective
 
 

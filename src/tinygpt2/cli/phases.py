@@ -9,6 +9,7 @@ from typing_extensions import override
 
 from tinygpt2._internal.console import write_line
 from tinygpt2.cli.corpus import make_loaders
+from tinygpt2.cli.generate import default_sampler
 from tinygpt2.cli.models import model_of
 from tinygpt2.cli.options import save_options
 from tinygpt2.cli.plan import Plan
@@ -20,6 +21,7 @@ from tinygpt2.recipe.students import student_training
 from tinygpt2.run.directory import RunDirectory
 from tinygpt2.tokenizers.storage import save_tokenizer
 from tinygpt2.training.callbacks.base import Callback
+from tinygpt2.training.callbacks.samples import TextSamples
 from tinygpt2.training.callbacks.stopping import EarlyStopping
 from tinygpt2.training.distillation import distil
 from tinygpt2.training.history import TrainingHistory
@@ -51,7 +53,8 @@ class Phases:
         plan = self.plan
         try:
             if not self.teachers:
-                return train(plan.model, plan.train_loader, plan.val_loader, plan.config, **self._options(plan.run))
+                config = replace(plan.config, sample_prompt=None)
+                return train(plan.model, plan.train_loader, plan.val_loader, config, **self._options(plan.run))
             firsts = [self._teacher(number) for number in range(1, self.teachers + 1)]
             return self._student(firsts)
         except STOPS as stop:
@@ -85,7 +88,7 @@ class Phases:
             firsts,
             plan.train_loader,
             plan.val_loader,
-            student_training(plan.config, plan.options.student_steps or 1),
+            student_training(replace(plan.config, sample_prompt=None), plan.options.student_steps or 1),
             samples=plan.run.samples,
             **self._options(plan.run),
         )
@@ -94,6 +97,14 @@ class Phases:
         paths = [plan.run.teacher(number + 1).history for number in range(self.teachers)]
         return _after(history, [TrainingHistory.load(path) for path in paths])
 
+    def _samples(self, run: RunDirectory) -> list[Callback]:
+        """Returns what writes samples of the run's model, drawn as `generate` draws: the likeliest tokens loop."""
+        config, tokenizer = self.plan.config, self.plan.tokenizer
+        if config.sample_prompt is None or run.path != self.plan.run.path:
+            return []
+        length = config.sample_tokens
+        return [TextSamples(config.sample_prompt, tokenizer, max_new_tokens=length, sampler=default_sampler())]
+
     def _say(self, number: int, what: str) -> None:
         if not self.arguments.quiet:
             write_line(f"phase {number} of {self.teachers + 1}: {what}")
@@ -101,9 +112,10 @@ class Phases:
     def _options(self, run: RunDirectory) -> dict[str, Any]:
         """Returns the options of a training with checkpoints in a directory."""
         options, arguments = self.plan.options, self.arguments
+        patience = options.early_stopping  # 0 is never
         begun = not self.teachers or self.ranks.on_first(lambda: bool(run.checkpoints()))
         return {
-            "callbacks": [self.noted, *([EarlyStopping(options.early_stopping)] if options.early_stopping else [])],
+            "callbacks": [self.noted, *self._samples(run), *([EarlyStopping(patience)] if patience else [])],
             "tokenizer": self.plan.tokenizer,
             "device": self.device,
             "checkpoint_dir": run.path,
