@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tinygpt2 import TokenFile, TrainingHistory, gpt2_tokenizer
+from tinygpt2 import TokenFile, TrainingHistory, gpt2_tokenizer, sample_text
 from tinygpt2.cli.main import main
 
 TINY_STEPS = ("--batch-size", "2", "--eval-batches", "1", "--device", "cpu", "--quiet")
@@ -57,3 +57,23 @@ def test_a_file_of_tokens_cannot_be_a_device_or_a_pipe(
     for out in ("/dev/null", tmp_path / "pipe"):
         fails(["tokenize", text_file, "--out", out], f"{out}: is not a regular file; expected the name of a new or a")
     assert Path("/dev/null").is_char_device()
+
+
+def test_machines_divide_the_files_and_the_directory_joins_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text, corpus = tmp_path / "text.txt", tmp_path / "corpus"
+    text.write_text(sample_text()[:18_000], encoding="utf-8")
+    words = ["tokenize", str(text), "--out", str(corpus), "--shard-bytes", "4000"]
+    assert main([*words, "--shard", "2/2"]) == 0
+    assert f"{corpus}: 2 files, " in capsys.readouterr().out
+    train = ["train", str(corpus), "--device", "cpu", "--out", str(tmp_path / "run"), "--max-steps", "1"]
+    assert main(train) == 1
+    assert "00000.tokens is missing: there are files up to 00003; run the same tokenize" in capsys.readouterr().err
+    assert main([*words, "--shard", "1/2"]) == 0
+    assert f"{corpus}: 5 files, " in capsys.readouterr().out
+    for wrong in ("2", "0/2", "3/2", "a/b"):
+        assert main([*words, "--shard", wrong]) == 1
+        assert f"--shard must be K/N, the K-th of N, for instance 3/16, got '{wrong}'" in capsys.readouterr().err
+    assert main([*words[:4], "--shard", "1/2"]) == 1
+    assert "--shard needs --shard-bytes N" in capsys.readouterr().err

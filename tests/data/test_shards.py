@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinygpt2 import CharTokenizer, TokenFile, gpt2_tokenizer, sample_text, tokenize_to_file
-from tinygpt2.data.shards import tokenize_to_shards
+from tinygpt2.data.shards import check_complete, tokenize_to_shards
 
 TEXT = sample_text()[:30_000]
 LINES = TEXT.splitlines(keepends=True)
@@ -166,3 +166,51 @@ def test_what_cannot_be_divided_is_told(tmp_path: Path) -> None:
             tokenize_to_shards([""], tmp_path / f"empty{empty}", documents=empty)
     with pytest.raises(ValueError, match="shard_bytes must be at least 1, got 0"):
         tokenize_to_shards(["text"], tmp_path / "new", shard_bytes=0)
+
+
+# --- shares ---
+
+
+@pytest.mark.parametrize("documents", [False, True])
+def test_shares_are_the_files_of_one_call(tmp_path: Path, *, documents: bool) -> None:
+    texts, options = (DOCUMENTS if documents else [TEXT]), OPTIONS[documents]
+    whole = tokenize_to_shards(texts, tmp_path / "whole", **options)
+    for share in ((2, 3), (3, 3), (2, 3), (1, 3)):  # in any order, also again
+        shards = tokenize_to_shards(texts, tmp_path / "shared", share=share, **options)
+    assert len(shards) == len(whole) > 3
+    for one, other in zip(whole, shards, strict=True):
+        assert one.path.read_bytes() == other.path.read_bytes()
+    check_complete(shards)
+    assert tokenize_to_shards(iter(()), tmp_path / "shared", **options)[0].sha256 == whole[0].sha256
+
+
+def test_a_share_writes_its_files_alone(tmp_path: Path) -> None:
+    shards = tokenize_to_shards([TEXT], tmp_path, shard_bytes=4000, share=(2, 3))
+    assert [shard.path.name for shard in shards] == ["00001.tokens", "00004.tokens", "00007.tokens"]
+
+
+def test_an_incomplete_corpus_is_told_with_what_is_missing(tmp_path: Path) -> None:
+    shards = tokenize_to_shards([TEXT], tmp_path / "a", shard_bytes=4000)
+    check_complete(shards)
+    with pytest.raises(ValueError, match=r"00003.tokens is missing: there are files up to 00007; run the same"):
+        check_complete(shards[:3] + shards[4:])
+    with pytest.raises(ValueError, match=r"ends before its text does: it has no file after 00006.tokens"):
+        check_complete(shards[:-1])
+    other = tokenize_to_shards([TEXT], tmp_path / "b", shard_bytes=5000)
+    other[2].path.replace(shards[2].path)
+    with pytest.raises(ValueError, match=r"00002.tokens is of another corpus than .*00000.tokens"):
+        check_complete([TokenFile(shard.path) for shard in shards])
+
+
+@pytest.mark.parametrize(
+    ("share", "message"),
+    [
+        ((0, 3), "share\\[0\\] must be at least 1, got 0"),
+        ((4, 3), "share\\[0\\] must be at most 3, got 4"),
+        ((1, 0), "share\\[1\\] must be at least 1, got 0"),
+        ("1/3", "share must be \\(k, n\\), the k-th of n, got '1/3'"),
+    ],
+)
+def test_a_share_that_is_none_is_told(share: Any, message: str, tmp_path: Path) -> None:  # noqa: ANN401
+    with pytest.raises((TypeError, ValueError), match=message):
+        tokenize_to_shards([TEXT], tmp_path, share=share)

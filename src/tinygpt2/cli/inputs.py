@@ -7,6 +7,7 @@ from pathlib import Path
 
 from typing_extensions import TypeIs
 
+from tinygpt2.data.shards import check_complete
 from tinygpt2.data.token_file import TokenFile
 from tinygpt2.text.documents import DocumentReader
 from tinygpt2.text.recognition import TOKENS_MAGIC, open_file
@@ -79,6 +80,8 @@ def token_files(files: Sequence[str]) -> list[TokenFile]:
         raise ValueError(
             f"{of_tokens[0]} is a file of tokens, but {other} is not; tokenize all texts, or pass all of them as texts"
         )
+    for directory in filter(os.path.isdir, files):
+        check_complete([TokenFile(path) for path in _with_shards(directory) if path in of_tokens])
     return [TokenFile(file) for file in of_tokens]
 
 

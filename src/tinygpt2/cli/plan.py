@@ -8,6 +8,7 @@ from torch.utils.data import DataLoader
 
 from tinygpt2.cli.common import naming
 from tinygpt2.cli.corpus import Corpus, make_loaders, prompt_from, to_read_again
+from tinygpt2.cli.inputs import is_of_tokens
 from tinygpt2.cli.models import model_of, name_of_tokenizer, tokenizer_of
 from tinygpt2.cli.recipes import RecipeMaker, training_config, with_recipe
 from tinygpt2.cli.train_options import TrainOptions
@@ -83,6 +84,9 @@ def make_choices(
     tokenizer, choice = tokenizer_of(
         run, options, corpus, resume=resume, vocab_size=maker.vocab_size if maker else lambda: options.vocab_size
     )
+    if is_of_tokens(corpus.train):
+        for file in corpus.train:
+            file.check_tokenizer(tokenizer)
     pretrained = None if options.from_pretrained is None else model_of(run, options, tokenizer, resume=resume).config
     recipe = maker(tokenizer, pretrained) if maker else None
     complete = with_recipe(options, recipe) if recipe else options

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Never
 
-from tinygpt2._internal.ranges import Int
+from tinygpt2._internal.ranges import Int, Text
 from tinygpt2.cli.options import FILES_HELP, Commands, add_command, add_documents, add_option
 
 if TYPE_CHECKING:
@@ -32,6 +32,8 @@ def add(commands: Commands) -> None:
         "after an interruption"
     )
     add_option(parser, "--shard-bytes", shard_help, Int(), metavar="N")
+    share_help = "write the K-th of every N of these files only, for instance on the K-th of N machines"
+    add_option(parser, "--shard", share_help, Text(), metavar="K/N")
     tokenizer_help = "tokenizer in a run directory, another directory or a tokenizer.json (default: GPT-2's)"
     parser.add_argument("--tokenizer", "--model", metavar="PATH", default=None, help=tokenizer_help)
     add_documents(parser)
@@ -57,14 +59,27 @@ def tokenize_command(options: argparse.Namespace) -> int:
     with tqdm(total=reader.total_bytes, unit="B", unit_scale=True, disable=None, leave=False) as bar:
         texts = _advancing(bar, reader)
         kind: dict[str, Any] = {"tokenizer": tokenizer, "documents": not reader.single_text}
+        share = _share(options.shard)
         if options.shard_bytes is None:
+            if share:
+                raise ValueError("--shard needs --shard-bytes N, the size of the files; it is the same on all machines")
             files = [tokenize_to_file(texts, options.out, **kind)]
         else:
-            files = tokenize_to_shards(texts, options.out, shard_bytes=options.shard_bytes, **kind)
+            files = tokenize_to_shards(texts, options.out, shard_bytes=options.shard_bytes, share=share, **kind)
     for note in notes_on(reader):
         write_line(note)
     print(f"{options.out}: {_counted(files)}")
     return 0
+
+
+def _share(words: str | None) -> tuple[int, int] | None:
+    """Returns which share of the files was asked for."""
+    if words is None:
+        return None
+    number, _, of = words.partition("/")
+    if not (number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
+        raise ValueError(f"--shard must be K/N, the K-th of N, for instance 3/16, got {words!r}")
+    return int(number), int(of)
 
 
 def _counted(files: "Sequence[TokenFile]") -> str:

@@ -2,13 +2,13 @@
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import count, takewhile
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
-from tinygpt2._internal.checks import check_int, check_path
+from tinygpt2._internal.checks import check_int, check_path, shown
 from tinygpt2._internal.files import PathLike, make_directories
 from tinygpt2._internal.texts import utf8_size
 from tinygpt2.data.pieces import CUT, can_be_cut, in_parts
@@ -31,6 +31,7 @@ def tokenize_to_shards(
     threads: int | None = None,
     documents: bool = False,
     field: str = "text",
+    share: tuple[int, int] | None = None,
 ) -> list[TokenFile]:
     """Encodes a large corpus into several files of token ids, and continues where an interrupted call stopped.
 
@@ -51,9 +52,12 @@ def tokenize_to_shards(
         threads: Number of threads that encode; the number of cores by default.
         documents: Whether each item of ``source`` is a document, to be followed by the end-of-text token.
         field: Name of the column of documents, if ``source`` is a table or a data set.
+        share: (k, n) to write the k-th of every n files only, counted from 1, for instance one of n machines that write
+            into a directory which all of them see, or whose files are brought together afterwards. Each reads the whole
+            text, and encodes its share.
 
     Returns:
-        The files, in order.
+        The files that are there, in order.
 
     Raises:
         FileNotFoundError: If a file does not exist; other ``OSError`` if one cannot be read or written.
@@ -79,37 +83,76 @@ def tokenize_to_shards(
             "it is not known where a text can be cut without changing the tokens of this tokenizer; pass "
             "documents=True, or use tokenize_to_file"
         )
-    made = _complete(directory, corpus, shard_bytes)
-    if not (made and made[-1].last):
+    number, of = _checked_share(share)
+    made = _complete(directory, corpus, shard_bytes, gaps=of > 1)
+    if not (made and list(made) == list(range(len(made))) and made[len(made) - 1].last):
         make_directories(directory)
-        _write(corpus, directory, shard_bytes, made, threads)
-    return [TokenFile(path) for path in _paths(directory)]
+        _write(corpus, directory, shard_bytes, made, threads=threads, share=(number - 1, of))
+    return [TokenFile(path) for path in _paths(directory, gaps=of > 1)]
+
+
+def check_complete(files: Sequence[TokenFile]) -> None:
+    """Raises ``ValueError`` if files of `tokenize_to_shards` are not all of their corpus, and names what is wrong.
+
+    Args:
+        files: Files of tokens; of others nothing is checked.
+    """
+    corpora: dict[Path, dict[int, tuple[TokenFile, Shard]]] = {}
+    for file in files:
+        shard = read_header(file.path).shard
+        if shard is not None:
+            corpora.setdefault(file.path.parent, {})[shard.index] = file, shard
+    for directory, shards in corpora.items():
+        last = max(shards)
+        again = "run the same tokenize command again"
+        if missing := [index for index in range(last) if index not in shards]:
+            raise ValueError(f"{_path(directory, missing[0])} is missing: there are files up to {last:05d}; {again}")
+        if not shards[last][1].last:
+            raise ValueError(f"the corpus in {directory} ends before its text does: it has no file after "
+                             f"{last:05d}.tokens; {again}")  # fmt: skip
+        first = shards[0]
+        for file, shard in shards.values():
+            same = file.tokenizer_sha256 == first[0].tokenizer_sha256 and shard.shard_bytes == first[1].shard_bytes
+            if not same or (shard.last and shard.index != last):
+                raise ValueError(f"{file.path} is of another corpus than {first[0].path}; {again}, in a new directory")
+
+
+def _checked_share(share: object) -> tuple[int, int]:
+    if share is None:
+        return 1, 1
+    if not (isinstance(share, tuple | list) and len(share) == 2):
+        raise TypeError(f"share must be (k, n), the k-th of n, got {shown(share)}")
+    of = check_int("share[1]", share[1], maximum=MOST_SHARDS)
+    return check_int("share[0]", share[0], maximum=of), of
 
 
 def _path(directory: Path, index: int) -> Path:
     return directory / f"{index:05d}.tokens"
 
 
-def _paths(directory: Path) -> list[Path]:
-    """Returns the files that are there, in order."""
+def _paths(directory: Path, *, gaps: bool) -> list[Path]:
+    """Returns the files that are there, in order: up to the first that is not, unless there may be gaps."""
+    if gaps:
+        return sorted(directory.glob("[0-9]" * 5 + ".tokens"))
     return list(takewhile(Path.exists, (_path(directory, index) for index in count())))
 
 
-def _complete(directory: Path, corpus: Corpus, shard_bytes: int) -> list[Shard]:
-    """Returns the places of the complete files, whose headers fit the corpus.
+def _complete(directory: Path, corpus: Corpus, shard_bytes: int, *, gaps: bool) -> dict[int, Shard]:
+    """Returns the places of the complete files, whose headers fit the corpus, by their numbers.
 
     Raises:
-        ValueError: If one does not, with what differs, or one is missing.
+        ValueError: If one does not, with what differs, or one is missing and must not be.
     """
-    shards = []
-    for index, path in enumerate(_paths(directory)):
+    shards: dict[int, Shard] = {}
+    for path in _paths(directory, gaps=gaps):
         tokens = TokenFile(path)
         tokens.check_tokenizer(corpus.tokenizer)
-        header = read_header(path)
-        shards.append(_check(path, header, index, shard_bytes, documents=corpus.documents))
+        header, index = read_header(path), int(path.stem)
+        shards[index] = _check(path, header, index, shard_bytes, documents=corpus.documents)
+    last = max(shards, default=-1)
     later = sorted(path.name for path in directory.glob("[0-9]" * 5 + ".tokens"))[len(shards) :]
-    if later or any(shard.last for shard in shards[:-1]):
-        name = later[0] if later else _path(directory, len(shards) - 1).name
+    if later or any(shard.last for index, shard in shards.items() if index < last):
+        name = later[0] if later else _path(directory, last).name
         raise ValueError(
             f"{directory / name} does not belong to the files before it; delete it, or use another directory"
         )
@@ -131,15 +174,23 @@ def _refuse(path: Path, made: str, now: str) -> NoReturn:
     raise ValueError(f"{path} was made {made}, not {now}; pass the same to continue, or another directory")
 
 
-def _write(corpus: Corpus, directory: Path, shard_bytes: int, made: list[Shard], threads: int) -> None:
-    """Reads the text of the files that are made, and writes the others."""
-    reader = _Reader(corpus, shard_bytes)
+def _write(
+    corpus: Corpus,
+    directory: Path,
+    shard_bytes: int,
+    made: Mapping[int, Shard],
+    *,
+    threads: int,
+    share: tuple[int, int],
+) -> None:
+    """Reads the text of the files that are made, or that others make, and writes the rest."""
+    reader, (number, of) = _Reader(corpus, shard_bytes), share
     for index in range(MOST_SHARDS):
         path = _path(directory, index)
-        if index < len(made):
+        if index in made or index % of != number:
             for _ in reader.next_shard():
                 pass
-            if reader.place(index) != made[index]:
+            if index in made and reader.place(index) != made[index]:
                 raise ValueError(
                     f"{path} was made of another text than this one, or before it an earlier file was; pass the same "
                     "text to continue, or another directory"
