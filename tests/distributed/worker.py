@@ -2,18 +2,22 @@
 
     python worker.py DIRECTORY NAME ...
     python worker.py DIRECTORY [--resume] [--steps N] [--at STEP raise|SIGNAL RANK] [--wrong WHAT RANK]
+                               [--timeout SECONDS] [--pause SECONDS]
 
 With names of `SCENARIOS`, it makes these runs, and rank 0 writes the losses, the history and the weights of each to
 DIRECTORY/NAME.pt. Without, it makes a run with checkpoints in DIRECTORY, in which a rank may fail, be killed, or be
-given something else than the others. Rank 0 prints the losses of its steps, and each rank what it was ended by.
+given something else than the others. Rank 0 prints the losses of its steps, and each rank what it was ended by. With
+a timeout, the process group is the caller's, not made by `train`.
 """
 
 import argparse
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +130,8 @@ def with_checkpoints(options: argparse.Namespace) -> None:
     torch.manual_seed(RANK)  # the weights are those of rank 0
     losses, (step, what, number) = list[float](), options.at
     wrong = options.wrong[0] if options.wrong[1] == str(RANK) else ""
+    if options.timeout:
+        torch.distributed.init_process_group("gloo", timeout=timedelta(seconds=options.timeout))
     loader = windows(int(options.rows), seed=4 if wrong == "data" else 3)
     config = replace(CONFIG, max_steps=options.steps, seed=1 if wrong == "seed" else 0, optimizer=options.optimizer)
     try:
@@ -134,7 +140,12 @@ def with_checkpoints(options: argparse.Namespace) -> None:
             loader,
             windows(5),
             config,
-            callbacks=[on_step(lambda state: losses.append(state.loss)), At(int(step), what, int(number))],
+            callbacks=[
+                on_step(lambda state: losses.append(state.loss)),
+                At(int(step), what, int(number)),
+                on_step(lambda state: print("step", state.step, flush=True)),
+                on_step(lambda _: time.sleep(options.pause)),
+            ],
             device="cpu",
             checkpoint_dir=options.directory,
             checkpoint_every=4,
@@ -159,6 +170,8 @@ def main() -> None:
     parser.add_argument("--at", nargs=3, default=["0", "raise", "0"])
     parser.add_argument("--wrong", nargs=2, default=["nothing", "0"])
     parser.add_argument("--optimizer", default="adamw")
+    parser.add_argument("--timeout", type=float, default=0.0)
+    parser.add_argument("--pause", type=float, default=0.0)
     parser.add_argument("--dropout", type=float, default=0.0)
     options = parser.parse_args()
     for name in options.names:

@@ -5,7 +5,6 @@ import hashlib
 import os
 import platform
 from collections.abc import Mapping
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +12,7 @@ import torch
 import torch.distributed as dist
 
 from tinygpt2._internal.devices import choose_device
-from tinygpt2.distributed.ranks import ALONE, Ranks
+from tinygpt2.distributed.ranks import ALONE, TIMEOUT, Ranks
 
 if TYPE_CHECKING:
     from torch.distributed.distributed_c10d import Store
@@ -21,9 +20,6 @@ if TYPE_CHECKING:
 _NEEDED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 _KNOWN: dict[object, Ranks] = {}  # by process group
-
-TIMEOUT = timedelta(minutes=10)
-"""How long a rank waits for the others, if the process group is made here."""
 
 
 def launched(environment: Mapping[str, str] = os.environ) -> bool:

@@ -5,6 +5,7 @@ import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from torch.distributed.distributed_c10d import Store
 
 T = TypeVar("T")
+
+TIMEOUT = timedelta(minutes=10)
+"""How long a rank waits for the others, if nothing else is known."""
 
 _PATIENCE = 5.0  # seconds in which the other ranks say that they are there, after the connection to one was lost
 
@@ -43,7 +47,7 @@ class Ranks:
     def __init__(self, rank: int = 0, size: int = 1, *, store: "Store | None" = None) -> None:
         self.rank, self.size, self._store = rank, size, store
         self.first, self.alone = rank == 0, size == 1
-        self._messages: Any = None if self.alone else dist.new_group(backend="gloo")
+        self._messages: Any = None if self.alone else dist.new_group(backend="gloo", timeout=_timeout())
         self._places = self.gathered((platform.node(), os.getpid()))
 
     # --- messages ---
@@ -207,6 +211,16 @@ class Ranks:
 
 ALONE = Ranks()
 """A process by itself."""
+
+
+def _timeout() -> timedelta:
+    """Returns how long the process group waits; PyTorch has no other way to ask."""
+    world: Any = dist.group.WORLD
+    try:
+        timeout: timedelta = world._get_backend(torch.device("cpu")).options._timeout  # noqa: SLF001
+    except (AttributeError, RuntimeError):  # of GPUs alone
+        return TIMEOUT
+    return timeout
 
 
 def without_averaging(objective: nn.Module) -> Any:  # noqa: ANN401 - a context
