@@ -128,6 +128,7 @@ class At(Callback):
 
 def with_checkpoints(options: argparse.Namespace) -> None:
     torch.manual_seed(RANK)  # the weights are those of rank 0
+    print("pid", RANK, os.getpid(), flush=True)
     losses, (step, what, number) = list[float](), options.at
     wrong = options.wrong[0] if options.wrong[1] == str(RANK) else ""
     if options.timeout:
@@ -148,7 +149,7 @@ def with_checkpoints(options: argparse.Namespace) -> None:
             ],
             device="cpu",
             checkpoint_dir=options.directory,
-            checkpoint_every=4,
+            checkpoint_every=options.every,
             resume=options.resume,
             progress=False,
         )
@@ -166,6 +167,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*")
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--every", type=int, default=4)
     parser.add_argument("--rows", type=int, default=8)
     parser.add_argument("--at", nargs=3, default=["0", "raise", "0"])
     parser.add_argument("--wrong", nargs=2, default=["nothing", "0"])

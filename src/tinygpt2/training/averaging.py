@@ -36,7 +36,8 @@ class WeightAverage:
             return
         trained = {name: parameter for name, parameter in self.model.named_parameters() if parameter.requires_grad}
         averages = [self.weights[name] for name in trained]
-        torch._foreach_lerp_(averages, list(trained.values()), max(1 - self.decay, 1 / step))
+        share = max(1 - self.decay, 1 / step)
+        torch._foreach_lerp_(averages, list(trained.values()), share)  # pyright: ignore[reportPrivateImportUsage]
 
     @contextmanager
     def applied(self) -> Iterator[None]:
