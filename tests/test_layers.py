@@ -51,7 +51,7 @@ FILES = {
         "figures",
     ],
     "kernels": ["switch", "linear", "dropout", "attention", "cross_entropy", "soft_cross_entropy"],
-    "distributed": ["ranks", "launch"],
+    "distributed": ["sharding", "ranks", "launch"],
     "formats": ["safetensors", "manifest", "huggingface"],
     "text": ["recognition", "archives", "reading", "rows", "tables", "sources", "documents", "splitting"],
     "tokenizers": [

@@ -14,6 +14,7 @@ from tinygpt2._internal.ranges import Bool, Check, Choice, Int, Number, Optional
 
 OptimizerName = Literal["adamw", "muon"]
 Precision = Literal["auto", "fp32", "bf16"]
+Sharding = Literal["none", "full"]
 Schedule = Literal["constant", "cosine", "linear"]
 
 # Far more than any model has, and so few that no size computed from them overflows and no loop over them hangs.
@@ -52,6 +53,7 @@ TRAINING_RANGES: Mapping[str, Check] = MappingProxyType(
         "max_grad_norm": Optional(Number(above_minimum=True)),
         "gradient_accumulation_steps": Int(),
         "precision": Choice(get_args(Precision)),
+        "sharding": Choice(get_args(Sharding)),
         "compile": Bool(),
         "eval_every": Optional(Int()),
         "eval_batches": Optional(Int()),
@@ -180,6 +182,8 @@ class TrainingConfig:
         gradient_accumulation_steps: Micro-batches per step. The result is that of one batch of their total size.
         precision: ``"fp32"``; ``"bf16"`` for autocast to bfloat16, with unchanged weights; ``"auto"`` for bf16 on a
             GPU that computes in it (Nvidia's from compute capability 8.0 on, and AMD's) and fp32 elsewhere.
+        sharding: ``"full"`` divides weights, gradients and the optimizer's state among several processes (FSDP2,
+            ``fully_shard``), so that each holds only its share of them; ``"none"`` keeps all of them in each.
         compile: Whether to compile the forward and backward passes with `torch.compile`, which takes at most a minute.
             If that fails, for instance without a C++ compiler, a warning is given and the run continues uncompiled.
         eval_every: Steps between evaluations; ``None`` evaluates once per epoch. The untrained and the final model are
@@ -212,6 +216,7 @@ class TrainingConfig:
     max_grad_norm: float | None = 1.0
     gradient_accumulation_steps: int = 1
     precision: Precision = "auto"
+    sharding: Sharding = "none"
     compile: bool = False
     eval_every: int | None = None
     eval_batches: int | None = None

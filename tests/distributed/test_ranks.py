@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 import torch
 
+from tinygpt2 import GPT2Config, GPT2Model, TrainingConfig, train
 from tinygpt2.distributed.launch import launched
 
 WORKER = Path(__file__).parent / "worker.py"
 NAMES = (
     "adamw", "muon", "accumulation", "ragged", "masked", "head of its own", "noise", "stopped", "rates", "best",
-    "average", "user's optimizer",
+    "average", "sharded", "sharded, all else", "sharded, masked, a head of its own", "user's optimizer",
 )  # fmt: skip
 HANGING = 300  # seconds
 
@@ -71,6 +72,16 @@ def test_any_number_of_processes_is_one(results: tuple[Path, Path], name: str) -
         torch.testing.assert_close(many["weights"][weight], tensor, rtol=0, atol=1e-5)
 
 
+def test_each_process_holds_its_share_of_a_sharded_model(
+    request: pytest.FixtureRequest, results: tuple[Path, Path]
+) -> None:
+    one, many = (torch.load(place / "sharded.pt", weights_only=True)["held"][-1] for place in results)
+    size = request.node.callspec.params["results"]
+    assert many == pytest.approx(one / size, rel=0.03)  # 53 rows divide by no number of processes
+    whole = torch.load(results[1] / "adamw.pt", weights_only=True)["held"][-1]
+    assert whole == one
+
+
 def _numbers(values: Sequence[Any]) -> list[float]:
     return [-1.0 if value is None else value for value in values]
 
@@ -96,24 +107,48 @@ def test_a_run_resumes_on_another_number_of_processes(
     assert losses_of(resumed) == pytest.approx(expected[5:], rel=0, abs=1e-6)
 
 
+@pytest.mark.parametrize(("before", "after"), [(2, 1), (2, 4)])
+def test_a_sharded_run_has_the_checkpoints_of_one_process(
+    before: int, after: int, expected: list[float], tmp_path: Path
+) -> None:
+    options = ("--ema-decay", 0.9, "--sharding", "full")
+    stopped = launch(before, tmp_path / "run", *options, "--at", 5, "SIGINT", 1)
+    assert losses_of(stopped) == pytest.approx(expected[:5], rel=0, abs=1e-6)
+    model = GPT2Model.from_pretrained(tmp_path / "run" / "checkpoint-5")
+    assert model.config.vocab_size == 53
+    resumed = launch(after, tmp_path / "run", *options, "--resume")
+    assert resumed.returncode == 0, resumed.stderr
+    assert losses_of(resumed) == pytest.approx(expected[5:], rel=0, abs=1e-6)
+
+
+WITH_DROPOUT = ("--dropout", 0.1, "--optimizer", "muon")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[float]]:
+    """The directory and the losses of a run of two processes that nothing stops."""
+    directory = tmp_path_factory.mktemp("two") / "run"
+    return directory, losses_of(launch(2, directory, *WITH_DROPOUT))
+
+
 @pytest.mark.parametrize("what", ["SIGINT", "SIGKILL", "raise"])
-def test_a_run_that_one_process_ends_resumes_with_the_same_bits(what: str, tmp_path: Path) -> None:
-    options = ("--dropout", 0.1, "--optimizer", "muon")
-    whole = launch(2, tmp_path / "whole", *options)
-    assert whole.returncode == 0, whole.stderr
+def test_a_run_that_one_process_ends_resumes_with_the_same_bits(
+    what: str, whole: tuple[Path, list[float]], tmp_path: Path
+) -> None:
+    options, (directory, losses) = WITH_DROPOUT, whole
     rank = 0 if what == "SIGKILL" else 1
     ended = launch(2, tmp_path / "ended", *options, "--at", 6, what, rank)
     assert ended.returncode != 0
     resumed = launch(2, tmp_path / "ended", *options, "--resume")
     assert resumed.returncode == 0, resumed.stderr
-    assert losses_of(resumed) == losses_of(whole)[4 if what == "SIGKILL" else 6 :]
+    assert losses_of(resumed) == losses[4 if what == "SIGKILL" else 6 :]
     files = ("model.safetensors", "training_state.safetensors")
     for name in files:
-        one, other = (tmp_path / run / "checkpoint-12" / name for run in ("whole", "ended"))
+        one, other = (run / "checkpoint-12" / name for run in (directory, tmp_path / "ended"))
         assert one.read_bytes() == other.read_bytes()
 
 
-@pytest.mark.parametrize("rank", [0, 1, 2])
+@pytest.mark.parametrize("rank", [0, 2])
 def test_the_others_name_a_process_that_was_killed(rank: int, tmp_path: Path) -> None:
     done = launch(3, tmp_path / "run", "--at", 6, "SIGKILL", rank)
     said = said_by(done)
@@ -131,6 +166,10 @@ def test_the_others_name_a_process_that_was_killed(rank: int, tmp_path: Path) ->
     [
         (["--wrong", "data", "1"], "ValueError: rank 1 has other values than rank 0 for the data; "),
         (["--wrong", "seed", "1"], "ValueError: rank 1 has other values than rank 0 for the configuration"),
+        (
+            ["--sharding", "full", "--optimizer", "muon"],
+            'ValueError: sharding="full" does not work with optimizer="muon"',
+        ),
         (["--rows", "1"], "ValueError: 2 processes share each batch, but train_loader has batches of 1 rows"),
     ],
 )
@@ -149,3 +188,10 @@ def test_a_process_among_others_must_know_them() -> None:
         launched({"WORLD_SIZE": "2", "MASTER_ADDR": "localhost"})
     with pytest.raises(ValueError, match="RANK must be a number, got 'one'"):
         launched({"WORLD_SIZE": "2", "RANK": "one", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"})
+
+
+def test_one_process_has_nothing_to_divide_a_model_among() -> None:
+    model = GPT2Model(GPT2Config(vocab_size=9, context_length=8, n_layer=1, n_head=1, n_embd=4))
+    batch = torch.zeros((1, 4), dtype=torch.int64), torch.zeros((1, 4), dtype=torch.int64)
+    with pytest.raises(ValueError, match="divides a model among several processes, but this is one; start with torchr"):
+        train(model, [batch], config=TrainingConfig(sharding="full"), device="cpu", progress=False)

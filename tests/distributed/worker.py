@@ -45,6 +45,9 @@ TOKENS = np.random.default_rng(0).integers(0, 53, 900)
 RANK = int(os.environ.get("RANK", "0"))
 
 
+SHARDED = replace(CONFIG, sharding="full" if "RANK" in os.environ else "none")
+
+
 def windows(batch_size: int = 8, *, seed: int = 3, tokens: Any = TOKENS, **options: Any) -> Any:  # noqa: ANN401
     return make_dataloader(tokens, batch_size=batch_size, context_length=16, shuffle=True, seed=seed, **options)
 
@@ -94,10 +97,29 @@ SCENARIOS: dict[str, Callable[[], dict[str, Any]]] = {
     "average": lambda: {
         "loader": windows(), "val_loader": windows(), "config": replace(CONFIG, ema_decay=0.9, optimizer="muon")
     },
+    "sharded": lambda: {"loader": windows(), "val_loader": windows(5), "config": SHARDED},
+    "sharded, all else": lambda: {
+        "loader": windows(5), "val_loader": windows(3), "keep_best": True,
+        "config": replace(SHARDED, gradient_accumulation_steps=3, ema_decay=0.9, max_grad_norm=0.5),
+    },
+    "sharded, masked, a head of its own": lambda: {
+        "loader": masked(), "val_loader": masked(), "shape": replace(SHAPE, tie_weights=False), "config": SHARDED
+    },
     "user's optimizer": lambda: {
         "loader": windows(), "optimizer": lambda model, _: torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
     },
 }  # fmt: skip
+
+
+def elements_held(state: TrainState) -> int:
+    """Returns how many numbers this process has in the weights, their gradients and the state of the optimizer."""
+    tensors = [
+        tensor
+        for parameter in state.model.parameters()
+        for tensor in (parameter, parameter.grad, *state.optimizer.state[parameter].values())
+        if isinstance(tensor, Tensor)
+    ]
+    return sum(getattr(tensor, "_local_tensor", tensor).numel() for tensor in tensors)
 
 
 def run(*, loader: Any, shape: GPT2Config = SHAPE, **options: Any) -> dict[str, Any]:  # noqa: ANN401
@@ -105,10 +127,12 @@ def run(*, loader: Any, shape: GPT2Config = SHAPE, **options: Any) -> dict[str, 
     torch.manual_seed(7)
     model, losses = GPT2Model(shape), list[float]()
     note = on_step(lambda state: losses.append(state.loss))
-    callbacks = [note, *options.pop("callbacks", [])]
+    held = list[int]()
+    measure = on_step(lambda state: held.append(elements_held(state)))
+    callbacks = [note, measure, *options.pop("callbacks", [])]
     config = options.pop("config", CONFIG)
     history = train(model, loader, config=config, callbacks=callbacks, device="cpu", progress=False, **options)
-    return {"losses": losses, "history": vars(history), "weights": model.state_dict()}
+    return {"losses": losses, "history": vars(history), "weights": model.state_dict(), "held": held}
 
 
 class At(Callback):
@@ -134,7 +158,14 @@ def with_checkpoints(options: argparse.Namespace) -> None:
     if options.timeout:
         torch.distributed.init_process_group("gloo", timeout=timedelta(seconds=options.timeout))
     loader = windows(int(options.rows), seed=4 if wrong == "data" else 3)
-    config = replace(CONFIG, max_steps=options.steps, seed=1 if wrong == "seed" else 0, optimizer=options.optimizer)
+    config = replace(
+        CONFIG,
+        max_steps=options.steps,
+        seed=1 if wrong == "seed" else 0,
+        optimizer=options.optimizer,
+        ema_decay=options.ema_decay,
+        sharding=options.sharding if "RANK" in os.environ else "none",
+    )
     try:
         train(
             GPT2Model(replace(SHAPE, dropout=options.dropout)),
@@ -172,6 +203,8 @@ def main() -> None:
     parser.add_argument("--at", nargs=3, default=["0", "raise", "0"])
     parser.add_argument("--wrong", nargs=2, default=["nothing", "0"])
     parser.add_argument("--optimizer", default="adamw")
+    parser.add_argument("--sharding", default="none")
+    parser.add_argument("--ema-decay", type=float, default=0.0)
     parser.add_argument("--timeout", type=float, default=0.0)
     parser.add_argument("--pause", type=float, default=0.0)
     parser.add_argument("--dropout", type=float, default=0.0)

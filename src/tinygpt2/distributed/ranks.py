@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from tinygpt2._internal.devices import device_of
+from tinygpt2.distributed.sharding import is_sharded, without_reducing
 from tinygpt2.errors import LostRankError
 
 if TYPE_CHECKING:
@@ -152,7 +153,7 @@ class Ranks:
 
     def parallel(self, objective: nn.Module) -> nn.Module:
         """Returns a module whose gradients are averaged over the ranks, and which begins with the weights of rank 0."""
-        if self.alone:
+        if self.alone or is_sharded(objective):
             return objective
         device = device_of(objective)
         return DistributedDataParallel(objective, device_ids=None if device.type == "cpu" else [device])
@@ -225,6 +226,8 @@ def _timeout() -> timedelta:
 
 def without_averaging(objective: nn.Module) -> Any:  # noqa: ANN401 - a context
     """Returns a context in which gradients are not averaged over ranks yet."""
+    if is_sharded(objective):
+        return without_reducing(objective)
     return objective.no_sync() if isinstance(objective, DistributedDataParallel) else nullcontext()
 
 

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from tinygpt2.distributed.sharding import share_of
 from tinygpt2.model.gpt2 import GPT2Model
 
 _LAST = "last weights "
@@ -71,4 +72,4 @@ class WeightAverage:
     def _load(self, weights: Mapping[str, Tensor]) -> None:
         parameters = dict(self.model.named_parameters())
         for name, weight in weights.items():
-            parameters[name].copy_(weight)
+            parameters[name].copy_(share_of(weight, parameters[name]))

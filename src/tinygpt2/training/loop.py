@@ -13,10 +13,12 @@ from tinygpt2._internal.devices import autocast
 from tinygpt2.data.batches import Batch
 from tinygpt2.data.passes import Passes
 from tinygpt2.distributed.ranks import ALONE, Ranks
+from tinygpt2.distributed.sharding import gathered, load_whole, whole
 from tinygpt2.errors import NonFiniteLossError
 from tinygpt2.evaluation.loss import Evaluation, evaluate_batches
 from tinygpt2.losses import IGNORE_INDEX
 from tinygpt2.model.checks import not_finite
+from tinygpt2.model.gpt2 import GPT2Model
 from tinygpt2.training.callbacks.base import Callbacks
 from tinygpt2.training.checkpoints.saver import CheckpointSaver
 from tinygpt2.training.optimizers import set_rates
@@ -240,14 +242,25 @@ class Run:
 
     def keep_weights(self) -> None:
         """Copies the weights, which have the lowest validation loss so far, if they will be wanted."""
-        if not (self.saver or self.keep_best) or (self.saver and not self.ranks.first):
+        if not (self.saver or self.keep_best) or (self.saver and self.saver.is_idle(self.state)):
             return
-        state = self.state.model.state_dict()
+        state = whole(self.state.model.state_dict())
         weights = {name: weight.detach().to("cpu", copy=True) for name, weight in state.items()}
         if self.saver:
             self.saver.keep_weights(self.state, weights)
         else:
             self.best = weights
+
+    def hand_over(self, model: GPT2Model) -> None:
+        """Gives a model the weights that the run is for: the average, or the best, unless a signal has ended it."""
+        state = self.state
+        if not state.interrupted:
+            if state.average:
+                state.average.apply()
+            if self.keep_best:
+                self.restore_best()
+        if model is not state.model:
+            model.load_state_dict(whole(state.model.state_dict()))
 
     def restore_best(self) -> None:
         """Gives the model the weights with the lowest validation loss, unless it has them or the disk has lost them."""
@@ -256,12 +269,12 @@ class Run:
             return
         best = self.saver.best_weights(self.state) if self.saver else self.best
         if best is not None:
-            self.state.model.load_state_dict(best)
+            load_whole(self.state.model, best)
 
     def evaluation(self, passes: Passes) -> Evaluation:
         """Returns the loss over a data set."""
         config, model = self.state.config, self.state.model
-        with passes.evaluation() as batches, autocast(model.device, config.precision):
+        with passes.evaluation() as batches, autocast(model.device, config.precision), gathered(self.objective):
             read: Iterable[Batch] = self.until_interrupted(batches)
             if passes.batches is not None:  # otherwise one that counts may never come
                 read = _counting(read)

@@ -17,6 +17,7 @@ from tinygpt2._internal.random import mixed_seed, random_states_kept, seed_every
 from tinygpt2.config import TRAINING_RANGES, Precision
 from tinygpt2.data.batches import Batch, as_batch
 from tinygpt2.distributed.ranks import ALONE, Ranks, without_averaging
+from tinygpt2.distributed.sharding import whole
 from tinygpt2.errors import NonFiniteLossError
 from tinygpt2.kernels.dropout import Dropout
 from tinygpt2.losses import IGNORE_INDEX
@@ -143,6 +144,7 @@ def backward(
     norm = torch.nn.utils.get_total_norm(p.grad for p in objective.parameters() if p.grad is not None)
     if not isinstance(norm, Tensor):  # no parameter had a gradient
         norm = torch.zeros((), device=device)
+    norm = whole({"": norm})[""]
     tokens = sum(inputs.numel() for inputs, _ in batches)
     total = ranks.sums([float(torch.stack(losses).sum()) / ranks.size])[0]
     return StepResult(loss=total, grad_norm=float(norm), tokens=tokens), norm

@@ -1,5 +1,6 @@
 """The function that trains a model: its checks, its setup and its signals."""
 
+import copy
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,6 +25,7 @@ from tinygpt2.data.loader import Loader
 from tinygpt2.data.passes import Passes
 from tinygpt2.distributed.launch import ranks_here, sha256_of_code
 from tinygpt2.distributed.ranks import Ranks
+from tinygpt2.distributed.sharding import shard
 from tinygpt2.evaluation.loss import bytes_per_token
 from tinygpt2.generation.decoding import check_model
 from tinygpt2.kernels.dropout import Dropout
@@ -162,14 +164,12 @@ def train(
     config = TrainingConfig() if config is None else config
     switches = {"resume": resume, "allow_changes": allow_changes, "keep_best": keep_best, "progress": progress}
     _check_types(model, config, callbacks, **switches)
-    if teacher is not None:
-        check_instance("teacher", teacher, nn.Module, "a torch.nn.Module, such as a Mixture")
-    _check_validation(val_loader, keep_best=keep_best)
-    called, model = model, _uncompiled(model)
+    _check_modules(teacher, val_loader, keep_best=keep_best)
     tokenizer = None if tokenizer is None else as_tokenizer(tokenizer)
     sizes = None if tokenizer is None else bytes_per_token(tokenizer)
     ranks, target = ranks_here(device)
     progress = progress and ranks.first
+    given, called, model = _to_train(model, config, ranks)
     passes, validation = _passes(model, train_loader, val_loader, config)
     directory = None if checkpoint_dir is None else RunDirectory(check_path("checkpoint_dir", checkpoint_dir))
     _check_checkpoint_options(directory, checkpoint_every, checkpoint_keep, resume)
@@ -178,6 +178,7 @@ def train(
     model.to(target)
     lock = _locked(directory if ranks.first else None)
     with ranks.together(), lock, _surroundings(called, config, passes, validation) as draws_globally:
+        objective = _objective(called, teacher, target, config)
         make = partial(make_optimizer, tokenizer=tokenizer) if optimizer is None else optimizer
         state = _new_state(model, config, passes, make, ranks)
         with _giving_the_history(state):
@@ -191,20 +192,16 @@ def train(
             if progress and resume:
                 write_line(_where_it_begins(state, directory, resumed=resumed is not None))
             batches = resumed.batches if resumed else None
-            objective = ranks.parallel(_objective(called, teacher, target, compiled=config.compile))
-            run = Run(state, objective, passes, validation, watching, saver, batches, draws_globally, sizes, keep_best,
+            parallel = ranks.parallel(objective)
+            run = Run(state, parallel, passes, validation, watching, saver, batches, draws_globally, sizes, keep_best,
                       ranks=ranks)  # fmt: skip
             with deferred_signals(run.interrupt, notice=NOTICE if progress else None):
                 if not (resumed and _is_complete(state)):
                     _run_to_its_end(run)
                     for line in _last_lines(state, directory) if progress else ():
                         write_line(line)
-                if state.average and not state.interrupted:
-                    state.average.apply()
-                if keep_best and not state.interrupted:
-                    run.restore_best()
-                if not ranks.alone:
-                    state.history = ranks.on_first(lambda: state.history)
+                run.hand_over(given)
+                state.history = ranks.on_first(lambda: state.history)
     return state.history
 
 
@@ -245,6 +242,25 @@ def _identities(passes: Passes, validation: Passes | None, teacher: nn.Module | 
     return {**of_data, "teacher": {"type": type(teacher).__qualname__, "sha256": state}}
 
 
+def _check_sharding(config: TrainingConfig, ranks: Ranks) -> None:
+    """Raises ``ValueError`` if the weights cannot be divided among processes."""
+    what = None
+    if ranks.alone:
+        raise ValueError(
+            'sharding="full" divides a model among several processes, but this is one; start with torchrun'
+        )
+    if config.optimizer == "muon":
+        what = 'optimizer="muon", which needs whole matrices; pass optimizer="adamw"'
+    elif config.spelling:
+        what = "spelling=True, which needs whole embeddings; pass spelling=False"
+    elif config.compile:
+        what = "compile=True; pass compile=False"
+    elif config.sample_prompt is not None:
+        what = "sample_prompt, as the first process alone cannot generate; pass sample_prompt=None"
+    if what:
+        raise ValueError(f'sharding="full" does not work with {what}, or sharding="none"')
+
+
 def _check_ranks(ranks: Ranks, state: TrainState, passes: Passes, data: Mapping[str, Any]) -> None:
     """Raises ``ValueError`` on every rank if one of them trains something else, or would have nothing to do."""
     if ranks.alone:
@@ -266,10 +282,12 @@ def _check_ranks(ranks: Ranks, state: TrainState, passes: Passes, data: Mapping[
     )
 
 
-def _objective(model: nn.Module, teacher: nn.Module | None, device: torch.device, *, compiled: bool) -> nn.Module:
-    """Returns the loss to minimise."""
+def _objective(model: nn.Module, teacher: nn.Module | None, device: torch.device, config: TrainingConfig) -> nn.Module:
+    """Returns the loss to minimise; if its weights are to be divided, they are."""
     objective = NextTokenLoss(model) if teacher is None else DistillationLoss(model, teacher.to(device))
-    return Compiled(objective) if compiled else objective
+    if config.sharding == "full":
+        shard(objective)
+    return Compiled(objective) if config.compile else objective
 
 
 def _check_types(model: object, config: object, callbacks: object, **switches: object) -> None:
@@ -280,14 +298,25 @@ def _check_types(model: object, config: object, callbacks: object, **switches: o
         check_bool(name, value)
 
 
-def _check_validation(val_loader: Loader | None, *, keep_best: bool) -> None:
+def _check_modules(teacher: object, val_loader: Loader | None, *, keep_best: bool) -> None:
+    if teacher is not None:
+        check_instance("teacher", teacher, nn.Module, "a torch.nn.Module, such as a Mixture")
     if keep_best and val_loader is None:
         raise ValueError("keep_best keeps the weights with the lowest validation loss, which needs a val_loader")
 
 
-def _uncompiled(model: GPT2Model) -> GPT2Model:
-    """Returns the model that ``torch.compile`` has wrapped, whose weights have the names to save."""
-    return cast("GPT2Model", getattr(model, "_orig_mod", model))
+def _to_train(model: GPT2Model, config: TrainingConfig, ranks: Ranks) -> tuple[GPT2Model, GPT2Model, GPT2Model]:
+    """Returns the model to hand over, what to call, and the model that it consists of, whose weights are trained.
+
+    What to call may be what ``torch.compile`` has made of it. If the weights are divided, it is a copy: the caller's
+    model stays as it is, with all weights.
+    """
+    given = cast("GPT2Model", getattr(model, "_orig_mod", model))
+    if config.sharding == "none":
+        return given, model, given
+    _check_sharding(config, ranks)
+    own = copy.deepcopy(given)
+    return given, own, own
 
 
 def _check_checkpoint_options(directory: RunDirectory | None, every: int | None, keep: int, resume: bool) -> None:

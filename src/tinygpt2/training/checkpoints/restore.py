@@ -15,6 +15,7 @@ from tinygpt2.data.batches import Batch
 from tinygpt2.data.identity import sha256_of
 from tinygpt2.data.passes import Passes
 from tinygpt2.distributed.ranks import Ranks
+from tinygpt2.distributed.sharding import load_whole, share_of
 from tinygpt2.errors import IncompatibleRunError
 from tinygpt2.training.checkpoints.format import Checkpoint, OptimizerRecord
 from tinygpt2.training.optimizers import names_of_trained
@@ -22,8 +23,10 @@ from tinygpt2.training.state import TrainState
 
 logger = logging.getLogger(__name__)
 
-FREE_TO_CHANGE = ("epochs", "max_steps", "ema_decay", "eval_every", "eval_batches", "sample_prompt", "sample_tokens")
-"""Fields of `TrainingConfig` that may differ in a resumed run: its length, what it averages, and what it reports."""
+FREE_TO_CHANGE = (
+    "epochs", "max_steps", "ema_decay", "eval_every", "eval_batches", "sample_prompt", "sample_tokens", "sharding",
+)  # fmt: skip
+"""Fields of `TrainingConfig` that may differ in a resumed run: its length, what it averages, reports, and divides."""
 
 _OPTIMIZER, _GROUP = "optimizer.", "optimizer group "
 
@@ -309,7 +312,7 @@ def restore(state: TrainState, checkpoint: Checkpoint, made: OptimizerRecord) ->
     An option of the optimizer's groups gets its saved value, which a callback may have changed, unless the optimizer
     is now created with another value.
     """
-    state.model.load_state_dict(checkpoint.weights)
+    load_whole(state.model, checkpoint.weights)
     if state.average:
         state.average.restore(checkpoint.tensors)
     _restore_optimizer(state, checkpoint, made)
@@ -320,12 +323,14 @@ def restore(state: TrainState, checkpoint: Checkpoint, made: OptimizerRecord) ->
 def _restore_optimizer(state: TrainState, checkpoint: Checkpoint, made: OptimizerRecord) -> None:
     record, optimizer = checkpoint.record.optimizer, state.optimizer
     names = [name for group in names_of_trained(state.model, optimizer) for name in group]
+    parameters_by_name = dict(state.model.named_parameters())
     saved: dict[str, dict[str, Any]] = {name: dict(values) for name, values in record.values.items()}
     for full_name, tensor in checkpoint.tensors.items():
         if not full_name.startswith((_OPTIMIZER, _GROUP)):
             continue
         name, _, key = full_name.removeprefix(_OPTIMIZER).rpartition(".")
-        saved.setdefault(name, {})[key] = tensor.clone()  # the tensors of safetensors lie in the file
+        like = parameters_by_name.get(name, tensor)
+        saved.setdefault(name, {})[key] = share_of(tensor.clone(), like)  # those of safetensors lie in the file
     content = optimizer.state_dict()
     content["state"] = {i: saved[name] for i, name in enumerate(names) if name in saved}
     optimizer.load_state_dict(content)

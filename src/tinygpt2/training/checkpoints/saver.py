@@ -20,6 +20,7 @@ from tinygpt2.data.batches import Batch
 from tinygpt2.data.identity import sha256_of
 from tinygpt2.data.passes import Passes
 from tinygpt2.distributed.ranks import ALONE, Ranks
+from tinygpt2.distributed.sharding import is_sharded, whole
 from tinygpt2.errors import CheckpointError
 from tinygpt2.formats.manifest import TRAINING_FILE
 from tinygpt2.model.gpt2 import model_contents
@@ -206,6 +207,8 @@ class CheckpointSaver:
             due = self._spent + self._latest <= BUDGET * (time.perf_counter() - self._began)
         else:
             due = state.step % self.every == 0
+        if is_sharded(state.model):
+            (due,) = self.ranks.any(due and self.ranks.first)
         if due:
             self.save(state)
 
@@ -243,26 +246,32 @@ class CheckpointSaver:
         Raises:
             OSError: If it cannot be written; existing checkpoints stay intact.
         """
-        if not self.ranks.first:
+        if self.is_idle(state):
             return
         began = time.perf_counter()
         self.save_best(state)
         now = state.step, len(state.history.steps)
         if self._saved != now:
-            with self._failing(state):
-                path = self.run.checkpoint(state.step)
-                tensors = optimizer_tensors(state) | (state.average.last_weights() if state.average else {})
-                with state.averaged():
-                    weights = state.model.state_dict()
-                    model = model_contents(state.model.config, weights, self.tokenizer)
-                    write_checkpoint(path, model, tensors, self._record(state, weights | tensors))
+            tensors = whole(optimizer_tensors(state) | (state.average.last_weights() if state.average else {}))
+            with self._failing(state), state.averaged():
+                self._write(state, whole(state.model.state_dict()), tensors)
                 self._saved = now
-                self._save_seconds(state)
-                older = [path for path in self.run.checkpoints() if self.run.step_of(path) <= state.step]
-                for path in older[self.keep :]:
-                    remove_directory(path)
         self._latest = time.perf_counter() - began
         self._spent += self._latest
+
+    def is_idle(self, state: TrainState) -> bool:
+        """Returns whether this process has nothing to do for a checkpoint, not even to give its share of weights."""
+        return not (self.ranks.first or is_sharded(state.model))
+
+    def _write(self, state: TrainState, weights: dict[str, Tensor], tensors: dict[str, Tensor]) -> None:
+        if not self.ranks.first:
+            return
+        model = model_contents(state.model.config, weights, self.tokenizer)
+        write_checkpoint(self.run.checkpoint(state.step), model, tensors, self._record(state, weights | tensors))
+        self._save_seconds(state)
+        older = [path for path in self.run.checkpoints() if self.run.step_of(path) <= state.step]
+        for path in older[self.keep :]:
+            remove_directory(path)
 
     def _save_seconds(self, state: TrainState) -> None:
         """Writes the time that the run has taken, beside the checkpoints: equal runs write equal ones."""
@@ -281,6 +290,9 @@ class CheckpointSaver:
         if self._best is None:
             return
         weights, record = self._best
+        if not self.ranks.first:
+            self._best = None
+            return
         contents = model_contents(state.model.config, weights, self.tokenizer) | {TRAINING_FILE: [record]}
         with self._failing(state):
             write_directory(self.run.best, lambda draft: write_files(draft, contents))
