@@ -61,11 +61,12 @@ def gathered(module: nn.Module) -> Iterator[None]:
 def whole(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Returns tensors as a whole, on every rank, which must all call this."""
     return {
-        name: tensor.full_tensor() if isinstance(tensor, _sharded()) else tensor for name, tensor in tensors.items()
+        name: tensor.full_tensor() if isinstance(tensor, _sharded()) else tensor  # pyright: ignore[reportAttributeAccessIssue]
+        for name, tensor in tensors.items()
     }
 
 
-def share_of(tensor: Tensor, like: Tensor) -> Tensor:
+def share_of(tensor: Tensor, like: Any) -> Tensor:  # noqa: ANN401 - a tensor, which may be divided
     """Returns this rank's share of a tensor, which has all of it, if another tensor of its shape is divided."""
     if isinstance(tensor, _sharded()) or not isinstance(like, _sharded()) or like.shape != tensor.shape:
         return tensor
