@@ -13,11 +13,9 @@ import pytest
 
 from tinygpt2 import TokenFile, TrainingHistory, gpt2_tokenizer, tokenize_to_file
 from tinygpt2.cli import phases
-from tinygpt2.cli import train as train_module
 from tinygpt2.cli.corpus import run_name, to_read_again
 from tinygpt2.cli.inputs import is_stream, read_files
 from tinygpt2.cli.main import main
-from tinygpt2.cli.plan import Plan
 
 Fails = Callable[..., None]
 Provide = Callable[[bytes], None]
@@ -113,12 +111,12 @@ def test_a_run_from_a_pipe_says_at_once_and_when_it_stops_that_it_needs_its_text
     text_file: Path, tmp_path: Path, standard_input: Provide, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    def stop(plan: Plan, *_: object) -> None:
-        phases._NotedRun(plan).on_start(None)  # type: ignore[arg-type]
-        plan.run.checkpoint(0).mkdir()
+    def stop(self: phases.Phases) -> None:
+        self.noted.on_start(None)  # type: ignore[arg-type]
+        self.plan.run.checkpoint(0).mkdir()
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(train_module, "trained", stop)
+    monkeypatch.setattr(phases.Phases, "train", stop)
     note = "its text came through a pipe, which cannot be read again: to resume, pass the same text, as a file or -"
     for file in ("-", str(text_file)):
         standard_input(text_file.read_bytes())
