@@ -192,7 +192,7 @@ def train(
             if progress and resume:
                 write_line(_where_it_begins(state, directory, resumed=resumed is not None))
             batches = resumed.batches if resumed else None
-            parallel = ranks.parallel(objective)
+            parallel = ranks.parallel(Compiled(objective) if config.compile else objective)
             run = Run(state, parallel, passes, validation, watching, saver, batches, draws_globally, sizes, keep_best,
                       ranks=ranks)  # fmt: skip
             with deferred_signals(run.interrupt, notice=NOTICE if progress else None):
@@ -287,7 +287,7 @@ def _objective(model: nn.Module, teacher: nn.Module | None, device: torch.device
     objective = NextTokenLoss(model) if teacher is None else DistillationLoss(model, teacher.to(device))
     if config.sharding == "full":
         shard(objective)
-    return Compiled(objective) if config.compile else objective
+    return objective
 
 
 def _check_types(model: object, config: object, callbacks: object, **switches: object) -> None:
