@@ -268,6 +268,7 @@ def data_calls() -> dict[str, Callable[[], Call]]:
                 "shard_bytes": 2,
                 "tokenizer": LETTERS,
                 "threads": 1,
+                "share": (1, 1),
                 "documents": True,
                 "field": "text",
             },
@@ -444,6 +445,7 @@ def training_calls() -> dict[str, Callable[[], Call]]:
             {"prompt": "ab", "tokenizer": LETTERS, "max_new_tokens": 2, "sampler": GreedySampler()},
         ),
         "TrainState": lambda: Call(TrainState, fields(state())),
+        "TrainState.averaged": lambda: Call(state().averaged),
         "TrainState.interrupt": lambda: Call(state().interrupt),
         "TrainState.stop": lambda: Call(state().stop, {"reason": "good enough"}),
         "Progress": lambda: Call(tinygpt2.Progress, fields(tinygpt2.Progress())),
@@ -466,11 +468,12 @@ def training_calls() -> dict[str, Callable[[], Call]]:
 
 def recipe_calls() -> dict[str, Callable[[], Call]]:
     text = tinygpt2.TextStatistics(bytes=9000)
-    machine = {"minutes": 1.0, "speed": 1e9, "memory": 2**30, "spent": 0.0}
+    machine = {"minutes": 1.0, "speed": 1e9, "memory": 2**30, "spent": 0.0, "processes": 1}
     recipe = tinygpt2.recommend(text, minutes=1, speed=1e9, memory=2**30)
     return {
         "recommend": lambda: Call(
-            tinygpt2.recommend, {"documents": ["ab"], "device": "cpu", "given": {}, "pretrained": SHAPE, **machine}
+            tinygpt2.recommend,
+            {"documents": ["ab"], "device": "cpu", "given": {}, "pretrained": SHAPE, **machine},
         ),
         "Recipe": lambda: Call(tinygpt2.Recipe, fields(recipe)),
         "Recipe.explain": lambda: Call(recipe.explain),
@@ -565,7 +568,7 @@ WORKING: list[tuple[set[str], str]] = [
         COUNTS,
         "gradient_accumulation_steps k max_batches max_steps n_embd n_head n_layer n_vocab patience sample_tokens",
     ),
-    (COUNTS, "shard_bytes step stride threads total_steps vocab_size"),
+    (COUNTS, "processes shard_bytes step stride threads total_steps vocab_size"),
     (COUNTS, "count length order prompt_tokens sampled_tokens"),
     (COUNTS | {"0"}, "eos_id layer max_new_tokens n seed TextNoise.epochs warmup_steps"),
     (COUNTS, "length most_bytes order shard_bytes step stride threads total_steps vocab_size"),
@@ -574,7 +577,11 @@ WORKING: list[tuple[set[str], str]] = [
     (NUMBERS, "learning_rate max_grad_norm min_delta min_learning_rate temperature weight_decay"),
     (NUMBERS | {"-1", "nan", "inf"}, "scale"),
     (NUMBERS | {"-1", "nan", "inf", "empty tensor", "float tensor", "meta tensor"}, "perplexity.loss"),
-    ({"0", "0-d tensor", "np.float32"}, "bpe_dropout dropout ngram_weight p real_share token_noise train_ratio"),
+    (
+        {"0", "0-d tensor", "np.float32"},
+        "bpe_dropout dropout ngram_weight p real_share token_noise train_ratio",
+    ),
+    ({"0", "0-d tensor", "np.float32"}, "ema_decay"),
     ({"[]", "empty tensor", "np.array([])"}, "special_tokens"),
     ({"'x'", "''", "[]", "empty tensor", "np.array([])"}, "trim_vocabulary.text"),
     ({"True"}, "byte_fallback"),
