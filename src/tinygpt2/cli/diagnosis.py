@@ -1,5 +1,6 @@
 """The examination of a device: whether it computes what it should, and how fast."""
 
+import copy
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -55,14 +56,14 @@ def examine(device: torch.device) -> Iterator[Finding]:
         ids = torch.randint(SHAPE.vocab_size, (_ROWS, SHAPE.context_length + 1))
     batch = ids[:, :-1].contiguous(), ids[:, 1:].contiguous()
     with without_kernels():
-        expected = _trained(_copy(model).double(), batch)
-    found = _trained(_copy(model).to(device), batch)
+        expected = _trained(copy.deepcopy(model).double(), batch)
+    found = _trained(copy.deepcopy(model).to(device), batch)
     yield Finding("loss", _difference(found.losses[:1], expected.losses[:1]))
     yield Finding("gradients", _difference(found.gradients, expected.gradients))
     yield Finding("training", _difference(found.losses, expected.losses))
     yield Finding("generation", _regret(expected.model, found.model, ids[:, :_PROMPT]))
     if device.type == "cuda" and computes_bf16(device):
-        rounded = _trained(_copy(model).to(device), batch, precision="bf16")
+        rounded = _trained(copy.deepcopy(model).to(device), batch, precision="bf16")
         yield Finding("training, bf16", _difference(rounded.losses, expected.losses), _CLOSE_IN_BF16)
 
 
@@ -73,12 +74,6 @@ class _Trained:
     model: GPT2Model
     losses: Tensor
     gradients: Tensor
-
-
-def _copy(model: GPT2Model) -> GPT2Model:
-    copy = GPT2Model(SHAPE)
-    copy.load_state_dict(model.state_dict())
-    return copy
 
 
 def _trained(model: GPT2Model, batch: tuple[Tensor, Tensor], precision: str = "fp32") -> _Trained:

@@ -6,10 +6,8 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 
-from tinygpt2.cli.signals import STOPS, Received, exit_code, signal_of, signals_raise
+from tinygpt2.cli.signals import EXIT_FAILURE, STOPS, Received, exit_code, signal_of, signals_raise
 from tinygpt2.errors import NonFiniteLossError
-
-EXIT_FAILURE = 1
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

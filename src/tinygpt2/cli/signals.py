@@ -32,6 +32,10 @@ def signal_of(stop: BaseException) -> signal.Signals:
     return signal.Signals(next(number for number, raised in _RAISED.items() if isinstance(stop, raised)))
 
 
+EXIT_FAILURE = 1
+"""The exit code of a command that failed."""
+
+
 def exit_code(number: signal.Signals) -> int:
     """Returns the exit code of a program that a signal stopped, as shells have it."""
     return 128 + number

@@ -25,7 +25,7 @@ from tinygpt2.cli.plan import Choices, Plan, make_choices, make_plan, summary
 from tinygpt2.cli.recipes import RecipeMaker
 from tinygpt2.cli.report import baselines_in, report_lines
 from tinygpt2.cli.runs import RUNS, newest_to_resume, similar, suggesting_runs
-from tinygpt2.cli.signals import STOPS, exit_code, signal_of
+from tinygpt2.cli.signals import EXIT_FAILURE, STOPS, exit_code, signal_of
 from tinygpt2.cli.train_options import FLAGS, TrainOptions, options_of
 from tinygpt2.cli.wording import speaking_in_flags
 from tinygpt2.distributed.launch import ranks_here
@@ -33,8 +33,6 @@ from tinygpt2.distributed.ranks import Ranks
 from tinygpt2.model.gpt2 import GPT2Model
 from tinygpt2.run.directory import RunDirectory
 from tinygpt2.training.history import TrainingHistory, lowest_loss
-
-EXIT_FAILURE = 1
 
 _SAMPLES = 10  # of new texts, in the line to try
 

@@ -44,13 +44,6 @@ def launched(environment: Mapping[str, str] = os.environ) -> bool:
     return True
 
 
-def rank_here(environment: Mapping[str, str] = os.environ) -> int:
-    """Returns the number of this process among others; 0 if there are none."""
-    if not launched(environment):
-        return 0
-    return dist.get_rank() if dist.is_initialized() else int(environment["RANK"])
-
-
 def ranks_here(device: torch.device | str | None = None) -> tuple[Ranks, torch.device]:
     """Returns the processes that train together, of which this is one, and its device.
 
