@@ -131,6 +131,15 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[float]]:
     return directory, losses_of(launch(2, directory, *WITH_DROPOUT))
 
 
+def test_an_error_in_one_process_of_a_sharded_run_leaves_the_checkpoint_before(tmp_path: Path) -> None:
+    """To save another one, it waited for the others, which waited for it."""
+    failed = launch(2, tmp_path / "run", "--sharding", "full", "--at", 6, "raise", 0)
+    said = said_by(failed)
+    assert said[0] == "RuntimeError: a callback failed"
+    assert said.get(1, "LostRankError").startswith("LostRankError")  # unless the launcher was quicker
+    assert sorted(path.name for path in (tmp_path / "run").glob("checkpoint-*")) == ["checkpoint-0", "checkpoint-4"]
+
+
 @pytest.mark.parametrize("what", ["SIGINT", "SIGKILL", "raise"])
 def test_a_run_that_one_process_ends_resumes_with_the_same_bits(
     what: str, whole: tuple[Path, list[float]], tmp_path: Path

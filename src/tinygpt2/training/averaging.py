@@ -44,8 +44,8 @@ class WeightAverage:
     def applied(self) -> Iterator[None]:
         """Gives the model the average within the block."""
         last = self._weights_of_model() if self.weights else {}
-        self.apply()
         try:
+            self.apply()
             yield
         finally:
             self._load(last)

@@ -25,7 +25,7 @@ from tinygpt2.data.loader import Loader
 from tinygpt2.data.passes import Passes
 from tinygpt2.distributed.launch import ranks_here, sha256_of_code
 from tinygpt2.distributed.ranks import Ranks
-from tinygpt2.distributed.sharding import shard
+from tinygpt2.distributed.sharding import is_sharded, shard
 from tinygpt2.evaluation.loss import bytes_per_token
 from tinygpt2.generation.decoding import check_model
 from tinygpt2.kernels.dropout import Dropout
@@ -480,7 +480,8 @@ def _saving_on_errors(state: TrainState, saver: CheckpointSaver | None) -> Itera
     try:
         yield
     except Exception as error:
-        if saver and not saver.failed and not state.updating:
+        alone = not is_sharded(state.model)  # otherwise the others would have to help
+        if saver and not saver.failed and not state.updating and alone:
             try:
                 saver.save(state)
             except Exception as second:  # noqa: BLE001 - the first error is the one to report
