@@ -46,7 +46,7 @@ TRAINING_FIELDS: list[tuple[str, list[Any], list[Any]]] = [
     ("gradient_accumulation_steps", [2.0, None], [0]),
     ("precision", [], ["fp16", "", None]),
     ("sharding", [], ["half", "", None]),
-    ("compile", [1, None, "no"], []),
+    ("compile", [1, "no"], []),
     ("eval_every", [0.5], [0]),
     ("eval_batches", ["5"], [0]),
     ("sample_prompt", [5, b"at"], []),

@@ -54,7 +54,7 @@ TRAINING_RANGES: Mapping[str, Check] = MappingProxyType(
         "gradient_accumulation_steps": Int(),
         "precision": Choice(get_args(Precision)),
         "sharding": Choice(get_args(Sharding)),
-        "compile": Bool(),
+        "compile": Optional(Bool()),
         "eval_every": Optional(Int()),
         "eval_batches": Optional(Int()),
         "sample_prompt": Optional(Text()),
@@ -186,6 +186,8 @@ class TrainingConfig:
             ``fully_shard``), so that each holds only its share of them; ``"none"`` keeps all of them in each.
         compile: Whether to compile the forward and backward passes with `torch.compile`, which takes at most a minute.
             If that fails, for instance without a C++ compiler, a warning is given and the run continues uncompiled.
+            ``None`` compiles on a CUDA GPU, with ``sharding="none"``, if the run is long enough to repay the minute:
+            10^17 operations, counted as six for each token and parameter.
         eval_every: Steps between evaluations; ``None`` evaluates once per epoch. The untrained and the final model are
             always evaluated.
         eval_batches: Batches that an evaluation reads from each loader; ``None`` reads all.
@@ -217,7 +219,7 @@ class TrainingConfig:
     gradient_accumulation_steps: int = 1
     precision: Precision = "auto"
     sharding: Sharding = "none"
-    compile: bool = False
+    compile: bool | None = None
     eval_every: int | None = None
     eval_batches: int | None = None
     sample_prompt: str | None = None

@@ -215,7 +215,7 @@ CASES = {
     "weight_decay": Case(["--weight-decay", "0"], lambda run: run.config.weight_decay == 0, "--weight-decay was 0.1"),
     "ema_decay": Case(["--ema-decay", "0.9"], lambda run: run.config.ema_decay == 0.9, None),
     "precision": Case(["--precision", "fp32"], lambda run: run.config.precision == "fp32", "precision was 'auto'"),
-    "compile": Case(["--compile"], lambda run: run.config.compile, "compile was False and is True"),
+    "compile": Case(["--compile"], lambda run: run.config.compile, "compile was None and is True"),
     "seed": Case(["--seed", "9"], lambda run: run.config.seed == 9, "seed was 0 and is 9"),
     "eval_every": Case(["--eval-every", "3"], lambda run: run.config.eval_every == 3, None),
     "eval_batches": Case(["--eval-batches", "2"], lambda run: run.config.eval_batches == 2, None),

@@ -1,5 +1,8 @@
 """Causal attention as it is computed on a CPU, held against PyTorch's."""
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -194,3 +197,21 @@ def test_the_dropout_of_attention_is_off_when_its_module_is() -> None:
         if isinstance(module, nn.Dropout):
             module.eval()
     assert torch.equal(model(tokens), model(tokens))
+
+
+def test_a_device_that_is_wrong_for_strided_tensors_gets_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch's own is silently wrong on Apple's GPUs for the views that a model makes of its queries and keys."""
+    monkeypatch.setattr("tinygpt2.kernels.attention.WRONG_IF_STRIDED", {"cpu"})
+    strided = [torch.randn(2, 700, 3, 8).transpose(1, 2) for _ in range(3)]
+    given: list[bool] = []
+
+    def attention(*arguments: Any, **options: Any) -> Tensor:  # noqa: ANN401 - whatever it is given
+        given.extend(each.is_contiguous() for each in arguments[:3])
+        return F.scaled_dot_product_attention(*arguments, **options)
+
+    expected = F.scaled_dot_product_attention(*strided, is_causal=True)
+    twin = SimpleNamespace(scaled_dot_product_attention=attention)
+    monkeypatch.setattr("tinygpt2.kernels.attention.F", twin)
+    found = scaled_dot_product_attention(strided[0], strided[1], strided[2], is_causal=True)
+    assert given == [True] * 3
+    torch.testing.assert_close(found, expected)

@@ -25,7 +25,10 @@ from tinygpt2 import (
     train,
 )
 from tinygpt2._internal.devices import Compiled, choose_device
+from tinygpt2.config import Sharding
 from tinygpt2.data.batches import Batch
+from tinygpt2.data.passes import Passes
+from tinygpt2.training.train import _pays_to_compile
 
 TOKENS = torch.arange(400).mul(7).remainder(61)
 
@@ -344,6 +347,28 @@ def test_a_compiled_run_is_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
         assert compiled.train_losses == pytest.approx(plain.train_losses, rel=1e-5 if precision == "fp32" else 1e-2)
         if precision == "fp32":
             torch.testing.assert_close(weights(models[1]), weights(models[0]), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("device", "steps", "sharding", "compiles"),
+    [
+        ("cuda", 500_000, "none", True),  # 10^17 operations are 224,000 steps of 600 tokens of 124M parameters
+        ("cuda", 100_000, "none", False),
+        ("cuda", 500_000, "full", False),
+        ("cpu", 500_000, "none", False),
+        ("mps", 500_000, "none", False),
+    ],
+)
+def test_a_long_run_on_a_gpu_is_compiled(
+    device: str, steps: int, sharding: Sharding, *, compiles: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(GPT2Model, "device", torch.device(device))
+    with torch.device("meta"):
+        model = GPT2Model(GPT2Config(context_length=100))
+    config = TrainingConfig(gradient_accumulation_steps=2, sharding=sharding)
+    state = TrainState(model, torch.optim.SGD(model.parameters()), config, total_steps=steps, items_per_epoch=None)
+    passes = Passes(make_dataloader(range(1000), batch_size=3, context_length=100), name="data", seed=0)
+    assert _pays_to_compile(state, passes) is compiles
 
 
 @pytest.mark.parametrize("late", [False, True])

@@ -6,7 +6,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from typing_extensions import override
 
 if TYPE_CHECKING:
@@ -47,6 +47,17 @@ def _check_type(device: object) -> None:
 def device_of(module: nn.Module) -> torch.device:
     """Returns the device of a module's parameters, or else of its buffers; the CPU if it has neither."""
     return next((tensor.device for tensor in chain(module.parameters(), module.buffers())), torch.device("cpu"))
+
+
+def moved(tensor: Tensor, device: torch.device) -> Tensor:
+    """Returns a contiguous tensor of the same values on a device.
+
+    To a CUDA GPU it is copied from pinned memory, while the GPU is still at work on what came before.
+    """
+    tensor = tensor.contiguous()
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:

@@ -20,8 +20,8 @@ from tinygpt2.model.objective import NextTokenLoss
 from tinygpt2.training.optimizers import make_optimizer
 from tinygpt2.training.step import training_step
 
-SHAPE = GPT2Config(vocab_size=331, context_length=64, n_layer=2, n_head=2, n_embd=64, dropout=0.0)
-"""A model that is large enough for every kernel, and quick."""
+SHAPE = GPT2Config(vocab_size=331, context_length=64, n_layer=2, n_head=2, n_embd=128, dropout=0.0)
+"""A model that is large enough for every kernel, with heads of the usual width, and quick."""
 
 _ROWS, _STEPS, _PROMPT = 4, 5, 8
 _TRAINING = TrainingConfig(learning_rate=1e-3)

@@ -172,7 +172,7 @@ class TrainOptions:
     weight_decay: float | None = None
     ema_decay: float | None = None
     precision: Precision = TrainingConfig.precision
-    compile: bool = TrainingConfig.compile
+    compile: bool | None = TrainingConfig.compile
     seed: int = TrainingConfig.seed
     eval_every: int | None = None
     eval_batches: int | None = None
@@ -426,7 +426,7 @@ def _add_optimisation_options(parser: argparse.ArgumentParser) -> None:
     _add(group, "weight_decay", "decoupled weight decay", "X")
     _add(group, "ema_decay", "decay of the moving average of the weights, which is then the model; 0 is none", "X")
     _add(group, "precision", "auto is bf16 on a GPU that computes in it", None)
-    _add(group, "compile", "compile the model, which pays off on a GPU")
+    _add(group, "compile", "compile the model (default: in a long run on a CUDA GPU)")
     _add(group, "seed", "seed of weights, data order and dropout; the same seed gives the same run")
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from tinygpt2._internal.checks import check_instance, check_int, check_iterable
 from tinygpt2._internal.cpu import fast_products
-from tinygpt2._internal.devices import device_of
+from tinygpt2._internal.devices import device_of, moved
 from tinygpt2.data.batches import Batch, BatchCheck
 from tinygpt2.data.loader import without_noise
 from tinygpt2.distributed.ranks import ALONE, Ranks
@@ -154,8 +154,8 @@ def evaluate_batches(
         for inputs, given in (ranks.rows(batch, IGNORE_INDEX) for batch in batches):
             if sizes is not None:
                 _check_known(given, len(sizes), of)
-            targets = given.to(device)
-            nats.add(objective(inputs.to(device), targets))
+            targets = moved(given, device)
+            nats.add(objective(moved(inputs, device), targets))
             counts = targets != IGNORE_INDEX
             tokens.add(counts.sum())
             if sizes is not None:

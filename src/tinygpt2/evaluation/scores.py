@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tinygpt2._internal.cpu import fast_products
-from tinygpt2._internal.devices import device_of
+from tinygpt2._internal.devices import device_of, moved
 from tinygpt2._internal.texts import check_text
 from tinygpt2.evaluation.loss import check_finite
 from tinygpt2.evaluation.passages import Passages
@@ -125,7 +125,7 @@ def _of_group(model: GPT2Model, windows: Windows, group: Sequence[Window]) -> li
     device = device_of(model)
     with torch.no_grad(), evaluation_mode(model), fast_products():
         for places, (inputs, targets) in windows.batches(group):
-            scores = _of_batch(model, inputs.to(device), targets.to(device))
+            scores = _of_batch(model, moved(inputs, device), moved(targets, device))
             for place in places:
                 found[place] = list(islice(scores, group[place].counted))
     return found

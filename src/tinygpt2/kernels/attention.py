@@ -11,6 +11,9 @@ from tinygpt2.kernels.switch import usable
 
 LONG = 512  # positions, above which the fused kernel is faster on a CPU
 
+WRONG_IF_STRIDED = frozenset({"mps"})
+"""Kinds of devices on which PyTorch's own attention is wrong for permuted tensors (pytorch issues 163597, 181133)."""
+
 
 def scaled_dot_product_attention(  # noqa: PLR0917 - the twin's arguments
     query: Tensor,
@@ -44,6 +47,8 @@ def scaled_dot_product_attention(  # noqa: PLR0917 - the twin's arguments
         or not (query.dim() == 4 and query.shape == key.shape == value.shape)
         or not (dropout_p or 1 < query.shape[2] <= LONG)
     ):
+        if query.device.type in WRONG_IF_STRIDED:
+            query, key, value = query.contiguous(), key.contiguous(), value.contiguous()
         return F.scaled_dot_product_attention(query, key, value, attn_mask, dropout_p, is_causal)
     shape, n = query.shape, query.shape[2]
     query, key, value = (x.flatten(0, 1) for x in (query, key, value))  # (B * H, T, D)

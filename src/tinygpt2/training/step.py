@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from tinygpt2._internal.checks import check_instance, check_iterable
 from tinygpt2._internal.cpu import fast_products
-from tinygpt2._internal.devices import autocast, device_of
+from tinygpt2._internal.devices import autocast, device_of, moved
 from tinygpt2._internal.random import mixed_seed, random_states_kept, seed_everywhere
 from tinygpt2.config import TRAINING_RANGES, Precision
 from tinygpt2.data.batches import Batch, as_batch
@@ -138,7 +138,7 @@ def backward(
             nullcontext() if last else without_averaging(objective),
         ):
             with autocast(device, precision):
-                loss = objective(inputs.to(device), targets.to(device), ranks.size / count)
+                loss = objective(moved(inputs, device), moved(targets, device), ranks.size / count)
             loss.backward()
         losses.append(loss.detach())
     norm = torch.nn.utils.get_total_norm(p.grad for p in objective.parameters() if p.grad is not None)

@@ -53,6 +53,8 @@ OptimizerFactory = Callable[[nn.Module, TrainingConfig], torch.optim.Optimizer]
 
 NOTICE = "\nstopping at the next safe point; press Ctrl-C again to stop at once"  # a step, an evaluation or a save
 
+WORTH_COMPILING = 1e17  # operations: some minutes on the fastest GPUs of 2025, an hour on those of 2018
+
 # Modules that draw no random numbers except in the kernels.
 _OURS = (GPT2Model, Block, Attention, MLP, Dropout, NextTokenLoss, nn.ModuleList, nn.Linear, nn.Embedding, nn.LayerNorm)
 
@@ -192,7 +194,8 @@ def train(
             if progress and resume:
                 write_line(_where_it_begins(state, directory, resumed=resumed is not None))
             batches = resumed.batches if resumed else None
-            parallel = ranks.parallel(Compiled(objective) if config.compile else objective)
+            compiles = _pays_to_compile(state, passes) if config.compile is None else config.compile
+            parallel = ranks.parallel(Compiled(objective) if compiles else objective)
             run = Run(state, parallel, passes, validation, watching, saver, batches, draws_globally, sizes, keep_best,
                       ranks=ranks)  # fmt: skip
             with deferred_signals(run.interrupt, notice=NOTICE if progress else None):
@@ -231,6 +234,16 @@ def _new_state(
     state = TrainState(model, optimizer, config, total_steps=steps, items_per_epoch=passes.items_per_pass())
     state.average = WeightAverage(model, config.ema_decay) if config.ema_decay else None
     return state
+
+
+def _pays_to_compile(state: TrainState, passes: Passes) -> bool:
+    """Returns whether a run gains more by compilation than that takes, as far as is known."""
+    model, config = state.model, state.config
+    if model.device.type != "cuda" or config.sharding != "none":
+        return False
+    rows = (passes.rows_of_batch() or 1) * config.gradient_accumulation_steps
+    tokens = rows * model.config.context_length * (state.total_steps - state.step)
+    return 6 * model.num_parameters() * tokens >= WORTH_COMPILING
 
 
 def _identities(passes: Passes, validation: Passes | None, teacher: nn.Module | None) -> dict[str, Any]:
