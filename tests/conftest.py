@@ -1,7 +1,10 @@
 """What all tests share."""
 
 import os
+import shutil
 import signal
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -46,3 +49,20 @@ def model(config: GPT2Config) -> GPT2Model:
         for parameter in model.parameters():
             parameter.mul_(5)
     return model.eval()
+
+
+@pytest.fixture
+def add_to_hub(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """Copies a directory into a cache of the Hub, under a name, and returns the copy; there is no network."""
+    cache = tmp_path_factory.mktemp("hub")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+
+    def add(name: str, directory: Path, revision: str = "main") -> Path:
+        repository = cache / f"models--{name.replace('/', '--')}"
+        commit = revision.encode().hex().ljust(40, "0")
+        (repository / "refs").mkdir(parents=True, exist_ok=True)
+        (repository / "refs" / revision).write_text(commit, encoding="utf-8")
+        return Path(shutil.copytree(directory, repository / "snapshots" / commit))
+
+    return add

@@ -28,6 +28,12 @@ MODEL_FIELDS: list[tuple[str, list[Any], list[Any]]] = [
     ("dropout", ["0.1", None, True], [1, 1.5, -0.1, NAN, INF]),
     ("qkv_bias", [1, None, "yes"], []),
     ("tie_weights", [0, None, "no"], []),
+    ("n_inner", [2.5, "96"], [0]),
+    ("activation_function", [], ["swish", "", None]),
+    ("layer_norm_epsilon", ["1e-5", None], [0, -1e-5, NAN, INF]),
+    ("scale_attn_weights", [1, None, "yes"], []),
+    ("scale_attn_by_inverse_layer_idx", [0, None, "no"], []),
+    ("initializer_range", ["0.02", None], [0, -0.02, NAN, INF]),
 ]
 TRAINING_FIELDS: list[tuple[str, list[Any], list[Any]]] = [
     ("epochs", [1.0, None, True], [0, -1]),
@@ -126,7 +132,7 @@ def test_other_values_are_still_no_numbers(value: Any) -> None:  # noqa: ANN401
 @pytest.mark.parametrize("value", [2**64, 10**30, 10**400, 10**5000], ids=["2**64", "10**30", "10**400", "10**5000"])
 def test_every_integer_has_an_end_and_every_message_is_short(cls: type[Any], ranges: Any, value: int) -> None:  # noqa: ANN401
     names = [name for name, expected in ranges.items() if isinstance(getattr(expected, "inner", expected), Int)]
-    assert len(names) == {GPT2Config: 5, TrainingConfig: 8}[cls]
+    assert len(names) == {GPT2Config: 6, TrainingConfig: 8}[cls]
     for name in names:
         with pytest.raises(ValueError, match=f"{name} must be at most [0-9]+, got") as caught:
             cls(**{name: value})

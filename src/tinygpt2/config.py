@@ -12,6 +12,7 @@ from typing import Any, Literal, Self, get_args
 from tinygpt2._internal.checks import LARGEST_SEED, check_choice
 from tinygpt2._internal.ranges import Bool, Check, Choice, Int, Number, Optional, Pair, Text, check_fields
 
+Activation = Literal["gelu_new", "gelu_pytorch_tanh", "gelu", "relu", "silu"]
 OptimizerName = Literal["adamw", "muon"]
 Precision = Literal["auto", "fp32", "bf16"]
 Sharding = Literal["none", "full"]
@@ -32,6 +33,12 @@ MODEL_RANGES: Mapping[str, Check] = MappingProxyType(
         "dropout": Number(maximum=1, below_maximum=True),
         "qkv_bias": Bool(),
         "tie_weights": Bool(),
+        "n_inner": Optional(Int(maximum=4 * _LARGEST_WIDTH)),
+        "activation_function": Choice(get_args(Activation)),
+        "layer_norm_epsilon": Number(above_minimum=True),
+        "scale_attn_weights": Bool(),
+        "scale_attn_by_inverse_layer_idx": Bool(),
+        "initializer_range": Number(above_minimum=True),
     }
 )
 """The range of each field of `GPT2Config`."""
@@ -83,6 +90,15 @@ class GPT2Config:
         qkv_bias: Whether the query, key and value projections have a bias. GPT-2's have one.
         tie_weights: Whether the head that predicts tokens shares the weight of the token embedding
             (Press and Wolf 2017). GPT-2's does.
+        n_inner: Width of the MLP inside; ``None`` for ``4 * n_embd``, as in GPT-2.
+        activation_function: The MLP's: ``"gelu_new"``, which is GPT-2's, and ``"gelu_pytorch_tanh"``, its other name in
+            transformers; ``"gelu"``, ``"relu"`` or ``"silu"``.
+        layer_norm_epsilon: What layer norms add to the variance.
+        scale_attn_weights: Whether attention divides its scores by the square root of the width of a head.
+        scale_attn_by_inverse_layer_idx: Whether it divides them by the number of the block, too, counted from 1.
+        initializer_range: Standard deviation of the initial weights.
+
+    The last six are those of transformers' ``GPT2Config``, for models that were trained elsewhere.
 
     Raises:
         TypeError: If a value is of the wrong type.
@@ -106,6 +122,12 @@ class GPT2Config:
     dropout: float = 0.1
     qkv_bias: bool = True
     tie_weights: bool = True
+    n_inner: int | None = None
+    activation_function: Activation = "gelu_new"
+    layer_norm_epsilon: float = 1e-5
+    scale_attn_weights: bool = True
+    scale_attn_by_inverse_layer_idx: bool = False
+    initializer_range: float = 0.02
 
     def __post_init__(self) -> None:
         check_fields(self, MODEL_RANGES)
@@ -121,6 +143,11 @@ class GPT2Config:
     def head_width(self) -> int:
         """Width of one attention head, D = C / H."""
         return self.n_embd // self.n_head
+
+    @property
+    def inner_width(self) -> int:
+        """Width of the MLP inside."""
+        return 4 * self.n_embd if self.n_inner is None else self.n_inner
 
     @classmethod
     def preset(cls, name: str, **overrides: Any) -> Self:  # noqa: ANN401 - any field, checked by the constructor

@@ -272,3 +272,14 @@ def test_the_prompt_may_stand_anywhere(names: Path, capsys: pytest.CaptureFixtur
     for order in (options, options[::-1], options[2:] + options[:2]):
         assert main(["generate", *(word for option in order for word in option)]) == 0
     assert len(set(capsys.readouterr().out.splitlines())) == 1
+
+
+def test_a_model_of_the_hub_is_named(
+    run_directory: Path, add_to_hub: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    add_to_hub("somebody/some-gpt2", run_directory / "best")
+    words = ["The", "--max-new-tokens", "5", "--greedy", "--device", "cpu"]
+    assert main(["generate", "--model", "somebody/some-gpt2", *words]) == 0
+    named = capsys.readouterr().out
+    assert main(["generate", "--model", str(run_directory / "best"), *words]) == 0
+    assert capsys.readouterr().out == named

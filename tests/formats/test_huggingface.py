@@ -28,6 +28,9 @@ VARIANTS = [  # tied or not, with the bias of queries, keys and values or not
     replace(TINY, tie_weights=tie_weights, qkv_bias=qkv_bias, dropout=dropout)
     for tie_weights in (True, False)
     for qkv_bias, dropout in ((True, 0.1), (False, 0.0))
+] + [
+    replace(TINY, n_inner=50, activation_function="relu", layer_norm_epsilon=1e-6, initializer_range=0.01),
+    replace(TINY, activation_function="gelu", scale_attn_weights=False, scale_attn_by_inverse_layer_idx=True),
 ]
 FILES = ["config.json", "model.safetensors"]
 TOKENS = torch.arange(32).view(2, 16)
@@ -254,7 +257,7 @@ def test_a_config_comes_back_and_nothing_is_odd_about_it(config: GPT2Config, cap
 
 
 @pytest.mark.parametrize(
-    "option", [{"activation_function": "gelu_pytorch_tanh"}, {"n_inner": 96}, {"n_inner": None}, {"use_cache": False}]
+    "option", [{"n_inner": None}, {"use_cache": False}, {"reorder_and_upcast_attn": True}, {"initializer_range": 0.02}]
 )
 def test_other_ways_to_say_the_same_are_read(saved: Path, option: dict[str, object]) -> None:
     edit_config(saved, **option)
@@ -265,13 +268,10 @@ def test_other_ways_to_say_the_same_are_read(saved: Path, option: dict[str, obje
     ("option", "message"),
     [
         ({"model_type": "llama"}, "model_type is 'llama'.* 'gpt2'"),
-        ({"activation_function": "relu"}, "activation_function is 'relu'.* 'gelu_new'"),
-        ({"activation_function": "gelu"}, "activation_function is 'gelu'.* 'gelu_new'"),
-        ({"layer_norm_epsilon": 1e-6}, "layer_norm_epsilon is 1e-06.* 1e-05"),
-        ({"scale_attn_weights": False}, "scale_attn_weights is False.* True"),
-        ({"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx is True.* False"),
+        ({"activation_function": "swish"}, "activation_function must be one of .*gelu_new.*got 'swish'"),
+        ({"layer_norm_epsilon": 0}, "layer_norm_epsilon must be"),
+        ({"scale_attn_weights": 1}, "scale_attn_weights must be True or False, got 1"),
         ({"add_cross_attention": True}, "add_cross_attention is True.* False"),
-        ({"n_inner": 100}, "n_inner is 100.* 96"),
         ({"n_head": 5}, "n_embd .24. must be divisible by n_head .5."),
         ({"n_layer": 0}, "n_layer must be at least 1, got 0"),
         ({"n_layer": "2"}, "n_layer must be an integer, got '2'"),
@@ -284,7 +284,7 @@ def test_other_ways_to_say_the_same_are_read(saved: Path, option: dict[str, obje
         ({"n_embd": 10**400}, "n_embd must be at most 1048576, got about 10..400"),
         ({"n_layer": 10**9}, "n_layer must be at most 10000"),
         ({"attn_pdrop": "0.1"}, "attn_pdrop must be a number, got '0.1'"),
-        ({"n_inner": 10**200}, r"n_inner is about 10\*\*200, but"),
+        ({"n_inner": 10**200}, r"n_inner must be at most 4194304, got about 10\*\*200"),
     ],
     ids=str,
 )
@@ -336,11 +336,11 @@ def test_a_shape_beyond_its_weights_is_told_before_it_takes_memory(saved: Path, 
         GPT2Model.from_pretrained(saved)
 
 
-def test_a_directory_that_is_missing_is_told_and_nothing_is_downloaded(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"nowhere does not exist; expected a directory.*snapshot_download"):
+def test_a_directory_that_is_missing_is_told(tmp_path: Path) -> None:
+    with pytest.raises(
+        FileNotFoundError, match=r"nowhere does not exist; expected a directory.*or the name of a model"
+    ):
         GPT2Model.from_pretrained(tmp_path / "nowhere")
-    with pytest.raises(FileNotFoundError, match="does not exist"):
-        GPT2Model.from_pretrained("openai-community/gpt2")
 
 
 def test_a_file_in_the_place_of_the_directory_is_told(saved: Path) -> None:
@@ -355,19 +355,143 @@ def test_a_file_that_is_missing_is_told(saved: Path, file: str) -> None:
         GPT2Model.from_pretrained(saved)
 
 
-@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt"])
-def test_pickled_weights_are_told_and_never_read(saved: Path, name: str) -> None:
+# Weights in other files
+
+
+def in_other_files(saved: Path, kind: str) -> dict[str, Tensor]:
+    """Replaces the one file of weights with others, and returns the weights."""
+    weights = {name: weight.clone() for name, weight in load_file(saved / "model.safetensors").items()}
     (saved / "model.safetensors").unlink()
-    (saved / name).write_bytes(b"cos\nsystem\n(S'exit 1'\ntR.")
-    with pytest.raises(FileNotFoundError, match=r"has no model\.safetensors; it has pickled weights.*safetensors"):
+    if kind in {"pickled", "pickled, old"}:
+        torch.save(weights, saved / "pytorch_model.bin", _use_new_zipfile_serialization=kind == "pickled")
+        return weights
+    end = "safetensors" if kind == "shards" else "bin"
+    single = "model.safetensors" if kind == "shards" else "pytorch_model.bin"
+    names = sorted(weights)
+    places = {}
+    for i, part in enumerate((names[:5], names[5:20], names[20:]), 1):
+        shard = f"{single.removesuffix('.' + end)}-0000{i}-of-00003.{end}"
+        tensors = {name: weights[name] for name in part}
+        save_file(tensors, saved / shard) if kind == "shards" else torch.save(tensors, saved / shard)
+        places |= dict.fromkeys(part, shard)
+    index = {"metadata": {"total_size": 1}, "weight_map": places}
+    (saved / f"{single}.index.json").write_text(json.dumps(index), encoding="utf-8")
+    return weights
+
+
+KINDS = ["shards", "pickled", "pickled, old", "pickled shards"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_weights_in_shards_and_pickles_are_read(saved: Path, kind: str) -> None:
+    expected = GPT2Model.from_pretrained(saved)(TOKENS)
+    in_other_files(saved, kind)
+    assert torch.equal(GPT2Model.from_pretrained(saved)(TOKENS), expected)
+
+
+def test_safetensors_are_preferred_to_pickles(saved: Path) -> None:
+    (saved / "pytorch_model.bin").write_bytes(b"damaged")
+    assert GPT2Model.from_pretrained(saved).config == TINY
+
+
+@pytest.mark.parametrize("content", [b"cos\nsystem\n(S'exit 1'\ntR.", pickle.dumps({"wte.weight": 3})])
+def test_a_pickle_runs_no_code_and_has_tensors_alone(saved: Path, content: bytes) -> None:
+    (saved / "model.safetensors").unlink()
+    (saved / "pytorch_model.bin").write_bytes(content)
+    with pytest.raises(ValueError, match=r"cannot read .*pytorch_model\.bin: pytorch_model\.bin (has|is|should)"):
         GPT2Model.from_pretrained(saved)
 
 
-def test_weights_in_shards_are_told(saved: Path) -> None:
-    (saved / "model.safetensors").rename(saved / "model-00001-of-00002.safetensors")
-    (saved / "model.safetensors.index.json").write_text("{}", encoding="utf-8")
-    with pytest.raises(FileNotFoundError, match=r"in shards.*max_shard_size"):
+def test_code_in_a_pickle_of_tensors_is_not_run(saved: Path, tmp_path: Path) -> None:
+    class Runs:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return Path.touch, (tmp_path / "ran",)
+
+    weights = in_other_files(saved, "pickled")
+    torch.save(weights | {"more": Runs()}, saved / "pytorch_model.bin")
+    with pytest.raises(
+        ValueError, match=r"pytorch_model\.bin is damaged, or has more than tensors, which is not read, as it could run"
+    ):
         GPT2Model.from_pretrained(saved)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_shard_that_is_missing_is_told(saved: Path) -> None:
+    in_other_files(saved, "shards")
+    (saved / "model-00002-of-00003.safetensors").unlink()
+    with pytest.raises(
+        FileNotFoundError, match=r"no model-00002-of-00003\.safetensors, a shard that model\.safet.* lists"
+    ):
+        GPT2Model.from_pretrained(saved)
+
+
+@pytest.mark.parametrize(
+    ("places", "message"),
+    [
+        ({}, "weight_map in .* should have the shard of each weight"),
+        ([1], "weight_map in .* should have the shard of each weight"),
+        ({"a": "../other.safetensors"}, r"has a shard '\.\./other\.safetensors', which is not the name of a file"),
+        ({"a": 3}, "has a shard '3', which is not the name"),
+        ({"a": "model-00001-of-00003.safetensors"}, "model-00001-of-00003.safetensors has no a, although"),
+    ],
+    ids=str,
+)
+def test_a_wrong_index_is_told(saved: Path, places: object, message: str) -> None:
+    in_other_files(saved, "shards")
+    (saved / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}), encoding="utf-8")
+    with pytest.raises(ValueError, match=f"cannot read .*index.json: .*{message}"):
+        GPT2Model.from_pretrained(saved)
+
+
+def test_an_adapter_is_told_with_the_line_that_merges_it(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text("{}", encoding="utf-8")
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"")
+    with pytest.raises(FileNotFoundError, match=r"adapter of peft.*AutoPeftModel.*merge_and_unload\(\)\.save_pre"):
+        GPT2Model.from_pretrained(tmp_path)
+
+
+# What a file may say of the model
+
+
+def test_a_head_that_differs_from_tied_embeddings_is_the_models(saved: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It was dropped, and the logits were others."""
+    head = torch.randn(61, 24)
+    edit_weights(saved, {"lm_head.weight": head})
+    with caplog.at_level(logging.WARNING, logger="tinygpt2"):
+        model = GPT2Model.from_pretrained(saved)
+    assert "has a head that differs from the embedding" in caplog.text
+    assert model.config == replace(TINY, tie_weights=False)
+    assert torch.equal(model.head_weight, head)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_the_dtype_is_that_of_the_file_or_another(saved: Path, dtype: torch.dtype) -> None:
+    edit_weights(saved, {name: w.to(dtype) for name, w in load_file(saved / "model.safetensors").items()})
+    assert GPT2Model.from_pretrained(saved).wte.weight.dtype == torch.float32
+    kept = GPT2Model.from_pretrained(saved, dtype="auto")
+    assert {parameter.dtype for parameter in kept.parameters()} == {dtype}
+    assert GPT2Model.from_pretrained(saved, dtype=torch.float64).wte.weight.dtype == torch.float64
+    with pytest.raises(ValueError, match="dtype must be floating point"):
+        GPT2Model.from_pretrained(saved, dtype=torch.int8)
+    with pytest.raises(TypeError, match=r"dtype must be a torch\.dtype"):
+        GPT2Model.from_pretrained(saved, dtype="float32")  # type: ignore[arg-type]
+
+
+def test_the_context_can_be_cut(saved: Path) -> None:
+    whole, cut = GPT2Model.from_pretrained(saved), GPT2Model.from_pretrained(saved, context_length=TOKENS.shape[1])
+    assert cut.config == replace(TINY, context_length=TOKENS.shape[1])
+    assert torch.equal(cut(TOKENS), whole(TOKENS))
+    with pytest.raises(ValueError, match="context_length is 17, but the model has positions for 16 tokens"):
+        GPT2Model.from_pretrained(saved, context_length=17)
+
+
+@pytest.mark.parametrize("size", [60, 61, 64])
+def test_a_vocabulary_of_another_size_is_read(tmp_path: Path, size: int) -> None:
+    random_model(replace(TINY, vocab_size=size)).save_pretrained(tmp_path)
+    assert GPT2Model.from_pretrained(tmp_path).config.vocab_size == size
+
+
+# Damage
 
 
 @pytest.mark.parametrize("kept", [0.0, 0.0001, 0.01, 0.5, 0.9999])

@@ -3,7 +3,8 @@
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tinygpt2 import GPT2Config, GPT2Model, cross_entropy_loss, generate
+from tinygpt2.config import Activation
 from tinygpt2.formats.huggingface import state_from_huggingface
 from tinygpt2.kernels.switch import without_kernels
 
@@ -177,22 +179,51 @@ def test_we_read_every_dropout_they_save(tmp_path: Path) -> None:
     assert GPT2Model.from_pretrained(tmp_path).config.dropout == 0.25
 
 
-@pytest.mark.parametrize(
-    "option",
-    [
-        {"activation_function": "relu"},
-        {"scale_attn_by_inverse_layer_idx": True},
-        {"scale_attn_weights": False},
-        {"layer_norm_epsilon": 1e-3},
-        {"n_inner": 40},
-        {"add_cross_attention": True},
-    ],
-    ids=str,
+OPTIONS: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
+    {},
+    optional={
+        "activation_function": st.sampled_from(get_args(Activation)),
+        "scale_attn_by_inverse_layer_idx": st.booleans(),
+        "scale_attn_weights": st.booleans(),
+        "layer_norm_epsilon": st.sampled_from([1e-6, 1e-5, 1e-3]),
+        "n_inner": st.sampled_from([None, 40, 96, 130]),
+        "reorder_and_upcast_attn": st.booleans(),
+        "tie_weights": st.booleans(),
+        "initializer_range": st.sampled_from([0.01, 0.1]),
+    },
 )
-def test_we_refuse_what_they_save_and_we_do_not_have(tmp_path: Path, option: dict[str, Any]) -> None:
-    theirs(**option).save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match=next(iter(option))):
+
+
+@given(options=OPTIONS, seed=seeds)
+@settings(max_examples=30)
+def test_their_options_give_the_same_logits_both_ways(options: dict[str, Any], seed: int) -> None:
+    torch.manual_seed(seed)
+    model, tokens = theirs(**options), random_tokens(seed, 2, TINY.context_length)
+    with TemporaryDirectory() as first, TemporaryDirectory() as second, torch.no_grad():
+        model.save_pretrained(first)
+        mine = GPT2Model.from_pretrained(first)
+        expected = model(tokens).logits
+        assert_close(mine(tokens), expected, TOLERANCE * max(1.0, expected.abs().max().item()))
+        mine.save_pretrained(second)
+        back = transformers.GPT2LMHeadModel.from_pretrained(second, local_files_only=True)
+        assert_close(back(tokens).logits, expected, TOLERANCE * max(1.0, expected.abs().max().item()))
+        cached = generate(mine, tokens[:, :5], max_new_tokens=11)
+        assert torch.equal(cached[:, -1:], mine(cached[:, :-1])[:, -1:].argmax(-1))
+
+
+def test_we_refuse_what_they_save_and_we_do_not_have(tmp_path: Path) -> None:
+    theirs(add_cross_attention=True).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="add_cross_attention"):
         GPT2Model.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("size", [10**3, 10**4])
+def test_we_read_their_shards(tmp_path: Path, size: int) -> None:
+    model, tokens = theirs(), random_tokens(0, 2, 16)
+    model.save_pretrained(tmp_path, max_shard_size=size)
+    assert len(list(tmp_path.glob("*.safetensors"))) > 1
+    with torch.no_grad():
+        assert_close(GPT2Model.from_pretrained(tmp_path)(tokens), model(tokens).logits)
 
 
 def test_we_refuse_a_llama(tmp_path: Path) -> None:

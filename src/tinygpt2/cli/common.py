@@ -13,6 +13,7 @@ from tinygpt2._internal.files import atomic_write
 from tinygpt2.cli.hints import option, to_paste
 from tinygpt2.cli.runs import suggesting_runs
 from tinygpt2.evaluation.baselines import Baselines
+from tinygpt2.formats.hub import named_directory
 from tinygpt2.model.gpt2 import GPT2Model
 from tinygpt2.run.directory import RunDirectory
 from tinygpt2.tokenizers.characters import CharTokenizer
@@ -43,7 +44,7 @@ def read_model(directory: str, read: Callable[[Path], T], program: Sequence[str]
     newer checkpoints: the same model that `GPT2Model.from_pretrained` reads there. A line on stderr names the newest.
 
     Args:
-        directory: The directory.
+        directory: The directory, or the name of a model on the Hub.
         read: Called with it, its ``best`` or its checkpoint.
         program: The words that call this program, for that line.
         last: Whether it should be the newest checkpoint in any case, whose history is the longest.
@@ -51,7 +52,8 @@ def read_model(directory: str, read: Callable[[Path], T], program: Sequence[str]
     Raises:
         FileNotFoundError: If it is no such directory, with the runs that may have been meant.
     """
-    run = RunDirectory(Path(directory))
+    with suggesting_runs(Path(directory)):
+        run = RunDirectory(named_directory(directory))
     while True:
         place = _directory_with_model(run, program, last=last)
         try:

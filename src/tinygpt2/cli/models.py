@@ -47,7 +47,7 @@ def tokenizer_of(
         return load_tokenizer(run.path), None
     if options.from_pretrained is not None:
         with suggesting_runs(Path(options.from_pretrained)):
-            return load_tokenizer(Path(options.from_pretrained)), None
+            return load_tokenizer(options.from_pretrained), None
     if options.tokenizer not in (None, *TOKENIZERS):
         return load_tokenizer(_existing(options.tokenizer)), None
     if is_of_tokens(corpus.train):
@@ -61,7 +61,7 @@ def model_of(run: RunDirectory, options: TrainOptions, tokenizer: Tokenizer, *, 
     if options.from_pretrained is None:
         return _new_model(_new_shape(options, tokenizer.n_vocab), options.seed)
     begun = resume and run.tokenizer.exists() and run.checkpoints()
-    return _pretrained(newest_checkpoint(run.path) if begun else Path(options.from_pretrained), options)
+    return _pretrained(newest_checkpoint(run.path) if begun else options.from_pretrained, options)
 
 
 def _chosen(part: str | list[str], options: TrainOptions, vocab_size: Callable[[], int | None]) -> TokenizerChoice:
@@ -128,7 +128,7 @@ def _new_shape(options: TrainOptions, vocab_size: int) -> GPT2Config:
     return GPT2Config(vocab_size=vocab_size, **given)
 
 
-def _pretrained(directory: Path, options: TrainOptions) -> GPT2Model:
+def _pretrained(directory: Path | str, options: TrainOptions) -> GPT2Model:
     """Returns the model to fine-tune."""
     model = GPT2Model.from_pretrained(directory)
     longest = model.config.context_length

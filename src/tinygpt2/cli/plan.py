@@ -1,7 +1,6 @@
 """The plan of a run: what its options, its corpus and its recipe describe."""
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
 from torch.utils.data import DataLoader
@@ -11,7 +10,7 @@ from tinygpt2.cli.corpus import Corpus, make_loaders, prompt_from, to_read_again
 from tinygpt2.cli.inputs import is_of_tokens
 from tinygpt2.cli.models import model_of, name_of_tokenizer, tokenizer_of
 from tinygpt2.cli.recipes import RecipeMaker, training_config, with_recipe
-from tinygpt2.cli.train_options import TrainOptions
+from tinygpt2.cli.train_options import TrainOptions, lasting
 from tinygpt2.config import TrainingConfig
 from tinygpt2.data.batches import Batch
 from tinygpt2.model.gpt2 import GPT2Model
@@ -98,7 +97,7 @@ def make_choices(
         complete,
         files=to_read_again(options.files),
         val=to_read_again(options.val),
-        from_pretrained=None if options.from_pretrained is None else str(Path(options.from_pretrained).resolve()),
+        from_pretrained=options.from_pretrained and lasting(options.from_pretrained),
         tokenizer=name_of_tokenizer(options, corpus, choice),
         sample_prompt=prompt or options.sample_prompt,
     )

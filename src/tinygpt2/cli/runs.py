@@ -46,7 +46,7 @@ def suggesting_runs(path: Path) -> Iterator[None]:
     """
     try:
         yield
-    except (FileNotFoundError, ValueError) as error:
+    except (FileNotFoundError, ImportError, ValueError) as error:
         if advice := _advice(path):
             raise FileNotFoundError(f"{path} {advice}") from error
         raise

@@ -31,6 +31,7 @@ from tinygpt2.config import (
     TrainingConfig,
 )
 from tinygpt2.data.noise import NOISE_RANGES, TextNoise
+from tinygpt2.formats.hub import is_name
 from tinygpt2.recipe.students import STUDENT_STEPS, TEACHERS
 
 if TYPE_CHECKING:
@@ -272,13 +273,18 @@ def _check_unchanged(saved: Mapping[str, Any], given: Mapping[str, Any], run: "R
         if name not in given:
             continue
         before, now = saved.get(name), given[name]
-        now = str(Path(now).resolve()) if name in _PATHS and now not in TOKENIZERS else now
+        now = lasting(now) if name in _PATHS and now not in TOKENIZERS else now
         if now != before:
             began = f"without {FLAGS[name]}" if before is None else f"with {FLAGS[name]} {before}"
             raise ValueError(
                 f"the run in {run.path} began {began}, which cannot change; omit {FLAGS[name]} to resume it, or start "
                 "a new run in another directory"
             )
+
+
+def lasting(path: str) -> str:
+    """Returns a path that is right from any working directory, or the name of a model on the Hub as it is."""
+    return path if is_name(path) else str(Path(path).resolve())
 
 
 def saved_options(run: "RunDirectory") -> dict[str, Any]:
@@ -364,8 +370,8 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
     add_option(
         group,
         "--from-pretrained",
-        "fine-tune the model in DIR, with its size and tokenizer; --dropout and --context-length, which may be "
-        "smaller, then default to the model's",
+        "fine-tune the model in DIR, or of that name on the Hugging Face Hub, with its size and tokenizer; --dropout "
+        "and --context-length, which may be smaller, then default to the model's",
         metavar="DIR",
         only_if_given=True,
     )

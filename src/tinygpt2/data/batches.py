@@ -54,18 +54,19 @@ class BatchCheck:
 
     Args:
         vocab_size: Size of the model's vocabulary, if it is known.
+        shifted: Whether it is known that they are.
     """
 
-    def __init__(self, vocab_size: int | None) -> None:
+    def __init__(self, vocab_size: int | None, *, shifted: bool = False) -> None:
         self.vocab_size = vocab_size
-        self._warned = False
+        self._shifted = shifted
 
     def __call__(self, batch: Any, name: str) -> Batch:  # noqa: ANN401 - of any loader
         """Returns a batch as `as_batch` does."""
         inputs, targets = as_batch(batch, name, self.vocab_size)
-        shift = None if self._warned else _wrong_shift(inputs, targets)
+        shift = None if self._shifted else _wrong_shift(inputs, targets)
         if shift is not None:
-            self._warned = True
+            self._shifted = True  # or it is known that they are not
             fix = (
                 "shift them, (tokens[:, :-1], tokens[:, 1:]), or pass a dict of input_ids and labels, which is "
                 "shifted for you"

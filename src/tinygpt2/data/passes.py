@@ -69,7 +69,7 @@ class Passes:
         self.batches = _length(loader)
         if self.batches == 0:
             raise ValueError(f"{name} has no batches; with drop_last=True a data set smaller than one batch has none")
-        self._check = BatchCheck(vocab_size)
+        self._check = BatchCheck(vocab_size, shifted=self.is_ours)
         if isinstance(loader, DataLoader) and isinstance(loader.dataset, DocumentStream):
             check_read_again(name, loader.dataset)
         if vocab_size is not None and isinstance(loader, DataLoader):

@@ -65,7 +65,6 @@ class TokenDataset(Dataset[Batch]):
         self.tokens = _as_token_array(tokens)
         check_long_enough(len(self.tokens), context_length)
         _check_ids(self.tokens, None if n_vocab is None else check_int("n_vocab", n_vocab))
-        self._window = np.arange(context_length + 1)
 
     def __getstate__(self) -> dict[str, Any]:
         """Returns what a worker process needs: of the tokens in a file, the file's path and the part."""
@@ -100,7 +99,7 @@ class TokenDataset(Dataset[Batch]):
             TypeError: If the indices are not integers in a sequence.
         """
         starts = _places(indices, len(self)) * self.stride
-        windows = self.tokens[starts[:, None] + self._window]  # (B, T + 1)
+        windows = np.lib.stride_tricks.sliding_window_view(self.tokens, self.context_length + 1)[starts]  # (B, T + 1)
         # astype copies, so that masking targets in place does not change the inputs.
         return torch.from_numpy(windows[:, :-1].astype(np.int64)), torch.from_numpy(windows[:, 1:].astype(np.int64))
 

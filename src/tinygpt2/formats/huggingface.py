@@ -1,4 +1,4 @@
-"""The Hugging Face layout of a GPT-2: ``config.json`` and ``model.safetensors``, as transformers reads and writes them.
+"""The Hugging Face layout of a GPT-2: ``config.json`` and its weights, as transformers reads and writes them.
 
 Our model already uses transformers' names, so only four weights differ, by a transposition: transformers keeps GPT-2's
 ``Conv1D``, whose weight is (in, out) where that of ``nn.Linear`` is (out, in).
@@ -21,12 +21,13 @@ from tinygpt2._internal.directories import rereading
 from tinygpt2._internal.files import atomic_write, make_directories, read_json, write_chunks
 from tinygpt2.config import MODEL_RANGES, GPT2Config
 from tinygpt2.formats.manifest import check_replaceable, has_manifest, verify_manifest
-from tinygpt2.formats.safetensors import read_safetensors, safetensors_chunks
+from tinygpt2.formats.safetensors import safetensors_chunks
+from tinygpt2.formats.weights import WEIGHT_FILES, WEIGHTS_FILE, read_weights
 
 logger = logging.getLogger(__name__)
 
 CONFIG_FILE = "config.json"
-WEIGHTS_FILE = "model.safetensors"
+ADAPTER_FILE = "adapter_config.json"
 
 TRANSPOSED = ("attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight")
 
@@ -34,7 +35,12 @@ GPT2_END_OF_TEXT = 50256
 
 _CONFIG_LIMIT = 1 << 20  # bytes
 
-_QKV_BIAS = ".attn.c_attn.bias"
+_QKV_BIAS, _HEAD, _EMBEDDING = ".attn.c_attn.bias", "lm_head.weight", "wte.weight"
+
+_SAME = (
+    "n_inner", "activation_function", "layer_norm_epsilon", "scale_attn_weights", "scale_attn_by_inverse_layer_idx",
+    "initializer_range",
+)  # fmt: skip
 
 # Our fields, and transformers' names for them.
 FIELDS = {
@@ -45,17 +51,11 @@ FIELDS = {
     "n_embd": "n_embd",
     "dropout": "resid_pdrop",
     "tie_weights": "tie_word_embeddings",
+    **{name: name for name in _SAME},
 }
 
-# Options that transformers' GPT-2 has and ours does not, with the values that match ours.
-FIXED: dict[str, tuple[object, ...]] = {
-    "model_type": ("gpt2",),
-    "activation_function": ("gelu_new", "gelu_pytorch_tanh"),
-    "layer_norm_epsilon": (1e-5,),
-    "scale_attn_weights": (True,),
-    "scale_attn_by_inverse_layer_idx": (False,),
-    "add_cross_attention": (False,),
-}
+# Options that transformers' GPT-2 has and ours does not, with the value that matches ours.
+FIXED: dict[str, object] = {"model_type": "gpt2", "add_cross_attention": False}
 
 
 def config_to_huggingface(config: GPT2Config, end_of_text: int | None = GPT2_END_OF_TEXT) -> dict[str, Any]:
@@ -72,7 +72,7 @@ def config_to_huggingface(config: GPT2Config, end_of_text: int | None = GPT2_END
         end_of_text = None
     return {
         "architectures": ["GPT2LMHeadModel"],
-        **{key: values[0] for key, values in FIXED.items()},
+        **FIXED,
         **{theirs: getattr(config, ours) for ours, theirs in FIELDS.items()},
         "n_ctx": config.context_length,  # as OpenAI's own has it, for programs that look for no other name
         "embd_pdrop": config.dropout,
@@ -89,20 +89,13 @@ def config_from_huggingface(content: Mapping[str, Any]) -> GPT2Config:
     Raises:
         ValueError: If it is not a GPT-2, or has an option that tinygpt2 does not support.
     """
-    for key, accepted in FIXED.items():
-        if content.get(key, accepted[0]) not in accepted:
-            raise ValueError(
-                f"{key} is {shown(content[key])}, but tinygpt2's GPT-2 has {' or '.join(map(repr, accepted))}"
-            )
+    for key, ours in FIXED.items():
+        if content.get(key, ours) != ours:
+            raise ValueError(f"{key} is {shown(content[key])}, but tinygpt2's GPT-2 has {ours!r}")
     fields = {
         ours: MODEL_RANGES[ours].check(theirs, content[theirs]) for ours, theirs in FIELDS.items() if theirs in content
     }
     config = GPT2Config(**fields, qkv_bias=content.get("qkv_bias", True))
-    inner = content.get("n_inner")
-    if inner not in (None, 4 * config.n_embd):
-        raise ValueError(
-            f"n_inner is {shown(inner)}, but tinygpt2's GPT-2 has an MLP of 4 * n_embd = {4 * config.n_embd}"
-        )
     dropouts = {key: content[key] for key in ("embd_pdrop", "attn_pdrop") if key in content}
     if others := {
         key: value for key, value in dropouts.items() if MODEL_RANGES["dropout"].check(key, value) != config.dropout
@@ -129,6 +122,7 @@ def state_from_huggingface(
     """Returns transformers' weights under our names and in our layout.
 
     OpenAI's original files lack the prefix ``transformer.`` and carry the causal mask as ``attn.bias``; both are read.
+    A head beside tied embeddings is left out.
 
     Args:
         state: The weights.
@@ -139,11 +133,26 @@ def state_from_huggingface(
     for theirs, weight in state.items():
         name = _our_name(theirs)
         mask = name.endswith((".attn.bias", ".attn.masked_bias"))
-        tied_head = name == "lm_head.weight" and config.tie_weights
+        tied_head = name == _HEAD and config.tie_weights
         no_bias = name.endswith(_QKV_BIAS) and not config.qkv_bias
         if name in keep or not (mask or tied_head or no_bias):
             result[name] = weight.t() if name.endswith(TRANSPOSED) else weight
     return result
+
+
+def cut_context(
+    config: GPT2Config, state: Mapping[str, Tensor], context_length: int
+) -> tuple[GPT2Config, dict[str, Tensor]]:
+    """Returns the configuration and the weights of a model that keeps so many positions, the first ones.
+
+    Raises:
+        ValueError: If it has fewer.
+    """
+    length = MODEL_RANGES["context_length"].check("context_length", context_length)
+    if length > config.context_length:
+        raise ValueError(f"context_length is {length}, but the model has positions for {config.context_length} tokens")
+    positions = "wpe.weight"
+    return replace(config, context_length=length), {**state, positions: state[positions][:length]}
 
 
 def _our_name(theirs: str) -> str:
@@ -198,19 +207,20 @@ def read_pretrained(
     """
     config_file, weights_file = _files(Path(directory))
     if has_manifest(config_file.parent):
-        verify_manifest(config_file.parent, (CONFIG_FILE, WEIGHTS_FILE))
+        verify_manifest(config_file.parent, (CONFIG_FILE, weights_file.name))
     try:
         config = config_from_huggingface(read_json(config_file, limit=_CONFIG_LIMIT, links=True))
     except (ValueError, TypeError) as error:
         raise ValueError(f"cannot read {config_file}: {error}") from error
     try:
-        state = read_safetensors(weights_file, links=True)
+        state = read_weights(weights_file)
     except ValueError as error:
         raise ValueError(f"cannot read {weights_file}: {error}") from error
     if config.n_layer > len(state):  # before a damaged file can ask for a model of any size
-        raise ValueError(f"{config_file} has n_layer={config.n_layer}, but {WEIGHTS_FILE} has {len(state)} weights")
-    if not config.qkv_bias and any(weight.any() for name, weight in state.items() if name.endswith(_QKV_BIAS)):
-        config = replace(config, qkv_bias=True)  # transformers trained the zeros that we wrote for it
+        raise ValueError(
+            f"{config_file} has n_layer={config.n_layer}, but {weights_file.name} has {len(state)} weights"
+        )
+    config = _as_trained(config, state, weights_file)
     result = state_from_huggingface(state, config, keep=keep)
     for name, weight in result.items():
         if not (weight.is_floating_point() or name in keep):
@@ -221,27 +231,42 @@ def read_pretrained(
     return config, result
 
 
+def _as_trained(config: GPT2Config, state: Mapping[str, Tensor], file: Path) -> GPT2Config:
+    """Returns the configuration that the weights have; without a word, none of them would be left out."""
+    biases = any(weight.any() for name, weight in state.items() if name.endswith(_QKV_BIAS))
+    if biases and not config.qkv_bias:
+        config = replace(config, qkv_bias=True)  # transformers trained the zeros that we wrote for it
+    ours = {_our_name(theirs): weight for theirs, weight in state.items()}
+    head, embedding = ours.get(_HEAD), ours.get(_EMBEDDING)
+    if config.tie_weights and head is not None and embedding is not None and not torch.equal(head, embedding):
+        logger.warning("%s has a head that differs from the embedding, although %s ties them; the model has this head",
+                       file, CONFIG_FILE)  # fmt: skip
+        config = replace(config, tie_weights=False)
+    return config
+
+
 def _files(directory: Path) -> tuple[Path, Path]:
-    """Returns the paths of a model's two files; raises ``FileNotFoundError`` if one is missing."""
+    """Returns the paths of a model's configuration and weights; raises ``FileNotFoundError`` if one is missing."""
     if not directory.is_dir():
         what = "is a file" if directory.exists() else "does not exist"
         raise FileNotFoundError(
-            f"{directory} {what}; expected a directory with {CONFIG_FILE} and {WEIGHTS_FILE} (of a model on the Hub: "
-            "what huggingface_hub.snapshot_download returns)"
+            f"{directory} {what}; expected a directory with {CONFIG_FILE} and {WEIGHTS_FILE}, or the name of a model "
+            "on the Hub, such as 'openai-community/gpt2'"
         )
-    config_file, weights_file = directory / CONFIG_FILE, directory / WEIGHTS_FILE
-    for file in (config_file, weights_file):
-        if not file.exists():
-            raise FileNotFoundError(f"{directory} has no {file.name}{_hint(directory)}")
-    return config_file, weights_file
+    names = (CONFIG_FILE, next((name for name in WEIGHT_FILES if (directory / name).exists()), WEIGHTS_FILE))
+    for name in names:
+        if not (directory / name).exists():
+            raise FileNotFoundError(f"{directory} has no {name}{_hint(directory)}")
+    return directory / names[0], directory / names[1]
 
 
 def _hint(directory: Path) -> str:
-    if (directory / f"{WEIGHTS_FILE}.index.json").exists():
-        return "; the weights are in shards: save them as one file, with save_pretrained(..., max_shard_size='50GB')"
-    if any(directory.glob("*.bin")) or any(directory.glob("*.pt")):
+    if (directory / ADAPTER_FILE).exists():
         return (
-            "; it has pickled weights, which are not read because they can run code: save them as safetensors, with "
-            "transformers' save_pretrained"
+            "; it has an adapter of peft, which is merged into its model by "
+            f"peft.AutoPeftModelForCausalLM.from_pretrained({str(directory)!r}).merge_and_unload()"
+            ".save_pretrained(...)"
         )
+    if any(directory.glob("*.pt")):
+        return '; of *.pt files, those of nanoGPT and LLMs-from-scratch can be converted: see "Coming from elsewhere"'
     return ""

@@ -23,6 +23,7 @@ def scaled_dot_product_attention(  # noqa: PLR0917 - the twin's arguments
     dropout_p: float = 0.0,
     is_causal: bool = False,
     *,
+    scale: float | None = None,
     seed: int | None = None,
 ) -> Tensor:
     """Returns `torch.nn.functional.scaled_dot_product_attention`, (B, H, T, D).
@@ -37,6 +38,7 @@ def scaled_dot_product_attention(  # noqa: PLR0917 - the twin's arguments
         attn_mask: The keys that each query sees, broadcast to (B, H, T, S); ``None`` for all.
         dropout_p: Probability of dropout on the attention weights.
         is_causal: Whether query t sees only the keys up to t.
+        scale: Factor of the scores; ``None`` for 1 / sqrt(D).
         seed: Seed of the kernel's dropout, on a CPU; ``None`` for PyTorch's global random numbers.
     """
     if (
@@ -49,10 +51,11 @@ def scaled_dot_product_attention(  # noqa: PLR0917 - the twin's arguments
     ):
         if query.device.type in WRONG_IF_STRIDED:
             query, key, value = query.contiguous(), key.contiguous(), value.contiguous()
-        return F.scaled_dot_product_attention(query, key, value, attn_mask, dropout_p, is_causal)
+        return F.scaled_dot_product_attention(query, key, value, attn_mask, dropout_p, is_causal, scale=scale)
     shape, n = query.shape, query.shape[2]
     query, key, value = (x.flatten(0, 1) for x in (query, key, value))  # (B * H, T, D)
     later = torch.full((n, n), -math.inf, dtype=query.dtype, device="cpu").triu_(1)
-    weights = torch.baddbmm(later, query, key.transpose(1, 2), alpha=1 / math.sqrt(shape[3])).softmax(dim=-1)
+    scale = 1 / math.sqrt(shape[3]) if scale is None else scale
+    weights = torch.baddbmm(later, query, key.transpose(1, 2), alpha=scale).softmax(dim=-1)
     weights = dropout(weights, dropout_p, seed=seed)
     return (weights.to(value.dtype) @ value).view(shape)

@@ -67,7 +67,7 @@ class KVCache:
         check_instance("config", config, GPT2Config, "a GPT2Config, such as model.config")
         batch_size = check_int("batch_size", batch_size, maximum=_MOST_SEQUENCES)
         device = None if device is None else choose_device(device)
-        _check_dtype(dtype)
+        check_dtype(dtype)
         capacity = config.context_length if capacity is None else check_int("capacity", capacity)
         if capacity > config.context_length:
             raise ValueError(
@@ -229,7 +229,8 @@ class KVCache:
         self._check_room(shape[2])
 
 
-def _check_dtype(dtype: torch.dtype | None) -> None:
+def check_dtype(dtype: torch.dtype | None) -> None:
+    """Raises an error unless a dtype, if there is one, is floating point."""
     if dtype is not None:
         check_instance("dtype", dtype, torch.dtype, "a torch.dtype")
         if not dtype.is_floating_point:

@@ -58,7 +58,7 @@ def number_of_weights(config: GPT2Config) -> int:
     """Returns the number of parameters of a model of this shape."""
     width, rows = config.n_embd, config.vocab_size * (1 if config.tie_weights else 2) + config.context_length
     attention = 4 * width * width + (4 if config.qkv_bias else 1) * width
-    mlp = 8 * width * width + 5 * width
+    mlp = 2 * width * config.inner_width + config.inner_width + width
     return rows * width + config.n_layer * (attention + mlp + 4 * width) + 2 * width
 
 

@@ -8,8 +8,9 @@ Sources: "Language Models are Unsupervised Multitask Learners" (Radford et al. 2
 import logging
 import math
 import os
-from collections.abc import Mapping
-from typing import Self
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Literal, Self
 
 import torch
 import torch.nn.functional as F
@@ -18,12 +19,13 @@ from typing_extensions import override
 
 from tinygpt2._internal.checks import check_instance, check_path
 from tinygpt2.config import GPT2Config
-from tinygpt2.formats.huggingface import Contents, pretrained_contents, read_pretrained, write_pretrained
+from tinygpt2.formats.hub import named_directory
+from tinygpt2.formats.huggingface import Contents, cut_context, pretrained_contents, read_pretrained, write_pretrained
 from tinygpt2.kernels.attention import scaled_dot_product_attention
 from tinygpt2.kernels.dropout import Dropout
 from tinygpt2.kernels.linear import linear, project
 from tinygpt2.kernels.switch import calls_only, is_plain_computation
-from tinygpt2.model.cache import KVCache
+from tinygpt2.model.cache import KVCache, check_dtype
 from tinygpt2.model.checks import check_hidden, check_inputs, check_memory, check_weight_names, not_finite
 from tinygpt2.tokenizers.foreign import AnyTokenizer, as_tokenizer
 from tinygpt2.tokenizers.protocol import Tokenizer, end_of_text
@@ -31,16 +33,22 @@ from tinygpt2.tokenizers.storage import remove_others, tokenizer_files
 
 logger = logging.getLogger(__name__)
 
-INITIAL_STD = 0.02  # GPT-2's, for all matrices and embeddings
-LAYER_NORM_EPSILON = 1e-5
+ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "gelu_new": partial(F.gelu, approximate="tanh"),
+    "gelu_pytorch_tanh": partial(F.gelu, approximate="tanh"),
+    "gelu": F.gelu,
+    "relu": F.relu,
+    "silu": F.silu,
+}
 
 
 class Attention(nn.Module):
     """Causal multi-head self-attention (Vaswani et al. 2017, section 3.2)."""
 
-    def __init__(self, config: GPT2Config) -> None:
+    def __init__(self, config: GPT2Config, layer: int) -> None:
         super().__init__()
         self.n_head = config.n_head
+        self.scale = _scale(config, layer)
         self.c_attn = nn.Linear(config.n_embd, 3 * config.n_embd, bias=config.qkv_bias)
         self.c_proj = nn.Linear(config.n_embd, config.n_embd)
         self.attn_dropout = Dropout(config.dropout)
@@ -63,10 +71,19 @@ class Attention(nn.Module):
             # This aligns the first query with the first key, which is right only if there are as many of both. The
             # shapes are not compared: they are symbolic when traced.
             is_causal=mask is None and (cache is None or not cache.length),
+            scale=self.scale,
             seed=dropout.usable_seed,
         )
         out: Tensor = self.resid_dropout(project(self.c_proj, mixed.transpose(1, 2).flatten(2)))  # (B, T, C)
         return out
+
+
+def _scale(config: GPT2Config, layer: int) -> float | None:
+    """Returns the factor of a block's attention scores; ``None`` for the usual one."""
+    if config.scale_attn_weights and not config.scale_attn_by_inverse_layer_idx:
+        return None
+    scale = 1 / math.sqrt(config.head_width) if config.scale_attn_weights else 1.0
+    return scale / (layer + 1) if config.scale_attn_by_inverse_layer_idx else scale
 
 
 class MLP(nn.Module):
@@ -74,13 +91,14 @@ class MLP(nn.Module):
 
     def __init__(self, config: GPT2Config) -> None:
         super().__init__()
-        self.c_fc = nn.Linear(config.n_embd, 4 * config.n_embd)
-        self.c_proj = nn.Linear(4 * config.n_embd, config.n_embd)
+        self.c_fc = nn.Linear(config.n_embd, config.inner_width)
+        self.c_proj = nn.Linear(config.inner_width, config.n_embd)
+        self.activation = ACTIVATIONS[config.activation_function]
         self.dropout = Dropout(config.dropout)
 
     @override
     def forward(self, x: Tensor) -> Tensor:
-        hidden = F.gelu(project(self.c_fc, x), approximate="tanh")  # (B, T, 4C)
+        hidden = self.activation(project(self.c_fc, x))  # (B, T, 4C)
         out: Tensor = self.dropout(project(self.c_proj, hidden))
         return out
 
@@ -88,11 +106,11 @@ class MLP(nn.Module):
 class Block(nn.Module):
     """Attention, then an MLP, each applied to the normalised residual stream and added to it."""
 
-    def __init__(self, config: GPT2Config) -> None:
+    def __init__(self, config: GPT2Config, layer: int) -> None:
         super().__init__()
-        self.ln_1 = nn.LayerNorm(config.n_embd, eps=LAYER_NORM_EPSILON)
-        self.attn = Attention(config)
-        self.ln_2 = nn.LayerNorm(config.n_embd, eps=LAYER_NORM_EPSILON)
+        self.ln_1 = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
+        self.attn = Attention(config, layer)
+        self.ln_2 = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
         self.mlp = MLP(config)
 
     @override
@@ -131,8 +149,8 @@ class GPT2Model(nn.Module):
         self.wte = nn.Embedding(config.vocab_size, config.n_embd)
         self.wpe = nn.Embedding(config.context_length, config.n_embd)
         self.drop = Dropout(config.dropout)
-        self.h = nn.ModuleList(Block(config) for _ in range(config.n_layer))
-        self.ln_f = nn.LayerNorm(config.n_embd, eps=LAYER_NORM_EPSILON)
+        self.h = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
+        self.ln_f = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
         # With tied weights the head has no module, so that no tensor is shared: safetensors, FSDP and optimizers see
         # every tensor once.
         self.lm_head = None if config.tie_weights else nn.Linear(config.n_embd, config.vocab_size, bias=False)
@@ -140,12 +158,13 @@ class GPT2Model(nn.Module):
 
     def _initialise(self) -> None:
         # Each block adds two branches to the residual stream; this scale keeps its variance from growing with depth.
-        residual_std = INITIAL_STD / math.sqrt(2 * self.config.n_layer)
+        std = self.config.initializer_range
+        residual_std = std / math.sqrt(2 * self.config.n_layer)
         for name, parameter in self.named_parameters():
             if name.endswith("c_proj.weight"):
                 nn.init.normal_(parameter, std=residual_std)
             elif parameter.dim() >= 2:
-                nn.init.normal_(parameter, std=INITIAL_STD)
+                nn.init.normal_(parameter, std=std)
             elif name.endswith("bias"):
                 nn.init.zeros_(parameter)
 
@@ -259,24 +278,47 @@ class GPT2Model(nn.Module):
         return sum(parameter.numel() for parameter in self.parameters())
 
     @classmethod
-    def from_pretrained(cls, path: str | os.PathLike[str]) -> Self:
-        """Returns the model saved in a directory in Hugging Face layout, in evaluation mode, on the CPU.
+    def from_pretrained(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        dtype: torch.dtype | Literal["auto"] | None = None,
+        context_length: int | None = None,
+        revision: str | None = None,
+        token: str | None = None,
+    ) -> Self:
+        """Returns a GPT-2 in Hugging Face layout, in evaluation mode, on the CPU.
 
-        Weights are converted to PyTorch's default dtype, float32 unless you changed it; a warning is logged if one is
-        not finite. Nothing is downloaded and no
-        pickle is read. ``huggingface_hub.snapshot_download("openai-community/gpt2")`` returns such a directory.
+        It is in a directory, or on the Hugging Face Hub: a name such as ``"openai-community/gpt2"``, of which there is
+        no directory here, is looked for in the cache of ``huggingface_hub``, and downloaded if it is not there (extra
+        ``hub``). The weights are in safetensors or pickled tensors, in one file or in shards; of a pickle, nothing but
+        tensors is read. A warning is logged if a weight is not finite, or if the file has a head that differs from the
+        embedding although the configuration ties them: the model then has that head.
 
         Args:
-            path: Directory with ``config.json`` and ``model.safetensors``, written by ``save_pretrained`` of tinygpt2
-                or transformers.
+            path: Directory with ``config.json`` and the weights, written by ``save_pretrained`` of tinygpt2 or
+                transformers; or a name on the Hub.
+            dtype: Dtype of the weights; ``"auto"`` for those of the file, ``None`` for PyTorch's default, float32
+                unless you changed it.
+            context_length: Positions to keep, at most those of the file; ``None`` for all.
+            revision: Branch, tag or commit on the Hub.
+            token: Token for the Hub; by default the one that ``huggingface_hub`` finds.
 
         Raises:
-            FileNotFoundError: If the directory or a file is missing.
+            FileNotFoundError: If the directory or a file is missing, or the Hub has no such model, or it is not in the
+                cache and cannot be downloaded.
+            ImportError: If the name of a model on the Hub is given, and ``huggingface_hub`` is not installed.
             TypeError: If it is not a path.
-            ValueError: If a file is damaged, the weights do not match ``config.json``, or tinygpt2 does not support the
-                model.
+            ValueError: If a file is damaged, the weights do not match ``config.json``, tinygpt2 does not support the
+                model, or it has fewer positions than ``context_length``.
         """
-        config, state = read_pretrained(check_path("path", path))
+        if not (isinstance(dtype, str) and dtype == "auto"):
+            check_dtype(dtype)
+        check_path("path", path)
+        directory = named_directory(path, revision=revision, token=token)
+        config, state = read_pretrained(directory)
+        if context_length is not None:
+            config, state = cut_context(config, state, context_length)
         with torch.device("meta"):  # no memory and no random numbers for weights that will be replaced
             model = cls(config)
         expected = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
@@ -289,11 +331,13 @@ class GPT2Model(nn.Module):
                 f"{expected.get(first, 'absent')} but is {found.get(first, 'absent')}"
                 + (f"; {len(names)} weights differ" if len(names) > 1 else "")
             )
-        dtype = torch.get_default_dtype()
+        wanted = torch.get_default_dtype() if dtype is None else dtype
         # Copies: the tensors of safetensors are mapped from the file, and would change with it.
         copies = {
-            name: weight.to(dtype, copy=True, memory_format=torch.contiguous_format) for name, weight in state.items()
-        }
+            name: weight.to(weight.dtype if wanted == "auto" else wanted, copy=True,
+                            memory_format=torch.contiguous_format)
+            for name, weight in state.items()
+        }  # fmt: skip
         model.load_state_dict(copies, assign=True)
         if reason := not_finite(model):
             logger.warning("the model in %s cannot be used: %s", os.fspath(path), reason)

@@ -27,7 +27,8 @@ from typing import Self
 
 from tinygpt2._internal.directories import recover_directories
 from tinygpt2._internal.files import make_directories, remove_abandoned, sync_directory
-from tinygpt2.formats.huggingface import CONFIG_FILE, WEIGHTS_FILE
+from tinygpt2.formats.huggingface import CONFIG_FILE
+from tinygpt2.formats.weights import WEIGHTS_FILE
 from tinygpt2.run.lock import is_locked, locked
 from tinygpt2.tokenizers.storage import TOKENIZER_FILES
 from tinygpt2.tokenizers.tokenizer_file import TOKENIZER_FILE

@@ -13,6 +13,7 @@ from tinygpt2._internal.checks import check_path
 from tinygpt2._internal.directories import rereading
 from tinygpt2._internal.files import PathLike, atomic_write, make_directories, read_json, write_chunks
 from tinygpt2.config import MODEL_RANGES, GPT2Config
+from tinygpt2.formats.hub import named_directory
 from tinygpt2.formats.huggingface import CONFIG_FILE
 from tinygpt2.formats.manifest import check_replaceable, verify_listed
 from tinygpt2.tokenizers.byte_pairs import gpt2_tokenizer
@@ -118,8 +119,8 @@ def _our_files(tokenizer: tiktoken.Encoding | CharTokenizer) -> dict[str, bytes]
     return theirs | {TOKENIZER_FILE: tokenizer_content(tokenizer, theirs.get(THEIR_FILE))}
 
 
-def load_tokenizer(path: PathLike) -> Tokenizer:
-    """Returns the tokenizer of the model in a directory, or the one in a file.
+def load_tokenizer(path: PathLike, *, revision: str | None = None, token: str | None = None) -> Tokenizer:
+    """Returns the tokenizer of a model: in its directory, in a file, or on the Hugging Face Hub.
 
     It is the one that `save_tokenizer` wrote there, or else the one that Hugging Face's ``tokenizer.json``, or
     ``vocab.json`` and ``merges.txt``, or SentencePiece's ``tokenizer.model`` describes. Byte pairs with GPT-2's pattern
@@ -128,11 +129,15 @@ def load_tokenizer(path: PathLike) -> Tokenizer:
     Files that a ``manifest.json`` lists, as in a checkpoint, must match that, too.
 
     Args:
-        path: Directory of a model, a checkpoint or a run, or one of these files.
+        path: Directory of a model, a checkpoint or a run, or one of these files; or the name of a model on the Hub,
+            such as ``"openai-community/gpt2"``, as in `GPT2Model.from_pretrained`.
+        revision: Branch, tag or commit on the Hub.
+        token: Token for the Hub.
 
     Raises:
-        FileNotFoundError: If there is no such directory or file.
-        ImportError: If the tokenizer needs a library that is not installed.
+        FileNotFoundError: If there is no such directory or file, or the Hub has no such model, or it is not in the
+            cache and cannot be downloaded.
+        ImportError: If the tokenizer, or a name on the Hub, needs a library that is not installed.
         TypeError: If it is not a path.
         ValueError: If the directory does not identify a tokenizer, its files contradict each other, or one is damaged.
 
@@ -143,7 +148,8 @@ def load_tokenizer(path: PathLike) -> Tokenizer:
     >>> tokenizer.encode_ordinary("cab")
     [2, 0, 1]
     """
-    path = check_path("path", path)
+    check_path("path", path)
+    path = named_directory(path, revision=revision, token=token)
     if path.is_file():
         return read_tokenizer_file(path) if path.name == TOKENIZER_FILE else read_their_tokenizer(path)
     return _load(path)
