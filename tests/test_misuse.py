@@ -199,7 +199,9 @@ def model_calls() -> dict[str, Callable[[], Call]]:
             GPT2Model.from_pretrained,
             {"path": saved(), "dtype": None, "context_length": None, "revision": None, "token": None},
         ),
-        "GPT2Model.save_pretrained": lambda: Call(model().save_pretrained, {"path": "out", "tokenizer": LETTERS}),
+        "GPT2Model.save_pretrained": lambda: Call(
+            model().save_pretrained, {"path": "out", "tokenizer": LETTERS, "max_shard_size": 100}
+        ),
         "NGramModel": lambda: Call(tinygpt2.NGramModel, {"tokens": IDS, "vocab_size": 4, "order": 2}),
         **{
             f"NGramModel.{name}": partial(ngram_call, name)
@@ -572,7 +574,7 @@ WORKING: list[tuple[set[str], str]] = [
         "gradient_accumulation_steps k max_batches max_steps n_embd n_head n_layer n_vocab patience sample_tokens",
     ),
     (COUNTS, "processes shard_bytes step stride threads total_steps vocab_size"),
-    (COUNTS, "n_inner count length order prompt_tokens sampled_tokens"),
+    (COUNTS, "max_shard_size n_inner count length order prompt_tokens sampled_tokens"),
     (COUNTS | {"0"}, "eos_id layer max_new_tokens n seed TextNoise.epochs warmup_steps"),
     (COUNTS, "length most_bytes order shard_bytes step stride threads total_steps vocab_size"),
     (COUNTS | {"0"}, "eos_id layer max_new_tokens n seed warmup_steps"),

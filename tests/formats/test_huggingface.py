@@ -389,6 +389,22 @@ def test_weights_in_shards_and_pickles_are_read(saved: Path, kind: str) -> None:
     assert torch.equal(GPT2Model.from_pretrained(saved)(TOKENS), expected)
 
 
+@pytest.mark.parametrize("size", [1, 5000, 60_000, 10**9])
+def test_shards_are_written_and_replaced(saved: Path, size: int) -> None:
+    model = GPT2Model.from_pretrained(saved)
+    model.save_pretrained(saved, max_shard_size=size)
+    shards = sorted(path.name for path in saved.glob("*.safetensors"))
+    weights = len(model.state_dict())
+    assert len(shards) == {1: weights, 5000: 14, 60_000: 2, 10**9: 1}[size]
+    assert ("model.safetensors" in shards) == (size == 10**9) != (saved / "model.safetensors.index.json").exists()
+    if size == 60_000:
+        assert all((saved / shard).stat().st_size < 60_000 + 3000 for shard in shards)
+    assert torch.equal(GPT2Model.from_pretrained(saved)(TOKENS), model(TOKENS))
+    model.save_pretrained(saved)
+    assert sorted(path.name for path in saved.iterdir()) == FILES
+    assert torch.equal(GPT2Model.from_pretrained(saved)(TOKENS), model(TOKENS))
+
+
 def test_safetensors_are_preferred_to_pickles(saved: Path) -> None:
     (saved / "pytorch_model.bin").write_bytes(b"damaged")
     assert GPT2Model.from_pretrained(saved).config == TINY

@@ -217,6 +217,15 @@ def test_we_refuse_what_they_save_and_we_do_not_have(tmp_path: Path) -> None:
         GPT2Model.from_pretrained(tmp_path)
 
 
+def test_they_read_our_shards(tmp_path: Path) -> None:
+    model, tokens = randomise(GPT2Model(TINY).eval()), random_tokens(0, 2, 16)
+    model.save_pretrained(tmp_path, max_shard_size=10_000)
+    assert len(list(tmp_path.glob("*.safetensors"))) > 1
+    back = transformers.GPT2LMHeadModel.from_pretrained(tmp_path, local_files_only=True).eval()
+    with torch.no_grad():
+        assert_close(back(tokens).logits, model(tokens))
+
+
 @pytest.mark.parametrize("size", [10**3, 10**4])
 def test_we_read_their_shards(tmp_path: Path, size: int) -> None:
     model, tokens = theirs(), random_tokens(0, 2, 16)

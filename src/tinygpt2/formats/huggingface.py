@@ -7,7 +7,7 @@ Our model already uses transformers' names, so only four weights differ, by a tr
 import json
 import logging
 import os
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,8 +21,14 @@ from tinygpt2._internal.directories import rereading
 from tinygpt2._internal.files import atomic_write, make_directories, read_json, write_chunks
 from tinygpt2.config import MODEL_RANGES, GPT2Config
 from tinygpt2.formats.manifest import check_replaceable, has_manifest, verify_manifest
-from tinygpt2.formats.safetensors import safetensors_chunks
-from tinygpt2.formats.weights import WEIGHT_FILES, WEIGHTS_FILE, read_weights
+from tinygpt2.formats.weights import (
+    WEIGHT_FILES,
+    WEIGHTS_FILE,
+    Contents,
+    read_weights,
+    remove_other_weights,
+    weight_contents,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -159,10 +165,6 @@ def _our_name(theirs: str) -> str:
     return theirs.removeprefix("transformer.")
 
 
-Contents = dict[str, Iterable[memoryview | bytes]]
-"""The bytes of files, in pieces, by the files' names."""
-
-
 def write_pretrained(directory: str | os.PathLike[str], contents: Contents) -> None:
     """Writes what `pretrained_contents` returned, each file atomically; creates the directory if it does not exist.
 
@@ -174,19 +176,20 @@ def write_pretrained(directory: str | os.PathLike[str], contents: Contents) -> N
     make_directories(directory)
     for name, chunks in contents.items():
         atomic_write(directory / name, partial(write_chunks, chunks=chunks))
+    remove_other_weights(directory, contents)
 
 
 def pretrained_contents(
-    config: GPT2Config, state: Mapping[str, Tensor], end_of_text: int | None = GPT2_END_OF_TEXT
+    config: GPT2Config,
+    state: Mapping[str, Tensor],
+    end_of_text: int | None = GPT2_END_OF_TEXT,
+    max_shard_size: int | None = None,
 ) -> Contents:
-    """Returns the bytes of ``model.safetensors`` and of ``config.json``, with the given end-of-text id."""
+    """Returns the bytes of the weights and of ``config.json``, with the given end-of-text id."""
     weights = state_to_huggingface(state, config)
     dtype = str(next(iter(weights.values())).dtype).removeprefix("torch.")
     content = config_to_huggingface(config, end_of_text) | {"dtype": dtype}
-    return {
-        WEIGHTS_FILE: safetensors_chunks(weights),
-        CONFIG_FILE: [(json.dumps(content, indent=2) + "\n").encode()],
-    }
+    return weight_contents(weights, max_shard_size) | {CONFIG_FILE: [(json.dumps(content, indent=2) + "\n").encode()]}
 
 
 @rereading

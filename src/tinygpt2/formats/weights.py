@@ -1,8 +1,9 @@
 """The weights of a model directory: safetensors or PyTorch's pickled tensors, in one file or in shards."""
 
+import json
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from tinygpt2._internal.checks import shown
 from tinygpt2._internal.files import check_regular, read_json
-from tinygpt2.formats.safetensors import read_safetensors
+from tinygpt2.formats.safetensors import read_safetensors, safetensors_chunks
 
 WEIGHTS_FILE = "model.safetensors"
 PICKLED_FILE = "pytorch_model.bin"
@@ -21,6 +22,10 @@ WEIGHT_FILES = (WEIGHTS_FILE, WEIGHTS_FILE + INDEX_SUFFIX, PICKLED_FILE, PICKLED
 
 _INDEX_LIMIT = 1 << 26  # bytes
 _SHARD = re.compile(r"[\w.\-]+\.(safetensors|bin)")
+_OUR_SHARD = re.compile(r"model-[0-9]{5}-of-[0-9]{5}\.safetensors")
+
+Contents = dict[str, Iterable[memoryview | bytes]]
+"""The bytes of files, in pieces, by the files' names."""
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -33,6 +38,37 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if path.name.endswith(INDEX_SUFFIX):
         return _read_shards(path)
     return _read_pickled(path) if path.suffix == ".bin" else read_safetensors(path, links=True)
+
+
+def weight_contents(weights: Mapping[str, Tensor], max_shard_size: int | None = None) -> Contents:
+    """Returns the bytes of one file of weights, or of shards of at most so many bytes and their index.
+
+    A tensor that is larger has a shard of its own.
+    """
+    total = sum(weight.nbytes for weight in weights.values())
+    if max_shard_size is None or total <= max_shard_size:
+        return {WEIGHTS_FILE: safetensors_chunks(weights)}
+    shards = list[dict[str, Tensor]]()
+    size = max_shard_size  # of the last one; there is none yet
+    for name, weight in weights.items():
+        if size + weight.nbytes > max_shard_size:
+            shards.append({})
+            size = 0
+        shards[-1][name] = weight
+        size += weight.nbytes
+    stem = WEIGHTS_FILE.removesuffix(".safetensors")
+    names = [f"{stem}-{i:05}-of-{len(shards):05}.safetensors" for i in range(1, len(shards) + 1)]
+    places = {weight: name for name, shard in zip(names, shards, strict=True) for weight in shard}
+    index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(places.items()))}
+    contents: Contents = {name: safetensors_chunks(shard) for name, shard in zip(names, shards, strict=True)}
+    return contents | {WEIGHTS_FILE + INDEX_SUFFIX: [(json.dumps(index, indent=2) + "\n").encode()]}
+
+
+def remove_other_weights(directory: Path, names: Container[str]) -> None:
+    """Removes safetensors files of an earlier model that the one with files of these names does not have."""
+    for path in [*directory.glob("model*.safetensors"), directory / (WEIGHTS_FILE + INDEX_SUFFIX)]:
+        if path.name not in names and (path.name in WEIGHT_FILES or _OUR_SHARD.fullmatch(path.name)):
+            path.unlink(missing_ok=True)
 
 
 def _read_shards(index: Path) -> dict[str, Tensor]:

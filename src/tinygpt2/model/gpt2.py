@@ -17,10 +17,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import override
 
-from tinygpt2._internal.checks import check_instance, check_path
+from tinygpt2._internal.checks import check_instance, check_int, check_path
 from tinygpt2.config import GPT2Config
 from tinygpt2.formats.hub import named_directory
-from tinygpt2.formats.huggingface import Contents, cut_context, pretrained_contents, read_pretrained, write_pretrained
+from tinygpt2.formats.huggingface import cut_context, pretrained_contents, read_pretrained, write_pretrained
+from tinygpt2.formats.weights import Contents
 from tinygpt2.kernels.attention import scaled_dot_product_attention
 from tinygpt2.kernels.dropout import Dropout
 from tinygpt2.kernels.linear import linear, project
@@ -343,16 +344,25 @@ class GPT2Model(nn.Module):
             logger.warning("the model in %s cannot be used: %s", os.fspath(path), reason)
         return model.eval()
 
-    def save_pretrained(self, path: str | os.PathLike[str], *, tokenizer: AnyTokenizer | None = None) -> None:
+    def save_pretrained(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        tokenizer: AnyTokenizer | None = None,
+        max_shard_size: int | None = None,
+    ) -> None:
         """Writes ``config.json`` and ``model.safetensors`` into a directory; transformers can read them unchanged.
 
-        The directory is created if it does not exist. Each file replaces an older one atomically.
+        The directory is created if it does not exist. Each file replaces an older one atomically, and shards of an
+        earlier model are removed.
 
         Args:
             path: The directory.
             tokenizer: The one that the model was trained with, written beside the weights as by `save_tokenizer`, for
                 `load_tokenizer` and for transformers' ``AutoTokenizer``; its end-of-text id is then the one in
                 ``config.json``.
+            max_shard_size: Bytes of a file of weights, of which there are several if they are more than that; ``None``
+                for one file.
 
         Raises:
             OSError: If it cannot be written; existing files stay intact.
@@ -373,7 +383,9 @@ class GPT2Model(nn.Module):
         state = self.state_dict()
         check_weight_names(state, self._weight_names(self.config))
         directory = check_path("path", path)
-        contents = model_contents(self.config, state, None if tokenizer is None else as_tokenizer(tokenizer))
+        size = None if max_shard_size is None else check_int("max_shard_size", max_shard_size)
+        own = None if tokenizer is None else as_tokenizer(tokenizer)
+        contents = model_contents(self.config, state, own, max_shard_size=size)
         write_pretrained(directory, contents)
         if tokenizer is not None:
             remove_others(directory, contents)
@@ -388,9 +400,11 @@ class GPT2Model(nn.Module):
         return f"GPT2Model({self.config}, {self.num_parameters():,} parameters)"
 
 
-def model_contents(config: GPT2Config, state: Mapping[str, Tensor], tokenizer: Tokenizer | None) -> Contents:
+def model_contents(
+    config: GPT2Config, state: Mapping[str, Tensor], tokenizer: Tokenizer | None, *, max_shard_size: int | None = None
+) -> Contents:
     """Returns the contents of all files in a model's directory, including the tokenizer's if there is one."""
     if tokenizer is None:
-        return pretrained_contents(config, state)
+        return pretrained_contents(config, state, max_shard_size=max_shard_size)
     files = {name: [content] for name, content in tokenizer_files(tokenizer).items()}
-    return {**pretrained_contents(config, state, end_of_text(tokenizer)), **files}
+    return {**pretrained_contents(config, state, end_of_text(tokenizer), max_shard_size), **files}

@@ -27,10 +27,10 @@ from tinygpt2._internal.directories import rereading, write_directory
 from tinygpt2._internal.files import Digest, read_json, write_file
 from tinygpt2.config import GPT2Config, TrainingConfig
 from tinygpt2.errors import CheckpointError
-from tinygpt2.formats.huggingface import CONFIG_FILE, Contents, read_pretrained
+from tinygpt2.formats.huggingface import CONFIG_FILE, read_pretrained
 from tinygpt2.formats.manifest import STATE_FILE, TRAINING_FILE, verify_listed, verify_manifest, write_manifest
 from tinygpt2.formats.safetensors import read_safetensors, safetensors_chunks
-from tinygpt2.formats.weights import WEIGHTS_FILE
+from tinygpt2.formats.weights import WEIGHTS_FILE, Contents
 from tinygpt2.run.directory import RunDirectory
 from tinygpt2.tokenizers.storage import TOKENIZER_FILES
 from tinygpt2.training.history import TrainingHistory
