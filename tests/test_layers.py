@@ -28,6 +28,7 @@ LAYERS = [
     {"plotting"},
     {"run"},
     {"training"},
+    {"interop"},
     {"recipe"},
     {"cli"},
     {"__main__"},
@@ -53,6 +54,7 @@ FILES = {
     "kernels": ["switch", "linear", "dropout", "attention", "cross_entropy", "soft_cross_entropy"],
     "distributed": ["sharding", "ranks", "launch"],
     "formats": ["safetensors", "manifest", "weights", "hub", "huggingface"],
+    "interop": ["causal_lm", "logits", "checkpoints"],
     "text": ["recognition", "archives", "reading", "rows", "tables", "sources", "documents", "splitting"],
     "tokenizers": [
         "protocol",

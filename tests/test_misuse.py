@@ -45,6 +45,7 @@ from tinygpt2 import (
     tokenize_to_shards,
     train,
 )
+from tinygpt2.interop.checkpoints import _BOOKS_BLOCK, _BOOKS_REST
 
 PACKAGE = Path(tinygpt2.__file__).parent
 
@@ -431,7 +432,8 @@ def training_calls() -> dict[str, Callable[[], Call]]:
         "copied_share": lambda: Call(tinygpt2.copied_share, {"text": "ab", "training": "ab", "length": 2}),
         **recipe_calls(),
         "make_optimizer": lambda: Call(
-            make_optimizer, {"model": GPT2Model(SHAPE), "config": TrainingConfig(), "tokenizer": LETTERS}
+            make_optimizer,
+            {"model": GPT2Model(SHAPE), "config": TrainingConfig(), "tokenizer": LETTERS, "fused": True},
         ),
         "learning_rate_at": lambda: Call(
             tinygpt2.learning_rate_at, {"step": 1, "total_steps": 2, "config": TrainingConfig()}
@@ -490,6 +492,7 @@ def recipe_calls() -> dict[str, Callable[[], Call]]:
 def other_calls() -> dict[str, Callable[[], Call]]:
     return {
         "GPT2Config": lambda: Call(GPT2Config, fields(SHAPE)),
+        "GPT2Config.to_dict": lambda: Call(SHAPE.to_dict),
         "GPT2Config.preset": lambda: Call(GPT2Config.preset, {"name": "gpt2-nano"}),
         "Distillation": lambda: Call(tinygpt2.Distillation, fields(tinygpt2.Distillation())),
         "TrainingConfig": lambda: Call(TrainingConfig, fields(TrainingConfig())),
@@ -515,8 +518,70 @@ def other_calls() -> dict[str, Callable[[], Call]]:
     }
 
 
+def nanogpt_file() -> str:
+    arguments = {"vocab_size": 5, "block_size": 8, "n_layer": 1, "n_head": 1, "n_embd": 8, "dropout": 0.0}
+    torch.save({"model": GPT2Model(SHAPE).state_dict(), "model_args": arguments}, "ckpt.pt")
+    return "ckpt.pt"
+
+
+def book_file() -> str:
+    with torch.device("meta"):
+        ours = {name: torch.zeros(weight.shape, device="cpu") for name, weight in GPT2Model(SHAPE).state_dict().items()}
+    theirs = {name: ours[our] for our, name in _BOOKS_REST.items()} | {"out_head.weight": ours["wte.weight"]}
+    theirs |= {f"trf_blocks.0.{name}": ours[f"h.0.{our}"] for name, our in _BOOKS_BLOCK.items()}
+    theirs |= {f"trf_blocks.0.att.W_{name}.weight": torch.zeros(8, 8) for name in ("query", "key", "value")}
+    torch.save(theirs, "model.pth")
+    return "model.pth"
+
+
+def interop_calls() -> dict[str, Callable[[], Call]]:
+    def causal() -> tinygpt2.CausalLM:
+        return tinygpt2.CausalLM(GPT2Model(SHAPE))
+
+    logits_and_text = {"logits": logits(), "tokens": torch.tensor([[0], [1]]), "generator": None}
+    return {
+        "CausalLM": lambda: Call(tinygpt2.CausalLM, {"model": GPT2Model(SHAPE)}),
+        "CausalLM.forward": lambda: Call(
+            causal().forward,
+            {
+                "input_ids": torch.tensor([IDS[:8]]),
+                "labels": torch.tensor([IDS[:8]]),
+                "attention_mask": None,
+                "num_items_in_batch": None,
+            },
+        ),
+        "CausalLM.get_input_embeddings": lambda: Call(causal().get_input_embeddings),
+        "CausalLM.gradient_checkpointing_disable": lambda: Call(causal().gradient_checkpointing_disable),
+        "CausalLM.gradient_checkpointing_enable": lambda: Call(
+            causal().gradient_checkpointing_enable, {"gradient_checkpointing_kwargs": None}
+        ),
+        "CausalLM.prepare_inputs_for_generation": lambda: Call(
+            causal().prepare_inputs_for_generation, {"input_ids": torch.tensor([IDS])}
+        ),
+        "ProcessorSampler": lambda: Call(
+            tinygpt2.ProcessorSampler, {"processor": lambda _, scores: scores, "then": GreedySampler()}
+        ),
+        "ProcessorSampler.__call__": lambda: Call(
+            tinygpt2.ProcessorSampler(lambda _, scores: scores, then=GreedySampler()), logits_and_text
+        ),
+        "SamplerProcessor": lambda: Call(tinygpt2.SamplerProcessor, {"sampler": GreedySampler(), "generator": None}),
+        "SamplerProcessor.__call__": lambda: Call(
+            tinygpt2.SamplerProcessor(GreedySampler()), {"input_ids": torch.tensor([[0], [1]]), "scores": logits()}
+        ),
+        "load_nanogpt": lambda: Call(tinygpt2.load_nanogpt, {"path": nanogpt_file()}),
+        "load_llms_from_scratch": lambda: Call(tinygpt2.load_llms_from_scratch, {"path": book_file(), "n_head": 2}),
+    }
+
+
 CALLS = (
-    cache_calls() | model_calls() | data_calls() | text_calls() | generation_calls() | training_calls() | other_calls()
+    cache_calls()
+    | model_calls()
+    | data_calls()
+    | text_calls()
+    | generation_calls()
+    | training_calls()
+    | interop_calls()
+    | other_calls()
 )
 """A call that works, made anew each time, for each public function, class and method."""
 
@@ -590,7 +655,13 @@ WORKING: list[tuple[set[str], str]] = [
     ({"0", "0-d tensor", "np.float32"}, "ema_decay"),
     ({"[]", "empty tensor", "np.array([])"}, "special_tokens"),
     ({"'x'", "''", "[]", "empty tensor", "np.array([])"}, "trim_vocabulary.text"),
-    ({"True"}, "byte_fallback"),
+    ({"True"}, "byte_fallback fused"),
+    (ANYTHING, "gradient_checkpointing_kwargs SamplerProcessor.__call__.input_ids"),
+    (ANYTHING, "CausalLM.prepare_inputs_for_generation.input_ids ProcessorSampler.__call__.generator"),
+    (ANYTHING, "ProcessorSampler.__call__.tokens"),
+    ({"lambda"}, "processor sampler"),
+    (COUNTS | {"float tensor", "empty tensor"}, "num_items_in_batch"),
+    (COUNTS, "load_llms_from_scratch.n_head"),
     (
         {"True"},
         "allow_changes compile decay_all_parameters drop_last keep_best progress qkv_bias resume shuffle",
@@ -606,7 +677,7 @@ WORKING: list[tuple[set[str], str]] = [
     ({"[]", "{}", "set", "''", "empty tensor", "np.array([])"}, "CharTokenizer.decode.tokens"),
     ({"[]", "empty tensor", "np.array([])"}, "callbacks indices"),
     ({"empty tensor"}, "plot_token_frequencies.tokens tensor_to_text.tokens"),
-    ({"float tensor"}, "logits"),
+    ({"float tensor"}, "logits scores"),
     ({"meta tensor"}, "GPT2Model.forward.tokens GPT2Model.hidden_states.tokens GPT2Model.last_logits.tokens"),
     ({"meta tensor"}, "Mixture.forward.tokens Mixture.probabilities.tokens"),
     ({"lambda"}, "TextSamples.sampler function then"),
@@ -676,6 +747,7 @@ WORDS = {
     "micro_batches": "target|batch",
     "name": "preset",
     "then": "sampler",
+    "scores": "logits",
     "n_vocab": "vocabulary",
 }
 """What messages call an argument, where they do not use its name."""

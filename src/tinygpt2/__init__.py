@@ -42,6 +42,11 @@ if TYPE_CHECKING:  # the same names again, for type checkers, editors and the do
     from tinygpt2.generation.sequences import sample_sequences as sample_sequences
     from tinygpt2.generation.text import generate_text as generate_text
     from tinygpt2.generation.text import stream_text as stream_text
+    from tinygpt2.interop.causal_lm import CausalLM as CausalLM
+    from tinygpt2.interop.checkpoints import load_llms_from_scratch as load_llms_from_scratch
+    from tinygpt2.interop.checkpoints import load_nanogpt as load_nanogpt
+    from tinygpt2.interop.logits import ProcessorSampler as ProcessorSampler
+    from tinygpt2.interop.logits import SamplerProcessor as SamplerProcessor
     from tinygpt2.losses import cross_entropy_loss as cross_entropy_loss
     from tinygpt2.losses import perplexity as perplexity
     from tinygpt2.model.cache import KVCache as KVCache
@@ -122,6 +127,9 @@ else:
         ],
         "generation.sequences": ["sample_sequences"],
         "generation.text": ["generate_text", "stream_text"],
+        "interop.causal_lm": ["CausalLM"],
+        "interop.checkpoints": ["load_llms_from_scratch", "load_nanogpt"],
+        "interop.logits": ["ProcessorSampler", "SamplerProcessor"],
         "losses": ["cross_entropy_loss", "perplexity"],
         "model.cache": ["KVCache"],
         "model.gpt2": ["GPT2Model"],

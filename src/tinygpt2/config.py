@@ -5,7 +5,7 @@ and the command line parses its options with it.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from types import MappingProxyType
 from typing import Any, Literal, Self, get_args
 
@@ -148,6 +148,14 @@ class GPT2Config:
     def inner_width(self) -> int:
         """Width of the MLP inside."""
         return 4 * self.n_embd if self.n_inner is None else self.n_inner
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the fields, and ``model_type``, by which programs for transformers recognise a GPT-2.
+
+        >>> GPT2Config().to_dict()["model_type"]
+        'gpt2'
+        """
+        return {"model_type": "gpt2", **asdict(self)}
 
     @classmethod
     def preset(cls, name: str, **overrides: Any) -> Self:  # noqa: ANN401 - any field, checked by the constructor

@@ -22,6 +22,7 @@ WEIGHT_FILES = (WEIGHTS_FILE, WEIGHTS_FILE + INDEX_SUFFIX, PICKLED_FILE, PICKLED
 
 _INDEX_LIMIT = 1 << 26  # bytes
 _SHARD = re.compile(r"[\w.\-]+\.(safetensors|bin)")
+_WRAPPERS = re.compile(r"^(module\.|_orig_mod\.)+")  # of DistributedDataParallel and torch.compile
 _OUR_SHARD = re.compile(r"model-[0-9]{5}-of-[0-9]{5}\.safetensors")
 
 Contents = dict[str, Iterable[memoryview | bytes]]
@@ -37,7 +38,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """
     if path.name.endswith(INDEX_SUFFIX):
         return _read_shards(path)
-    return _read_pickled(path) if path.suffix == ".bin" else read_safetensors(path, links=True)
+    return tensors_in(read_pickle(path), path.name) if path.suffix == ".bin" else read_safetensors(path, links=True)
 
 
 def weight_contents(weights: Mapping[str, Tensor], max_shard_size: int | None = None) -> Contents:
@@ -91,8 +92,12 @@ def _read_shards(index: Path) -> dict[str, Tensor]:
     return weights
 
 
-def _read_pickled(path: Path) -> dict[str, Tensor]:
-    """Returns the tensors that ``torch.save`` wrote; unpickling constructs tensors and containers, nothing else."""
+def read_pickle(path: Path) -> object:
+    """Returns what ``torch.save`` wrote; unpickling constructs tensors, containers and plain values, nothing else.
+
+    Raises:
+        ValueError: If the file is damaged, or has anything else.
+    """
     check_regular(path, links=True)
     try:
         content: object = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
@@ -101,6 +106,15 @@ def _read_pickled(path: Path) -> dict[str, Tensor]:
         raise ValueError(
             f"{path.name} is damaged, or has more than tensors, which is not read, as it could run code: {reason}"
         ) from None
+    return content
+
+
+def tensors_in(content: object, file: str) -> dict[str, Tensor]:
+    """Returns the content of a file if it is tensors by their names, without prefixes that wrappers add.
+
+    Raises:
+        ValueError: If it is anything else.
+    """
     if not (isinstance(content, Mapping) and all(isinstance(value, Tensor) for value in content.values())):
-        raise ValueError(f"{path.name} should have tensors by their names, but has {shown(type(content).__name__)}")
-    return {str(name): tensor.detach() for name, tensor in content.items()}
+        raise ValueError(f"{file} should have tensors by their names, but has {shown(type(content).__name__)}")
+    return {_WRAPPERS.sub("", str(name)): tensor.detach() for name, tensor in content.items()}

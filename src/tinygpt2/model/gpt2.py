@@ -15,6 +15,7 @@ from typing import Literal, Self
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from typing_extensions import override
 
 from tinygpt2._internal.checks import check_instance, check_int, check_path
@@ -127,6 +128,10 @@ class GPT2Model(nn.Module):
     Args:
         config: The shape of the model.
 
+    Attributes:
+        activation_checkpointing: Whether training keeps only what each block reads, and computes the block again for
+            the backward pass: a third more work, and less memory. ``False`` unless you set it.
+
     Raises:
         TypeError: If it is not a `GPT2Config`.
         ValueError: If its weights are larger than the memory of the computer.
@@ -141,6 +146,8 @@ class GPT2Model(nn.Module):
     >>> model
     GPT2Model(GPT2Config(vocab_size=100, context_length=16, ...), 29,... parameters)
     """
+
+    activation_checkpointing: bool = False
 
     def __init__(self, config: GPT2Config) -> None:
         super().__init__()
@@ -261,8 +268,9 @@ class GPT2Model(nn.Module):
         else:
             mask, positions = cache.attention_mask(n), cache.positions(n)
         x = self.drop(self.wte(tokens) + self.wpe(positions))  # (B, T, C)
+        saving = self.activation_checkpointing and cache is None and torch.is_grad_enabled()
         for layer, block in enumerate(self.h):
-            x = block(x, layer, cache, mask)
+            x = checkpoint(block, x, layer, None, None, use_reentrant=False) if saving else block(x, layer, cache, mask)
         if cache is not None:
             cache.advance(n)
         out: Tensor = self.ln_f(x)

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tinygpt2._internal.checks import check_instance, shown
+from tinygpt2._internal.checks import check_bool, check_instance, shown
 from tinygpt2.config import TrainingConfig
 from tinygpt2.tokenizers.foreign import AnyTokenizer, as_tokenizer
 from tinygpt2.tokenizers.spelling import Spelling, spelling_of
@@ -14,7 +14,7 @@ from tinygpt2.training.spelling import Incidence, SharedUpdates, token_embedding
 
 
 def make_optimizer(
-    model: nn.Module, config: TrainingConfig, tokenizer: AnyTokenizer | None = None
+    model: nn.Module, config: TrainingConfig, tokenizer: AnyTokenizer | None = None, *, fused: bool = True
 ) -> torch.optim.Optimizer:
     """Returns AdamW or Muon over the model's trainable parameters.
 
@@ -37,6 +37,8 @@ def make_optimizer(
         config: Its ``optimizer``, ``spelling``, ``learning_rate``, ``betas``, ``weight_decay`` and
             ``decay_all_parameters`` are read.
         tokenizer: Tokenizer of the data, for ``config.spelling``.
+        fused: Whether AdamW has PyTorch's fused kernel, which is faster. Gradient scalers for fp16 that clip gradients,
+            such as Lightning's, cannot use it. Muon and shared spelling have it in any case.
 
     Raises:
         TypeError: If an argument is of the wrong type.
@@ -53,6 +55,7 @@ def make_optimizer(
     """
     check_instance("model", model, nn.Module, "a torch.nn.Module")
     check_instance("config", config, TrainingConfig, "a TrainingConfig")
+    fused = check_bool("fused", fused)
     tokenizer = None if tokenizer is None else as_tokenizer(tokenizer)
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not trainable:
@@ -70,7 +73,7 @@ def make_optimizer(
         groups.append({"params": embeddings, "weight_decay": config.weight_decay, "spelling": incidence.identity})
         return SharedUpdates(groups + _groups(others, config), incidence, **options)
     groups += _groups(others, config)
-    return Muon(groups, **options) if hidden else torch.optim.AdamW(groups, **options, fused=True)
+    return Muon(groups, **options) if hidden else torch.optim.AdamW(groups, **options, fused=fused)
 
 
 def _hidden(model: nn.Module) -> dict[nn.Parameter, int]:
