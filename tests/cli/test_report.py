@@ -18,6 +18,7 @@ from tinygpt2.cli.main import main
 from tinygpt2.cli.measurement import measured, standard_error
 from tinygpt2.cli.report import Report, advice, notes, report_lines, table
 from tinygpt2.evaluation.baselines import Baselines, baselines
+from tinygpt2.run.directory import RunDirectory
 
 WORSE = "It predicts new text worse than n-grams do"
 FAST = ("--tokenizer", "char", "--context-length", "16", "--device", "cpu")
@@ -25,6 +26,7 @@ REPORT = Report(
     step=100,
     bits_per_byte=2.588,
     standard_error=0.041,
+    pretrained=None,
     held_out_bytes=9369,
     copied_share=0.0312,
     generated_characters=2345,
@@ -55,6 +57,16 @@ def test_the_table_has_the_model_beside_the_baselines() -> None:
         "untrained model                  5.10",
     ]
     assert table(replace(REPORT, standard_error=None))[1] == "this model                       2.59"
+
+
+def test_a_fine_tuned_model_is_beside_what_it_was_before(tmp_path: Path) -> None:
+    before = replace(REPORT, pretrained=2.7)
+    assert table(before)[2] == "before fine-tuning               2.70"
+    run = RunDirectory(tmp_path)
+    history_of([(3.0, 3.1), (2.0, 2.5)]).save(run.history)
+    for pretrained, said in ((2.7, "more text would help"), (2.58, "no better than before fine-tuning")):
+        replace(REPORT, pretrained=pretrained, step=1000).save(run.report)
+        assert said in report_lines(tmp_path)[-1]
 
 
 @pytest.mark.parametrize(

@@ -709,6 +709,8 @@ def test_fine_tuning_starts_from_a_saved_model(run_directory: Path, text_file: P
     after = TrainingHistory.load(tmp_path / "tuned" / "history.json")
     assert after.train_losses[0] < before.train_losses[0] - 0.5
     assert load_tokenizer(tmp_path / "tuned") == load_tokenizer(run_directory)
+    report = saved(tmp_path / "tuned", "report.json")
+    assert report["pretrained"] == pytest.approx(saved(run_directory, "report.json")["bits_per_byte"], rel=0.05)
 
 
 def test_a_text_shorter_than_the_context_is_tuned_on_shorter_windows(

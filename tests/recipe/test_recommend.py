@@ -348,7 +348,7 @@ def test_a_measurement_changes_no_random_numbers(optimizer: Any, monkeypatch: py
         ({"memory": 0}, ValueError, "memory must be at least 1, got 0"),
         ({"spent": -1}, ValueError, "spent must be"),
         ({"device": "abacus"}, ValueError, "there is no device 'abacus' here"),
-        ({"given": {"width": 3}}, ValueError, "given has 'width'; expected names among batch_size, betas"),
+        ({"given": {"width": 3}}, ValueError, "given has 'width'; expected names among activation_function, batch"),
         ({"given": {"dropout": 1.5}}, ValueError, "dropout must be"),
         ({"given": {"n_embd": "64"}}, TypeError, "n_embd must be an integer"),
         ({"given": ["dropout"]}, TypeError, "given must be a dict of names and values"),

@@ -53,6 +53,7 @@ def measured(
     *,
     prompt: str,
     seed: int,
+    pretrained: GPT2Model | None = None,
 ) -> Report | None:
     """Returns the report on a run; ``None`` if its figures would not be comparable.
 
@@ -65,6 +66,7 @@ def measured(
         history: The evaluations of the run.
         prompt: What to continue for a sample; empty to begin new texts.
         seed: Seed of the sample.
+        pretrained: The model that was fine-tuned, as it was before, if there is one.
     """
     training, held_out = parts
     if is_of_tokens(training) or is_of_tokens(held_out):
@@ -75,6 +77,7 @@ def measured(
     if found is None:
         return None
     bits, error = found
+    before = None if pretrained is None else _loss(pretrained, tokenizer, source)
     most = _bounded(_TRAINING, _TRAINING_PER_SECOND * seconds)
     texts = _sample(model, tokenizer, prompt, seed, max(_GENERATING[0], _GENERATING[1] * seconds))
     long_enough = any(len(text) >= STRETCH for text in texts) and sum(map(len, training)) <= _SEARCHED
@@ -82,6 +85,7 @@ def measured(
         step=history.steps[-1],
         bits_per_byte=bits,
         standard_error=error,
+        pretrained=before[0] if before else None,
         held_out_bytes=_size(held_out),
         copied_share=copied_share(texts, training, STRETCH) if long_enough else None,
         generated_characters=sum(map(len, texts)),

@@ -54,11 +54,16 @@ _WORSE: Mapping[_Limit, str] = MappingProxyType(
 )
 """Advice for any other."""
 
+_IN_VAIN = (
+    "It predicts new text no better than before fine-tuning: more text of its kind or a lower learning rate may help."
+)
+
 _RANGES: Mapping[str, Check] = MappingProxyType(
     {
         "step": Int(minimum=0),
         "bits_per_byte": Number(),
         "standard_error": Optional(Number()),
+        "pretrained": Optional(Number()),
         "held_out_bytes": Int(),
         "copied_share": Optional(Number(maximum=1)),
         "generated_characters": Int(minimum=0),
@@ -74,6 +79,8 @@ class Report:
         step: Step of the last evaluation.
         bits_per_byte: Loss of the model on held-out text; the bytes measured are those of the baselines.
         standard_error: Of that figure; ``None`` for a text too short to tell.
+        pretrained: Loss of the model before fine-tuning, on the same bytes; ``None`` of a new model, or if the one that
+            was fine-tuned is no longer there.
         held_out_bytes: Bytes of held-out text that there are, measured or not.
         copied_share: Share of generated text that is copied from the training text; ``None`` if none was long enough.
         generated_characters: Characters generated.
@@ -83,6 +90,7 @@ class Report:
     step: int
     bits_per_byte: float
     standard_error: float | None
+    pretrained: float | None
     held_out_bytes: int
     copied_share: float | None
     generated_characters: int
@@ -128,6 +136,8 @@ def report_lines(directory: Path) -> list[str]:
     if history is None or not history.steps or history.steps[-1] != report.step:
         return []  # it is of a run that was made longer since
     said = advice(report.bits_per_byte, report.baselines.ngram, history, taught=run.teacher(1).path.is_dir())
+    if report.pretrained is not None and report.bits_per_byte >= report.pretrained:
+        said = _IN_VAIN
     return [*table(report), *notes(report), *([said] if said else [])]
 
 
@@ -135,6 +145,8 @@ def table(report: Report) -> list[str]:
     """Returns the figures of the model and of the baselines, one in a line."""
     error = "" if report.standard_error is None else f" ± {report.standard_error:.2f}"
     rows = {"on held-out text": "bits per byte", "this model": f"{report.bits_per_byte:.2f}{error}"}
+    if report.pretrained is not None:
+        rows["before fine-tuning"] = f"{report.pretrained:.2f}"
     rows |= {name: f"{bits:.2f}" for name, bits in report.baselines.rows().items()}
     width = max(map(len, rows))
     return [f"{name:{width}}  {value}" for name, value in rows.items()]

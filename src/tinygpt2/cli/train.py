@@ -215,12 +215,23 @@ def _report(plan: Plan, history: TrainingHistory) -> list[str]:
     """Writes the report on a run, and returns its lines; none if there is nothing to compare its model with."""
     model, run = GPT2Model.from_pretrained(plan.run.path).to(plan.model.device), plan.run
     report = measured(model, plan.tokenizer, plan.corpus.parts, history, prompt=plan.choices.prompt,
-                      seed=plan.config.seed)  # fmt: skip
+                      seed=plan.config.seed, pretrained=_pretrained(plan))  # fmt: skip
     if report is None:
         run.report.unlink(missing_ok=True)
         return []
     report.save(run.report)
     return report_lines(run.path)
+
+
+def _pretrained(plan: Plan) -> GPT2Model | None:
+    """Returns the model that was fine-tuned, as it was before; ``None`` if there is none, or not any more."""
+    place = plan.options.from_pretrained
+    if place is None:
+        return None
+    try:
+        return GPT2Model.from_pretrained(place).to(plan.model.device)
+    except (ImportError, OSError, ValueError):
+        return None
 
 
 def _plot_if_possible(run: RunDirectory, history: TrainingHistory, arguments: argparse.Namespace) -> bool:

@@ -198,7 +198,7 @@ def _training(task: Task, model: GPT2Config, steps: Steps, strength: float) -> T
         "learning_rate": max(rules.rounded(rate, 2), given.get("min_learning_rate", 0.0)),
         "schedule": schedule,
         "warmup_steps": max(1, round(warmup * steps.count)),
-        "weight_decay": rules.weight_decay_for(strength),
+        "weight_decay": rules.weight_decay_for(strength, task.tokens),
         "ema_decay": rules.ema_decay_for(steps.count) if averaged else 0.0,
         "gradient_accumulation_steps": steps.accumulate,
         "eval_every": every,

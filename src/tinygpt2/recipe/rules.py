@@ -46,6 +46,7 @@ FREE_PASSES, REGULARISED_PASSES = 2, 16
 TOKEN_NOISE, BPE_DROPOUT = 0.1, 0.15  # without dropout, which these noises make superfluous
 NOISY_SHARE = 0.8  # of the passes; the last ones read the text as it is
 WEIGHT_DECAY, MOST_WEIGHT_DECAY = 0.1, 2.5
+DECAY_TOKENS = 27_000  # of a text up to which the last one is; of a longer one a pass has more steps, which all decay
 
 # Teachers, of whom the model that is handed over is the student: for a text that can be read often enough.
 TEACHER_PASSES, MOST_TEACHER_PASSES = 8, 16  # over the text; as many as the last if the time allows all of them that
@@ -147,9 +148,10 @@ def teacher_passes_for(passes: float, teachers: int) -> int:
     return MOST_TEACHER_PASSES if enough and teachers >= MOST_TEACHERS else TEACHER_PASSES
 
 
-def weight_decay_for(strength: float) -> float:
-    """Returns the weight decay for a regularisation from 0 to 1."""
-    return rounded(float(WEIGHT_DECAY * (MOST_WEIGHT_DECAY / WEIGHT_DECAY) ** strength), 2)
+def weight_decay_for(strength: float, tokens: float) -> float:
+    """Returns the weight decay for a regularisation from 0 to 1 on a text of so many tokens."""
+    usual = WEIGHT_DECAY * (MOST_WEIGHT_DECAY / WEIGHT_DECAY) ** strength
+    return rounded(max(WEIGHT_DECAY, float(usual * min(1.0, math.sqrt(DECAY_TOKENS / tokens)))), 2)
 
 
 def learning_rate_for(optimizer: str, width: int) -> float:
