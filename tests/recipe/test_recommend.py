@@ -213,7 +213,7 @@ def test_given_epochs_are_the_length_and_the_time_follows() -> None:
     assert (recipe.training.epochs, recipe.training.max_steps) == (3, None)
     assert recipe.minutes < 1
     assert "3 passes over the text: as given" in recipe.explain()
-    assert (recipe.noise or TextNoise()).token_noise == pytest.approx(0.1 * math.log2(3 / 2) / 3, rel=0.1)
+    assert (recipe.noise or TextNoise()).token_noise == pytest.approx(0.1 * math.log(3 / 2) / math.log(7 / 2), rel=0.1)
 
 
 def test_what_is_none_is_not_given() -> None:

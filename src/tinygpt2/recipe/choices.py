@@ -20,8 +20,7 @@ def choose(task: Task) -> Recipe:
     """Returns the recipe for a task: a pure function of it."""
     model, bound = _model(task) if task.pretrained is None else _tuned(task, task.pretrained)
     steps = _steps(task, model)
-    strength = 0.0 if task.pretrained else 1.0 if steps.teachers else rules.regularisation_for(steps.passes)
-    noise, training = _noise(task, steps, strength), _training(task, model, steps, strength)
+    noise, training = _noise(task, steps), _training(task, model, steps)
     minutes = max(0.001, rules.rounded((steps.seconds / rules.TRAINING_SHARE + task.spent) / 60, 3))
     return Recipe(
         tokenizer=task.given.get("tokenizer", "bpe"),
@@ -166,9 +165,16 @@ def _batch_tokens(task: Task, model: GPT2Config) -> float:
 # --- the training ---
 
 
-def _noise(task: Task, steps: Steps, strength: float) -> TextNoise | None:
+def _strength(task: Task, steps: Steps, most: float) -> float:
+    """Returns how much to do against memorising the text, from 0 to 1, which is for ``most`` passes."""
+    if task.pretrained is not None:
+        return 0.0
+    return 1.0 if steps.teachers else rules.regularisation_for(steps.passes, most)
+
+
+def _noise(task: Task, steps: Steps) -> TextNoise | None:
     """Returns the noise on the training text."""
-    given = task.given
+    given, strength = task.given, _strength(task, steps, rules.NOISY_PASSES)
     cuts = 0.0 if given.get("tokenizer") == "char" else rules.rounded(rules.BPE_DROPOUT * strength, 2)
     noise = TextNoise(
         bpe_dropout=given.get("bpe_dropout", cuts),
@@ -178,8 +184,9 @@ def _noise(task: Task, steps: Steps, strength: float) -> TextNoise | None:
     return noise if noise.bpe_dropout or noise.token_noise else None
 
 
-def _training(task: Task, model: GPT2Config, steps: Steps, strength: float) -> TrainingConfig:
+def _training(task: Task, model: GPT2Config, steps: Steps) -> TrainingConfig:
     """Returns the configuration of the training."""
+    strength = _strength(task, steps, rules.REGULARISED_PASSES)
     given = {name: task.given[name] for name in TRAINING_RANGES if name in task.given}
     tuning = task.pretrained is not None
     rate = rules.learning_rate_for(steps.optimizer, model.n_embd) * (rules.FINE_TUNING_RATE if tuning else 1)

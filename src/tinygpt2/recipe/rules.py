@@ -41,8 +41,8 @@ SPELLING_BYTES = 20_000_000  # of a text up to which tokens of similar spelling 
 WARMUP, FINE_TUNING_WARMUP = 0.03, 0.1  # of the steps
 AVERAGED = 0.14  # of the steps, over about which the weights are averaged; the learning rate is constant
 
-# Regularisation rises with the logarithm of the passes, from these to those.
-FREE_PASSES, REGULARISED_PASSES = 2, 16
+# Regularisation rises with the logarithm of the passes, from these to those: weight decay, and noise, which is earlier.
+FREE_PASSES, REGULARISED_PASSES, NOISY_PASSES = 2, 16, 7
 TOKEN_NOISE, BPE_DROPOUT = 0.1, 0.15  # without dropout, which these noises make superfluous
 NOISY_SHARE = 0.8  # of the passes; the last ones read the text as it is
 WEIGHT_DECAY, MOST_WEIGHT_DECAY = 0.1, 2.5
@@ -132,9 +132,9 @@ def power_of_two(number: float, *, up: bool = False, nearest: bool = False) -> i
     return 1 << (round(exponent) if nearest else math.ceil(exponent) if up else math.floor(exponent))
 
 
-def regularisation_for(passes: float) -> float:
-    """Returns how much to regularise a run of so many passes, from 0 to 1."""
-    return min(1.0, max(0.0, math.log(passes / FREE_PASSES) / math.log(REGULARISED_PASSES / FREE_PASSES)))
+def regularisation_for(passes: float, most: float = REGULARISED_PASSES) -> float:
+    """Returns how much to regularise a run of so many passes, from 0 to 1, which is for ``most`` passes."""
+    return min(1.0, max(0.0, math.log(passes / FREE_PASSES) / math.log(most / FREE_PASSES)))
 
 
 def teachers_for(passes: float) -> int:
