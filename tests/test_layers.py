@@ -140,6 +140,7 @@ FILES = {
         "report",
         "plot",
         "train_options",
+        "train_parser",
         "info",
         "diagnosis",
         "doctor",

@@ -11,7 +11,7 @@ from tinygpt2.cli.info import add as add_info
 from tinygpt2.cli.options import Commands, Parser, suggested
 from tinygpt2.cli.plot import add as add_plot
 from tinygpt2.cli.tokenize import add as add_tokenize
-from tinygpt2.cli.train_options import add_parser
+from tinygpt2.cli.train_parser import add_parser
 
 
 def parsed(words: Sequence[str], program: Sequence[str]) -> argparse.Namespace:

@@ -58,12 +58,14 @@ def gathered(module: nn.Module) -> Iterator[None]:
         module.reshard()  # type: ignore[operator]
 
 
-def whole(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Returns tensors as a whole, on every rank, which must all call this."""
-    return {
-        name: tensor.full_tensor() if isinstance(tensor, _sharded()) else tensor  # pyright: ignore[reportAttributeAccessIssue]
-        for name, tensor in tensors.items()
-    }
+def whole(tensor: Tensor) -> Tensor:
+    """Returns a tensor as a whole, on every rank, which must all call this."""
+    return tensor.full_tensor() if isinstance(tensor, _sharded()) else tensor  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def all_whole(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Returns tensors as a whole, as `whole` does."""
+    return {name: whole(tensor) for name, tensor in tensors.items()}
 
 
 def share_of(tensor: Tensor, like: Any) -> Tensor:  # noqa: ANN401 - a tensor, which may be divided

@@ -13,7 +13,7 @@ from tinygpt2._internal.devices import autocast
 from tinygpt2.data.batches import Batch
 from tinygpt2.data.passes import Passes
 from tinygpt2.distributed.ranks import ALONE, Ranks
-from tinygpt2.distributed.sharding import gathered, load_whole, whole
+from tinygpt2.distributed.sharding import all_whole, gathered, load_whole
 from tinygpt2.errors import NonFiniteLossError
 from tinygpt2.evaluation.loss import Evaluation, evaluate_batches
 from tinygpt2.losses import IGNORE_INDEX
@@ -244,7 +244,7 @@ class Run:
         """Copies the weights, which have the lowest validation loss so far, if they will be wanted."""
         if not (self.saver or self.keep_best) or (self.saver and self.saver.is_idle(self.state)):
             return
-        state = whole(self.state.model.state_dict())
+        state = all_whole(self.state.model.state_dict())
         weights = {name: weight.detach().to("cpu", copy=True) for name, weight in state.items()}
         if self.saver:
             self.saver.keep_weights(self.state, weights)
@@ -260,7 +260,7 @@ class Run:
             if self.keep_best:
                 self.restore_best()
         if model is not state.model:
-            model.load_state_dict(whole(state.model.state_dict()))
+            model.load_state_dict(all_whole(state.model.state_dict()))
 
     def restore_best(self) -> None:
         """Gives the model the weights with the lowest validation loss, unless it has them or the disk has lost them."""

@@ -144,7 +144,7 @@ def backward(
     norm = torch.nn.utils.get_total_norm(p.grad for p in objective.parameters() if p.grad is not None)
     if not isinstance(norm, Tensor):  # no parameter had a gradient
         norm = torch.zeros((), device=device)
-    norm = whole({"": norm})[""]
+    norm = whole(norm)
     tokens = sum(inputs.numel() for inputs, _ in batches)
     total = ranks.sums([float(torch.stack(losses).sum()) / ranks.size])[0]
     return StepResult(loss=total, grad_norm=float(norm), tokens=tokens), norm

@@ -20,7 +20,7 @@ from tinygpt2.data.batches import Batch
 from tinygpt2.data.identity import sha256_of
 from tinygpt2.data.passes import Passes
 from tinygpt2.distributed.ranks import ALONE, Ranks
-from tinygpt2.distributed.sharding import is_sharded, whole
+from tinygpt2.distributed.sharding import all_whole, is_sharded
 from tinygpt2.errors import CheckpointError
 from tinygpt2.formats.manifest import TRAINING_FILE
 from tinygpt2.model.gpt2 import model_contents
@@ -252,9 +252,9 @@ class CheckpointSaver:
         self.save_best(state)
         now = state.step, len(state.history.steps)
         if self._saved != now:
-            tensors = whole(optimizer_tensors(state) | (state.average.last_weights() if state.average else {}))
+            tensors = all_whole(optimizer_tensors(state) | (state.average.last_weights() if state.average else {}))
             with self._failing(state), state.averaged():
-                self._write(state, whole(state.model.state_dict()), tensors)
+                self._write(state, all_whole(state.model.state_dict()), tensors)
                 self._saved = now
         self._latest = time.perf_counter() - began
         self._spent += self._latest
