@@ -317,7 +317,7 @@ def test_a_deeper_shape_of_the_same_width_is_measured_too(monkeypatch: pytest.Mo
 
     monkeypatch.setattr(module, "first_speed", lambda _: 6e10)
     monkeypatch.setattr(module, "measured_speed", measure)
-    recipe = recommend(TextStatistics(bytes=90_000), minutes=2, memory=8 << 30, device="cpu")
+    recipe = recommend(TextStatistics(bytes=200_000), minutes=2, memory=8 << 30, device="cpu")
     assert measured == [(1, 128), (2, 128)]
     assert (recipe.model.n_layer, recipe.model.n_embd) == (2, 128)
 

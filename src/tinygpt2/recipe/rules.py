@@ -17,12 +17,12 @@ EVAL_BATCHES, FEW_EVAL_BATCHES = 20, 4  # of an evaluation, from each part of th
 
 # Size.
 TOKENS_PER_BYTE = 0.28  # unless the tokenizer exists
-TOKENS_PER_WEIGHT = 20  # of the blocks, where text is plentiful
-WEIGHTS, WEIGHTS_TOKENS, WEIGHTS_GROWTH = 400_000, 27_000, 0.7  # in the blocks, for a text of so many tokens
+TOKENS_PER_WEIGHT = 16  # of the blocks, where text is plentiful
+WEIGHTS, WEIGHTS_TOKENS, WEIGHTS_GROWTH = 250_000, 27_000, 0.7  # in the blocks, for a text of so many tokens
 ORDINARY_REPETITION = 0.75  # a text of which a compressor saves more than this share counts as a shorter one
 LADDER = (
-    (1, 64), (1, 128), (2, 128), (3, 192), (4, 256), (5, 320), (6, 384), (8, 512), (10, 640), (12, 768), (16, 1024),
-    (20, 1280), (24, 1536),
+    (1, 64), (1, 128), (2, 128), (2, 192), (3, 192), (4, 256), (5, 320), (6, 384), (8, 512), (10, 640), (12, 768),
+    (16, 1024), (20, 1280), (24, 1536),
 )  # fmt: skip
 NARROW_HEADS, HEAD_WIDTH, NARROW_HEAD_WIDTH = 256, 64, 32  # models up to the first number have heads of the last
 CONTEXTS, LONGEST_CONTEXT = ((300_000, 128), (5_000_000, 256), (100_000_000, 512)), 1024  # up to so many bytes
@@ -151,7 +151,7 @@ def teacher_passes_for(passes: float, teachers: int) -> int:
 def weight_decay_for(strength: float, tokens: float) -> float:
     """Returns the weight decay for a regularisation from 0 to 1 on a text of so many tokens."""
     usual = WEIGHT_DECAY * (MOST_WEIGHT_DECAY / WEIGHT_DECAY) ** strength
-    return rounded(max(WEIGHT_DECAY, float(usual * min(1.0, math.sqrt(DECAY_TOKENS / tokens)))), 2)
+    return rounded(max(WEIGHT_DECAY, float(usual * min(1.0, DECAY_TOKENS / tokens))), 2)
 
 
 def learning_rate_for(optimizer: str, width: int) -> float:
