@@ -149,7 +149,8 @@ def planned(monkeypatch: pytest.MonkeyPatch) -> Callable[..., SimpleNamespace]:
             train_loader, val_loader, config = given
             prompt = next((each.prompt for each in rest["callbacks"] if isinstance(each, TextSamples)), None)
             config = replace(config, sample_prompt=prompt)
-            run = {"shape": model.config, "config": config, "batch_size": train_loader.batch_size}
+            trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+            run = {"shape": model.config, "trained": trained, "config": config, "batch_size": train_loader.batch_size}
             run |= {"train_data": train_loader.dataset, "val_data": val_loader.dataset}
             runs.append(SimpleNamespace(options=rest["callbacks"][0].plan.options, **run, **rest))
             raise ValueError("planned")

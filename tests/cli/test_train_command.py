@@ -713,6 +713,36 @@ def test_fine_tuning_starts_from_a_saved_model(run_directory: Path, text_file: P
     assert report["pretrained"] == pytest.approx(saved(run_directory, "report.json")["bits_per_byte"], rel=0.05)
 
 
+def test_only_the_weights_that_are_named_are_tuned(
+    run_directory: Path, text_file: Path, tmp_path: Path, fails: Fails, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [
+        "--from-pretrained",
+        run_directory,
+        "--train-only",
+        "ln_f|wpe",
+        "--device",
+        "cpu",
+        "--learning-rate",
+        "0.1",
+    ]
+    assert train(text_file, tmp_path / "tuned", *words, "--max-steps", 2) == 0
+    assert "of which" in capsys.readouterr().err
+    before, after = (GPT2Model.from_pretrained(path).state_dict() for path in (run_directory, tmp_path / "tuned"))
+    newest = GPT2Model.from_pretrained(newest_checkpoint(tmp_path / "tuned")).state_dict()
+    assert {name for name in before if not torch.equal(before[name], newest[name])} == {
+        "wpe.weight", "ln_f.weight", "ln_f.bias"
+    }  # fmt: skip
+    assert after.keys() == before.keys()
+    assert resume(tmp_path / "tuned", "--max-steps", 3, "--quiet") == 0
+    arguments = ["train", text_file, "--out", tmp_path / "other", "--train-only"]
+    fails([*arguments, "block", "--from-pretrained", run_directory], "match of --train-only 'block'", "wte.weight")
+    fails([*arguments, "ln_f"], "--train-only leaves the other weights as they are", "--from-pretrained")
+    assert main([*map(str, arguments), "(", "--from-pretrained", str(run_directory)]) == 2
+    assert "must be a regular expression, got '('" in capsys.readouterr().err
+    assert not (tmp_path / "other").exists()
+
+
 def test_a_text_shorter_than_the_context_is_tuned_on_shorter_windows(
     base: Path, text_file: Path, tmp_path: Path, fails: Fails
 ) -> None:

@@ -49,6 +49,7 @@ WITHOUT_DEFAULTS = {
     "preset",
     "vocab_size",
     "from_pretrained",
+    "train_only",
     "batch_size",
     "noise_epochs",
     "teachers",
@@ -169,6 +170,11 @@ CASES = {
     "from_pretrained": Case(
         ["--from-pretrained", "BASE"], lambda run: run.shape.n_embd == 16, "began without --from-pretrained"
     ),
+    "train_only": Case(
+        ["--from-pretrained", "BASE", "--train-only", "ln_[f2]"],
+        lambda run: run.trained == ["h.0.ln_2.weight", "h.0.ln_2.bias", "ln_f.weight", "ln_f.bias"],
+        "began without --from-pretrained",
+    ),
     "train_ratio": Case(
         ["--train-ratio", "0.5"],
         lambda run: len(run.train_data.tokens) == len(run.val_data.tokens) == 900,
@@ -236,7 +242,12 @@ def words_of(name: str, inputs: SimpleNamespace) -> list[str]:
 
 def fast_words(name: str) -> list[str]:
     """Returns the words that keep a run small unless they are about the same."""
-    left_out = {"from_pretrained": [*FAST], "vocab_size": ["tokenizer"], "bpe_dropout": ["tokenizer"]}.get(name, [name])
+    left_out = {
+        "from_pretrained": [*FAST],
+        "train_only": [*FAST],
+        "vocab_size": ["tokenizer"],
+        "bpe_dropout": ["tokenizer"],
+    }.get(name, [name])
     return [word for key, value in FAST.items() if key not in left_out for word in value]
 
 

@@ -1,5 +1,6 @@
 """The model of a run and its tokenizer: a new one, or one to fine-tune."""
 
+import re
 import threading
 import warnings
 from collections.abc import Callable
@@ -61,7 +62,26 @@ def model_of(run: RunDirectory, options: TrainOptions, tokenizer: Tokenizer, *, 
     if options.from_pretrained is None:
         return _new_model(_new_shape(options, tokenizer.n_vocab), options.seed)
     begun = resume and run.tokenizer.exists() and run.checkpoints()
-    return _pretrained(newest_checkpoint(run.path) if begun else options.from_pretrained, options)
+    model = _pretrained(newest_checkpoint(run.path) if begun else options.from_pretrained, options)
+    if options.train_only is not None:
+        train_only(model, options.train_only)
+    return model
+
+
+def train_only(model: GPT2Model, pattern: str) -> None:
+    """Leaves all weights of a model as they are but those with a match of a regular expression in their names.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    names = [name for name, _ in model.named_parameters()]
+    if not any(re.search(pattern, name) for name in names):
+        raise ValueError(
+            f"no weight of the model has a match of --train-only {pattern!r} in its name; they are named like "
+            f"{', '.join(names[:1] + names[2:4] + names[-1:])}"
+        )
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(bool(re.search(pattern, name)))
 
 
 def _chosen(part: str | list[str], options: TrainOptions, vocab_size: Callable[[], int | None]) -> TokenizerChoice:

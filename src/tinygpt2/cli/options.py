@@ -162,6 +162,32 @@ class Escaped(Text):
         return _ESCAPE.sub(_unescaped, text)
 
 
+@dataclass(frozen=True)
+class Pattern(Text):
+    """A regular expression.
+
+    >>> Pattern().parse("h[.]")
+    'h[.]'
+    """
+
+    description: str = "a regular expression"
+
+    @override
+    def check(self, name: str, value: object) -> str:
+        """Returns ``value``, a string."""
+        text = super().check(name, value)
+        try:
+            re.compile(text)
+        except re.error as error:
+            raise ValueError(f"{name} must be {self.description}, got {shown(text)}: {error}") from None
+        return text
+
+    @override
+    def parse(self, text: str) -> str:
+        """Returns the text."""
+        return self.check("the pattern", text)
+
+
 _ESCAPE = re.compile(r"\\(?:x[0-9a-fA-F]{1,2}|u[0-9a-fA-F]{1,4}|U[0-9a-fA-F]{1,8}|[0-7]{1,3}|.|$)", re.DOTALL)
 _SIGNS = {"a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v", "\\": "\\", '"': '"', "'": "'"}
 

@@ -120,6 +120,9 @@ def summary(plan: Plan, device: torch.device, processes: int) -> str:
     """Returns a line that says what will be trained, and where."""
     batches = f"{plan.options.batch_size} × {plan.options.context_length} tokens"
     parameters = f"{plan.model.num_parameters():,} parameters on {device.type}"
+    trained = sum(parameter.numel() for parameter in plan.model.parameters() if parameter.requires_grad)
+    if trained < plan.model.num_parameters():
+        parameters += f", of which {trained:,} are trained"
     if processes > 1:
         parameters += f", in {processes} processes"
     return f"{parameters}; {plan.corpus.size} of text, in batches of {batches}; Ctrl-C stops and saves"

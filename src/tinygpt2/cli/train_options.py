@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from tinygpt2._internal.ranges import Check, Choice, Int, Many, Number, Optional, Text, check_fields
-from tinygpt2.cli.options import Escaped, read_options
+from tinygpt2.cli.options import Escaped, Pattern, read_options
 from tinygpt2.config import (
     MODEL_RANGES,
     PRESETS,
@@ -48,6 +48,7 @@ RANGES: Mapping[str, Check] = MappingProxyType(
         "tokenizer": Optional(Text()),
         "vocab_size": Optional(Int(minimum=SMALLEST_VOCABULARY)),
         "from_pretrained": Optional(Text()),
+        "train_only": Optional(Pattern()),
         "train_ratio": Number(maximum=1, above_minimum=True, below_maximum=True),
         "batch_size": Optional(Int()),
         "accumulate": Optional(TRAINING_RANGES["gradient_accumulation_steps"]),
@@ -143,6 +144,7 @@ class TrainOptions:
     tokenizer: str | None = None
     vocab_size: int | None = None
     from_pretrained: str | None = None
+    train_only: str | None = None
     train_ratio: float = 0.9
     batch_size: int | None = None
     accumulate: int | None = None
@@ -184,6 +186,12 @@ class TrainOptions:
         if self.from_pretrained is not None and self.teachers:
             raise ValueError(
                 "--teachers trains new models, but --from-pretrained gives one to fine-tune; omit one of the two"
+            )
+
+        if self.train_only is not None and self.from_pretrained is None:
+            raise ValueError(
+                "--train-only leaves the other weights as they are, which a new model has at random; pass "
+                "--from-pretrained, or omit it"
             )
 
         if self.student_steps is not None and self.teachers == 0:

@@ -83,6 +83,13 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         only_if_given=True,
     )
+    _add(
+        group,
+        "train_only",
+        "with --from-pretrained, train only the weights with a match of this regular expression in their names, "
+        "such as 'h[.](10|11)[.]|ln_f'",
+        "PATTERN",
+    )
 
 
 def _add_data_options(parser: argparse.ArgumentParser) -> None:

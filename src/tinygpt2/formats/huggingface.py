@@ -236,16 +236,19 @@ def read_pretrained(
 
 def _as_trained(config: GPT2Config, state: Mapping[str, Tensor], file: Path) -> GPT2Config:
     """Returns the configuration that the weights have; without a word, none of them would be left out."""
-    biases = any(weight.any() for name, weight in state.items() if name.endswith(_QKV_BIAS))
-    if biases and not config.qkv_bias:
+    if not config.qkv_bias and any(weight.any() for name, weight in state.items() if name.endswith(_QKV_BIAS)):
         config = replace(config, qkv_bias=True)  # transformers trained the zeros that we wrote for it
     ours = {_our_name(theirs): weight for theirs, weight in state.items()}
     head, embedding = ours.get(_HEAD), ours.get(_EMBEDDING)
-    if config.tie_weights and head is not None and embedding is not None and not torch.equal(head, embedding):
+    if config.tie_weights and head is not None and embedding is not None and not _equal(head, embedding):
         logger.warning("%s has a head that differs from the embedding, although %s ties them; the model has this head",
                        file, CONFIG_FILE)  # fmt: skip
         config = replace(config, tie_weights=False)
     return config
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and torch.equal(one.to(other.dtype), other)
 
 
 def _files(directory: Path) -> tuple[Path, Path]:
@@ -270,6 +273,6 @@ def _hint(directory: Path) -> str:
             f"peft.AutoPeftModelForCausalLM.from_pretrained({str(directory)!r}).merge_and_unload()"
             ".save_pretrained(...)"
         )
-    if any(directory.glob("*.pt")):
-        return '; of *.pt files, those of nanoGPT and LLMs-from-scratch can be converted: see "Coming from elsewhere"'
+    if any(directory.glob("*.pt")) or any(directory.glob("*.pth")):
+        return "; checkpoints of nanoGPT and LLMs-from-scratch are read by load_nanogpt and load_llms_from_scratch"
     return ""
