@@ -54,7 +54,7 @@ FILES = {
     "kernels": ["switch", "linear", "dropout", "attention", "cross_entropy", "soft_cross_entropy"],
     "distributed": ["sharding", "ranks", "launch"],
     "formats": ["safetensors", "manifest", "weights", "hub", "huggingface"],
-    "interop": ["causal_lm", "logits", "checkpoints"],
+    "interop": ["causal_lm", "logits", "checkpoints", "hub"],
     "text": ["recognition", "archives", "reading", "rows", "tables", "sources", "documents", "splitting"],
     "tokenizers": [
         "protocol",
@@ -94,7 +94,7 @@ FILES = {
     "model": ["modes", "cache", "checks", "gpt2", "ngram", "mixture", "objective"],
     "generation": ["samplers", "decoding", "text", "sequences"],
     "evaluation": ["loss", "passages", "windows", "text", "scores", "ngrams", "baselines", "copies"],
-    "run": ["lock", "directory"],
+    "run": ["lock", "directory", "report"],
     "training": [
         "history",
         "schedules",

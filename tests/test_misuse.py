@@ -13,9 +13,10 @@ import re
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import partial
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -534,6 +535,18 @@ def book_file() -> str:
     return "model.pth"
 
 
+def model_directory() -> str:
+    GPT2Model(SHAPE).save_pretrained("uploaded", tokenizer=LETTERS)
+    return "uploaded"
+
+
+@wraps(tinygpt2.push_to_hub)
+def pushed(*arguments: Any, **options: Any) -> str:  # noqa: ANN401 - of push_to_hub
+    """Calls `push_to_hub` with a stand-in for the Hub."""
+    with mock.patch("huggingface_hub.HfApi"):
+        return tinygpt2.push_to_hub(*arguments, **options)
+
+
 def interop_calls() -> dict[str, Callable[[], Call]]:
     def causal() -> tinygpt2.CausalLM:
         return tinygpt2.CausalLM(GPT2Model(SHAPE))
@@ -567,6 +580,10 @@ def interop_calls() -> dict[str, Callable[[], Call]]:
         "SamplerProcessor": lambda: Call(tinygpt2.SamplerProcessor, {"sampler": GreedySampler(), "generator": None}),
         "SamplerProcessor.__call__": lambda: Call(
             tinygpt2.SamplerProcessor(GreedySampler()), {"input_ids": torch.tensor([[0], [1]]), "scores": logits()}
+        ),
+        "model_card": lambda: Call(tinygpt2.model_card, {"directory": model_directory(), "repo_id": "a/b"}),
+        "push_to_hub": lambda: Call(
+            pushed, {"directory": model_directory(), "repo_id": "a/b", "private": True, "token": None}
         ),
         "load_nanogpt": lambda: Call(tinygpt2.load_nanogpt, {"path": nanogpt_file()}),
         "load_llms_from_scratch": lambda: Call(tinygpt2.load_llms_from_scratch, {"path": book_file(), "n_head": 2}),
@@ -655,7 +672,8 @@ WORKING: list[tuple[set[str], str]] = [
     ({"0", "0-d tensor", "np.float32"}, "ema_decay"),
     ({"[]", "empty tensor", "np.array([])"}, "special_tokens"),
     ({"'x'", "''", "[]", "empty tensor", "np.array([])"}, "trim_vocabulary.text"),
-    ({"True"}, "byte_fallback fused"),
+    ({"True"}, "byte_fallback fused private"),
+    ({"'x'", "''"}, "model_card.repo_id"),
     (ANYTHING, "gradient_checkpointing_kwargs SamplerProcessor.__call__.input_ids"),
     (ANYTHING, "CausalLM.prepare_inputs_for_generation.input_ids ProcessorSampler.__call__.generator"),
     (ANYTHING, "ProcessorSampler.__call__.tokens"),

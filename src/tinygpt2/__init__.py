@@ -45,6 +45,8 @@ if TYPE_CHECKING:  # the same names again, for type checkers, editors and the do
     from tinygpt2.interop.causal_lm import CausalLM as CausalLM
     from tinygpt2.interop.checkpoints import load_llms_from_scratch as load_llms_from_scratch
     from tinygpt2.interop.checkpoints import load_nanogpt as load_nanogpt
+    from tinygpt2.interop.hub import model_card as model_card
+    from tinygpt2.interop.hub import push_to_hub as push_to_hub
     from tinygpt2.interop.logits import ProcessorSampler as ProcessorSampler
     from tinygpt2.interop.logits import SamplerProcessor as SamplerProcessor
     from tinygpt2.losses import cross_entropy_loss as cross_entropy_loss
@@ -129,6 +131,7 @@ else:
         "generation.text": ["generate_text", "stream_text"],
         "interop.causal_lm": ["CausalLM"],
         "interop.checkpoints": ["load_llms_from_scratch", "load_nanogpt"],
+        "interop.hub": ["model_card", "push_to_hub"],
         "interop.logits": ["ProcessorSampler", "SamplerProcessor"],
         "losses": ["cross_entropy_loss", "perplexity"],
         "model.cache": ["KVCache"],

@@ -16,9 +16,10 @@ from tinygpt2 import CharTokenizer, GPT2Config, GPT2Model, TrainingHistory, eval
 from tinygpt2.cli import measurement
 from tinygpt2.cli.main import main
 from tinygpt2.cli.measurement import measured, standard_error
-from tinygpt2.cli.report import Report, advice, notes, report_lines, table
+from tinygpt2.cli.report import advice, notes, report_lines, table
 from tinygpt2.evaluation.baselines import Baselines, baselines
 from tinygpt2.run.directory import RunDirectory
+from tinygpt2.run.report import Report
 
 WORSE = "It predicts new text worse than n-grams do"
 FAST = ("--tokenizer", "char", "--context-length", "16", "--device", "cpu")

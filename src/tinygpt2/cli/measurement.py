@@ -13,7 +13,7 @@ from tinygpt2._internal.random import mixed_seed
 from tinygpt2._internal.texts import utf8_size
 from tinygpt2.cli.generate import default_sampler
 from tinygpt2.cli.inputs import Part, is_of_tokens
-from tinygpt2.cli.report import STRETCH, Report
+from tinygpt2.cli.report import STRETCH
 from tinygpt2.errors import NonFiniteLossError
 from tinygpt2.evaluation.baselines import baselines
 from tinygpt2.evaluation.copies import copied_share
@@ -24,6 +24,7 @@ from tinygpt2.evaluation.windows import Windows
 from tinygpt2.generation.decoding import Decoding, decode
 from tinygpt2.losses import perplexity
 from tinygpt2.model.gpt2 import GPT2Model
+from tinygpt2.run.report import Report
 from tinygpt2.tokenizers.foreign import as_tokenizer
 from tinygpt2.tokenizers.protocol import Tokenizer, encoded
 from tinygpt2.training.history import TrainingHistory

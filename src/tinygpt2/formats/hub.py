@@ -42,10 +42,7 @@ def named_directory(path: str | os.PathLike[str], *, revision: str | None = None
     try:
         from huggingface_hub import errors, snapshot_download  # noqa: PLC0415 - an extra
     except ImportError:
-        raise ImportError(
-            f"{name} is not a directory here, and downloading it from the Hub needs huggingface_hub: "
-            "pip install 'tinygpt2[hub]'"
-        ) from None
+        raise without_hub(f"{name} is not a directory here, and downloading it from the Hub") from None
 
     def download(weights: str) -> Path:
         patterns = [*_BESIDE, weights.replace(".", "*.")]
@@ -62,6 +59,11 @@ def named_directory(path: str | os.PathLike[str], *, revision: str | None = None
             f"{_first_line(error)}; check the name, the revision, the token and the network"
         ) from error
     return directory
+
+
+def without_hub(what: str) -> ImportError:
+    """Returns the error that something needs ``huggingface_hub``."""
+    return ImportError(f"{what} needs huggingface_hub: pip install 'tinygpt2[hub]'")
 
 
 def is_name(path: str | os.PathLike[str]) -> bool:
