@@ -8,7 +8,7 @@ from tinygpt2.config import GPT2Config
 # Time.
 MINUTES, MINUTES_BYTES, MINUTES_GROWTH = 2.0, 90_000, 0.6  # the default, for a text of so many bytes
 READABLE_MINUTES = (0.25, 0.5, 1, 1.5, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50, 60)
-TRAINING_SHARE = 0.76  # of the minutes; evaluations, samples, checkpoints and the report take the rest
+TRAINING_SHARE = 0.72  # of the minutes; evaluations, samples, checkpoints and the report take the rest
 LEAST_SHARE = 0.3  # of the minutes for training, whatever has been spent on preparing the text
 EVALUATION_SHARE = 0.1  # of the training's time, at most
 EVALUATED_BATCH_TIME = 0.5  # of a batch's training
