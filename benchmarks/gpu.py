@@ -193,11 +193,11 @@ def _memory(where: Device) -> int:
 def _prepared(makers: dict[str, Any], work: Work, where: Device) -> tuple[dict[str, Any], dict[str, Step]]:
     """Returns each contestant's answer, and its step, run once; prints the memory that it needs."""
     answers, steps = dict[str, Any](), dict[str, Step]()
-    for name, make in present(makers, work).items():
+    for name in present(makers, work):
         if where.is_gpu:
             torch.cuda.reset_peak_memory_stats()
         before = _memory(where)
-        answers[name], step = make(work, where)
+        answers[name], step = makers[name](work, where)
         began = time.perf_counter()
         steps[name] = where.timed(step)
         steps[name]()

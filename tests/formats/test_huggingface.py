@@ -368,7 +368,7 @@ def in_other_files(saved: Path, kind: str) -> dict[str, Tensor]:
     end = "safetensors" if kind == "shards" else "bin"
     single = "model.safetensors" if kind == "shards" else "pytorch_model.bin"
     names = sorted(weights)
-    places = {}
+    places: dict[str, str] = {}
     for i, part in enumerate((names[:5], names[5:20], names[20:]), 1):
         shard = f"{single.removesuffix('.' + end)}-0000{i}-of-00003.{end}"
         tensors = {name: weights[name] for name in part}

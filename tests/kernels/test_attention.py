@@ -209,7 +209,7 @@ def test_a_device_that_is_wrong_for_strided_tensors_gets_none(monkeypatch: pytes
         given.extend(each.is_contiguous() for each in arguments[:3])
         return F.scaled_dot_product_attention(*arguments, **options)
 
-    expected = F.scaled_dot_product_attention(*strided, is_causal=True)
+    expected = F.scaled_dot_product_attention(strided[0], strided[1], strided[2], is_causal=True)
     twin = SimpleNamespace(scaled_dot_product_attention=attention)
     monkeypatch.setattr("tinygpt2.kernels.attention.F", twin)
     found = scaled_dot_product_attention(strided[0], strided[1], strided[2], is_causal=True)
