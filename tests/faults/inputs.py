@@ -169,7 +169,7 @@ def read_saved_options(path: Path) -> None:
     for name, value in options.items():
         plain = list(value) if isinstance(value, tuple) else value
         assert plain == (float(expected[name]) if isinstance(value, float) else expected[name]), name
-        assert isinstance(value, bool) == (name == "compile")
+        assert value is None or isinstance(value, bool) == (name in {"compile", "spelling"})
     TrainOptions(**options)
 
 
