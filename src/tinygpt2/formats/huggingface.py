@@ -223,7 +223,7 @@ def read_pretrained(
         raise ValueError(
             f"{config_file} has n_layer={config.n_layer}, but {weights_file.name} has {len(state)} weights"
         )
-    config = _as_trained(config, state, weights_file)
+    config = _as_trained(config, state, weights_file, keep)
     result = state_from_huggingface(state, config, keep=keep)
     for name, weight in result.items():
         if not (weight.is_floating_point() or name in keep):
@@ -234,13 +234,15 @@ def read_pretrained(
     return config, result
 
 
-def _as_trained(config: GPT2Config, state: Mapping[str, Tensor], file: Path) -> GPT2Config:
-    """Returns the configuration that the weights have; without a word, none of them would be left out."""
+def _as_trained(config: GPT2Config, state: Mapping[str, Tensor], file: Path, keep: Container[str]) -> GPT2Config:
+    """Returns the configuration that the weights have: none of them but those to ``keep`` may be left out silently."""
     if not config.qkv_bias and any(weight.any() for name, weight in state.items() if name.endswith(_QKV_BIAS)):
         config = replace(config, qkv_bias=True)  # transformers trained the zeros that we wrote for it
     ours = {_our_name(theirs): weight for theirs, weight in state.items()}
     head, embedding = ours.get(_HEAD), ours.get(_EMBEDDING)
-    if config.tie_weights and head is not None and embedding is not None and not _equal(head, embedding):
+    if _HEAD in keep or not config.tie_weights or head is None or embedding is None:
+        return config
+    if not _equal(head, embedding):
         logger.warning("%s has a head that differs from the embedding, although %s ties them; the model has this head",
                        file, CONFIG_FILE)  # fmt: skip
         config = replace(config, tie_weights=False)
