@@ -58,6 +58,11 @@ def brief(message: object) -> str:
     )
 
 
+def first_line(error: BaseException) -> str:
+    """Returns the first line of an error's message that is not empty, or the name of its type if there is none."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
 def of_type(value: object) -> str:
     """Returns `shown` of a value, and its type."""
     return f"{shown(value)} ({type(value).__name__})"

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
+from tinygpt2._internal.checks import first_line
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -123,5 +125,4 @@ class Compiled(nn.Module):
 
     def _give_up(self, error: Exception) -> None:
         self._attempts.clear()
-        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        warnings.warn(f"not compiled, and slower for it: {reason}", RuntimeWarning, stacklevel=5)
+        warnings.warn(f"not compiled, and slower for it: {first_line(error)}", RuntimeWarning, stacklevel=5)

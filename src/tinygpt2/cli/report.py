@@ -75,11 +75,9 @@ def report_lines(directory: Path) -> list[str]:
 
 def table(report: Report) -> list[str]:
     """Returns the figures of the model and of the baselines, one in a line."""
-    error = "" if report.standard_error is None else f" ± {report.standard_error:.2f}"
-    rows = {"on held-out text": "bits per byte", "this model": f"{report.bits_per_byte:.2f}{error}"}
-    if report.pretrained is not None:
-        rows["before fine-tuning"] = f"{report.pretrained:.2f}"
-    rows |= {name: f"{bits:.2f}" for name, bits in report.baselines.rows().items()}
+    rows = {"on held-out text": "bits per byte"} | {name: f"{bits:.2f}" for name, bits in report.rows().items()}
+    if report.standard_error is not None:
+        rows["this model"] += f" ± {report.standard_error:.2f}"
     width = max(map(len, rows))
     return [f"{name:{width}}  {value}" for name, value in rows.items()]
 

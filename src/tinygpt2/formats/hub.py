@@ -4,7 +4,7 @@ import os
 import re
 from pathlib import Path
 
-from tinygpt2._internal.checks import check_instance
+from tinygpt2._internal.checks import check_instance, first_line
 
 _NAME = re.compile(r"[A-Za-z0-9][\w\-]*/[A-Za-z0-9][\w.\-]*")
 _ALONE = ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl", "distilgpt2")  # from the time when names had no owner
@@ -56,7 +56,7 @@ def named_directory(path: str | os.PathLike[str], *, revision: str | None = None
     except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, OSError) as error:
         raise FileNotFoundError(
             f"{name} is neither a directory here nor in the cache of huggingface_hub, and cannot be downloaded: "
-            f"{_first_line(error)}; check the name, the revision, the token and the network"
+            f"{first_line(error).rstrip('.')}; check the name, the revision, the token and the network"
         ) from error
     return directory
 
@@ -71,7 +71,3 @@ def is_name(path: str | os.PathLike[str]) -> bool:
     if not isinstance(path, str) or os.path.lexists(path):
         return False
     return path in _ALONE or (bool(_NAME.fullmatch(path)) and not os.path.lexists(path.partition("/")[0]))
-
-
-def _first_line(error: BaseException) -> str:
-    return next((line.strip().rstrip(".") for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from tinygpt2._internal.checks import shown
+from tinygpt2._internal.checks import first_line, shown
 from tinygpt2._internal.files import check_regular, read_json
 from tinygpt2.formats.safetensors import read_safetensors, safetensors_chunks
 
@@ -102,7 +102,7 @@ def read_pickle(path: Path) -> object:
     try:
         content: object = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as error:  # noqa: BLE001 - PyTorch and pickle have many
-        reason = str(error).partition("\n")[0].partition(". ")[0]
+        reason = first_line(error).partition(". ")[0]
         raise ValueError(
             f"{path.name} is damaged, or has more than tensors, which is not read, as it could run code: {reason}"
         ) from None

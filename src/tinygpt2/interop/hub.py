@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from tinygpt2._internal.checks import check_bool, check_instance, check_path
+from tinygpt2._internal.checks import check_bool, check_instance, check_path, first_line
 from tinygpt2._internal.files import read_json
 from tinygpt2.config import GPT2Config
 from tinygpt2.formats.hub import is_name, without_hub
@@ -77,10 +77,9 @@ def push_to_hub(
         api.create_repo(repo_id, private=private, exist_ok=True)
         commit = api.create_commit(repo_id, operations, commit_message="Upload the model with tinygpt2")
     except Exception as error:
-        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise OSError(
-            f"cannot upload to {repo_id}: {reason.rstrip('.')}; check the name, the network, and the token, which "
-            "`hf auth login` keeps"
+            f"cannot upload to {repo_id}: {first_line(error).rstrip('.')}; check the name, the network, and the token, "
+            "which `hf auth login` keeps"
         ) from error
     return str(commit.commit_url)
 
@@ -148,9 +147,8 @@ def _summary(config: GPT2Config, options: dict[str, Any]) -> str:
         how = f"fine-tuned from [{base}](https://huggingface.co/{base})"
     return (
         f"A GPT-2 with {number_of_weights(config):,} parameters, {how} with "
-        f"[tinygpt2](https://pypi.org/project/tinygpt2/): {config.n_layer} blocks of width {config.n_embd} with "
-        f"{config.n_head} heads, a vocabulary of {config.vocab_size:,} tokens and a context of "
-        f"{config.context_length:,}."
+        f"[tinygpt2](https://pypi.org/project/tinygpt2/). Blocks: {config.n_layer}; width: {config.n_embd}; heads: "
+        f"{config.n_head}; vocabulary: {config.vocab_size:,} tokens; context: {config.context_length:,} tokens."
     )
 
 
@@ -159,14 +157,11 @@ def _figures(run: RunDirectory) -> Iterator[str]:
     if not run.report.exists():
         return
     report = Report.load(run.report)
-    rows = {"this model": report.bits_per_byte}
-    rows |= {} if report.pretrained is None else {"before fine-tuning": report.pretrained}
-    rows |= report.baselines.rows()
     yield (
         f"## How good it is\n\nOn {report.baselines.bytes:,} bytes of text from which nothing was learned, the "
         "vocabulary included:"
     )
-    yield _table(("On held-out text", "Bits per byte"), {name: f"{bits:.3f}" for name, bits in rows.items()})
+    yield _table(("On held-out text", "Bits per byte"), {name: f"{bits:.3f}" for name, bits in report.rows().items()})
     if report.copied_share is not None:
         yield (
             f"Of {report.generated_characters:,} characters that it generated, {report.copied_share:.0%} are in long "

@@ -52,6 +52,11 @@ class Report:
     generated_characters: int
     baselines: Baselines
 
+    def rows(self) -> dict[str, float]:
+        """Returns the bits per byte of the model, of that before fine-tuning, and of the baselines, by their names."""
+        before = {} if self.pretrained is None else {"before fine-tuning": self.pretrained}
+        return {"this model": self.bits_per_byte} | before | self.baselines.rows()
+
     def save(self, path: Path) -> None:
         """Writes the report as JSON, atomically."""
         write_text(path, json.dumps(asdict(self), indent=1) + "\n")
