@@ -54,8 +54,8 @@ def _run(words: Sequence[str], received: Received, *, ours: bool) -> int:
     except SystemExit as end:
         code = int(end.code or 0)
     else:
-        if options.command != "train" and _among_others():
-            return EXIT_FAILURE
+        if options.command != "train" and os.environ.get("WORLD_SIZE", "1") not in {"", "1"}:
+            return _refuse_others()
         with received.between_imports():
             import tinygpt2.cli.common  # noqa: F401 - all that takes seconds
         code = options.run(options)
@@ -64,13 +64,14 @@ def _run(words: Sequence[str], received: Received, *, ours: bool) -> int:
     return code
 
 
-def _among_others() -> bool:
-    """Returns whether this is one of several processes, of which the first says that they are too many."""
-    if os.environ.get("WORLD_SIZE", "1") in {"", "1"}:
-        return False
-    if os.environ.get("RANK", "0") == "0":
-        _fail("error: only 'tinygpt2 train' uses several processes; start this command without torchrun")
-    return True
+def _refuse_others() -> int:
+    """Returns the exit code of one of several processes, of which the first says that they are too many.
+
+    The others must not fail: torchrun would end the first, perhaps before it has said so.
+    """
+    if os.environ.get("RANK", "0") != "0":
+        return 0
+    return _fail("error: only 'tinygpt2 train' uses several processes; start this command without torchrun")
 
 
 def _write_utf8() -> None:

@@ -25,7 +25,7 @@ from tinygpt2.cli.plan import Choices, Plan, make_choices, make_plan, summary
 from tinygpt2.cli.recipes import RecipeMaker
 from tinygpt2.cli.report import baselines_in, report_lines
 from tinygpt2.cli.runs import RUNS, newest_to_resume, similar, suggesting_runs
-from tinygpt2.cli.signals import EXIT_FAILURE, STOPS, exit_code, signal_of
+from tinygpt2.cli.signals import STOPS, exit_code, signal_of
 from tinygpt2.cli.train_options import FLAGS, TrainOptions, options_of
 from tinygpt2.cli.wording import speaking_in_flags
 from tinygpt2.distributed.launch import ranks_here
@@ -66,7 +66,7 @@ def train_command(arguments: argparse.Namespace) -> int:
             except Exception:
                 if ranks.first:
                     raise
-                return EXIT_FAILURE  # the first process says why
+                return 0  # the first says why, and fails; if this one did too, torchrun might end the first before
             _train(own[0] if own else begun, arguments, device, ranks)
     except STOPS as stop:
         number = signal_of(stop)
