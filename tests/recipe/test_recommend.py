@@ -148,6 +148,24 @@ def test_documents_need_no_longer_a_context_than_they_are_long() -> None:
     assert (model.context_length, model.vocab_size) == (32, 512)
 
 
+def test_names_of_few_characters_are_read_in_them_and_without_noise() -> None:
+    names = TextStatistics(bytes=200_000, documents=30_000, names=True, characters=60)
+    recipe = recommend(names, minutes=2, speed=LAPTOP, memory=8 << 30)
+    assert (recipe.tokenizer, recipe.model.vocab_size) == ("char", 317)
+    assert (recipe.noise, recipe.teachers, recipe.training.weight_decay) == (None, 0, rules.WEIGHT_DECAY)
+    assert "so many names are hardly memorised" in recipe.explain()
+    longer = recommend(names, minutes=60, speed=LAPTOP, memory=8 << 30)
+    assert longer.tokenizer == "char"
+    assert longer.teachers > 0  # they can be memorised in that time
+    few = recommend(replace(names, bytes=15_000, documents=2000), minutes=0.5, speed=LAPTOP, memory=8 << 30)
+    assert (few.tokenizer, few.training.weight_decay > 1) == ("char", True)
+    pairs = recommend(names, minutes=2, speed=LAPTOP, memory=8 << 30, given={"tokenizer": "bpe"})
+    assert pairs.model.vocab_size == 512
+    assert pairs.noise is not None
+    many = TextStatistics(bytes=200_000, documents=30_000, names=True, characters=3000)
+    assert recommend(many, minutes=2, speed=LAPTOP, memory=8 << 30).tokenizer == "bpe"
+
+
 def test_little_memory_first_makes_smaller_batches_and_then_smaller_models() -> None:
     roomy = chosen(100_000_000, 600, GPU)
     tight = chosen(100_000_000, 600, GPU, memory=5 << 30)

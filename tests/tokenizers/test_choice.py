@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinygpt2 import CharTokenizer, gpt2_tokenizer, sample_text, trim_vocabulary
-from tinygpt2.tokenizers.choice import TokenizerChoice, choose_tokenizer, tokens_for
+from tinygpt2.tokenizers.choice import TokenizerChoice, choose_tokenizer, tokens_for, tokens_of_characters
 from tinygpt2.tokenizers.vocabulary import train_tokenizer
 
 ENGLISH = " ".join(topics.values())[:50_000]
@@ -82,15 +82,26 @@ def test_more_text_never_has_a_smaller_vocabulary(sizes: list[int]) -> None:
     assert all(257 <= tokens_for(size) <= 32_768 for size in sizes)
 
 
-def test_a_list_of_names_has_a_small_vocabulary() -> None:
+def test_a_list_of_names_is_read_in_characters_if_these_are_few() -> None:
     pieces = ["an", "be", "la", "ro", "mi", "ne", "to", "sa", "ti", "el", "fo", "gu", "hi"]
     names = ["".join(three).title() for three in product(pieces, repeat=3)]
     choice = choose_tokenizer(names * 2)
+    assert choice.name == "bpe"
     assert choice.tokenizer.n_vocab > 512
     for documents in (names, "\n".join(names)):
         choice = choose_tokenizer(documents)
         assert choice.reason.endswith("KB, names in Latin letters")
-        assert choice.tokenizer.n_vocab <= 512
+        assert choice.name == "char"
+        assert choose_tokenizer(documents, "bpe").tokenizer.n_vocab <= 512
+    many = [f"{name}{chr(0x4E00 + number % 500)}" for number, name in enumerate(names)]
+    choice = choose_tokenizer(many)
+    assert (choice.name, choice.tokenizer.n_vocab) == ("bpe", 512)
+
+
+@given(characters=st.sets(st.characters(exclude_categories=["Cs"]), min_size=1))
+def test_the_tokens_of_characters_are_counted_before_there_is_a_tokenizer(characters: set[str]) -> None:
+    tokenizer = choose_tokenizer("".join(sorted(characters)), "char").tokenizer
+    assert tokenizer.n_vocab <= tokens_of_characters(len(characters)) <= tokenizer.n_vocab + 1
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from tinygpt2.recipe.rules import TOKENS_PER_BYTE
 from tinygpt2.recipe.speed import first_speed
 from tinygpt2.recipe.statistics import TextStatistics
 from tinygpt2.recipe.task import GIVEN
+from tinygpt2.tokenizers.characters import CharTokenizer
 from tinygpt2.tokenizers.choice import tokens_for
 from tinygpt2.tokenizers.protocol import Tokenizer
 from tinygpt2.tokenizers.spelling import spelling_of
@@ -43,7 +44,7 @@ class RecipeMaker:
         self.options, self.corpus, self.device, self.began, self.processes = options, corpus, device, began, processes
 
     def vocab_size(self) -> int | None:
-        """Returns the size of a vocabulary of byte pairs; ``None`` for the one that suits the whole text."""
+        """Returns the size of a vocabulary of byte pairs; ``None`` for the vocabulary that suits the whole text."""
         if self.options.vocab_size is not None:
             return self.options.vocab_size
         text = _statistics(self.corpus.train)
@@ -52,11 +53,11 @@ class RecipeMaker:
             minutes=self.options.minutes,
             device=self.device,
             speed=first_speed(self.device),
-            given={"spelling": self.options.spelling},
+            given={"spelling": self.options.spelling, "tokenizer": self.options.tokenizer},
             processes=self.processes,
         )
         size = recipe.model.vocab_size
-        return None if size == tokens_for(text.bytes, names=text.names) else size
+        return None if recipe.tokenizer == "char" or size == tokens_for(text.bytes, names=text.names) else size
 
     def __call__(self, tokenizer: Tokenizer, pretrained: GPT2Config | None) -> Recipe:
         """Returns the recipe for a new model, or for the training of a pretrained one."""
@@ -80,6 +81,7 @@ class RecipeMaker:
         given |= shape_of(self.options)
         if pretrained is None:
             given["vocab_size"] = tokenizer.n_vocab
+            given["tokenizer"] = self.options.tokenizer or ("char" if isinstance(tokenizer, CharTokenizer) else "bpe")
         if is_of_tokens(self.corpus.train) or not isinstance(tokenizer, tiktoken.Encoding):
             given["bpe_dropout"] = given["bpe_dropout"] or 0.0  # there are no words, or no merges
         if pretrained is None and spelling_of(tokenizer) is None:

@@ -13,7 +13,7 @@ from tinygpt2.recipe.reasons import reasons_for
 from tinygpt2.recipe.recipe import Recipe
 from tinygpt2.recipe.students import student_training
 from tinygpt2.recipe.task import SHAPE, Steps, Task
-from tinygpt2.tokenizers.choice import tokens_for
+from tinygpt2.tokenizers.choice import tokens_for, tokens_of_characters
 
 
 def choose(task: Task) -> Recipe:
@@ -23,7 +23,7 @@ def choose(task: Task) -> Recipe:
     noise, training = _noise(task, steps), _training(task, model, steps)
     minutes = max(0.001, rules.rounded((steps.seconds / rules.TRAINING_SHARE + task.spent) / 60, 3))
     return Recipe(
-        tokenizer=task.given.get("tokenizer", "bpe"),
+        tokenizer=task.tokenizer,
         model=model,
         training=training,
         batch_size=steps.rows,
@@ -49,11 +49,12 @@ def _tuned(task: Task, pretrained: GPT2Config) -> tuple[GPT2Config, str]:
 def _model(task: Task) -> tuple[GPT2Config, str]:
     """Returns the shape of a new model, and what decided its size."""
     text, changed = task.text, {name: task.given[name] for name in MODEL_RANGES if name in task.given}
-    for_time = rules.weights_for_time(task.seconds, task.speed)
+    for_time = rules.weights_for_time(task.seconds, task.speed, names=task.many_names)
     for_text = rules.weights_for_text(task.tokens, text.repetition)
     read = rules.bytes_read(text.bytes, for_time)
+    characters = text.characters if task.tokenizer == "char" else None
     others = {
-        "vocab_size": tokens_for(read, names=text.names),
+        "vocab_size": tokens_for(read, names=text.names) if characters is None else tokens_of_characters(characters),
         "context_length": rules.context_for(read, task.tokens, text.documents),
         "dropout": 0.0,
         **changed,
@@ -132,7 +133,7 @@ def _teachers(task: Task, passes: float) -> int:
         return 0
     if given.keys() & {"teachers", "student_steps", "epochs", "max_steps"}:
         return int(given.get("teachers", "student_steps" in given))
-    if passes < rules.LEAST_PASSES:
+    if passes < rules.LEAST_PASSES or task.many_names:
         return 0
     return rules.teachers_for(passes)
 
@@ -167,7 +168,7 @@ def _batch_tokens(task: Task, model: GPT2Config) -> float:
 
 def _strength(task: Task, steps: Steps, most: float) -> float:
     """Returns how much to do against memorising the text, from 0 to 1, which is for ``most`` passes."""
-    if task.pretrained is not None:
+    if task.pretrained is not None or task.many_names:
         return 0.0
     return 1.0 if steps.teachers else rules.regularisation_for(steps.passes, most)
 
@@ -175,7 +176,7 @@ def _strength(task: Task, steps: Steps, most: float) -> float:
 def _noise(task: Task, steps: Steps) -> TextNoise | None:
     """Returns the noise on the training text."""
     given, strength = task.given, _strength(task, steps, rules.NOISY_PASSES)
-    cuts = 0.0 if given.get("tokenizer") == "char" else rules.rounded(rules.BPE_DROPOUT * strength, 2)
+    cuts = 0.0 if task.tokenizer == "char" else rules.rounded(rules.BPE_DROPOUT * strength, 2)
     noise = TextNoise(
         bpe_dropout=given.get("bpe_dropout", cuts),
         token_noise=given.get("token_noise", rules.rounded(rules.TOKEN_NOISE * strength, 2)),

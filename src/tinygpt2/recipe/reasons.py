@@ -81,7 +81,7 @@ def _text(task: Task) -> str:
 
 
 def _vocabulary(task: Task, model: GPT2Config) -> str:
-    kind = {"bpe": "byte pairs, "}.get(task.given.get("tokenizer", "bpe"), "")
+    kind = {"bpe": "byte pairs, ", "char": "characters, "}.get(task.tokenizer, "")
     size = f"{kind}{model.vocab_size:,} tokens"
     if "vocab_size" in task.given or "tokenizer" in task.given:
         return f"{size}: as given"
@@ -135,7 +135,8 @@ def _noise(task: Task, steps: Steps, model: GPT2Config, training: TrainingConfig
     times = f"a text that is read {steps.passes:.2g} times"
     if task.pretrained:
         return f"{said}; weight decay {training.weight_decay:g}: as for a model to fine-tune"
-    return f"{said}; weight decay {training.weight_decay:g}: against memorising {times}"
+    why = "so many names are hardly memorised" if task.many_names else f"against memorising {times}"
+    return f"{said}; weight decay {training.weight_decay:g}: {why}"
 
 
 def _average(task: Task, training: TrainingConfig) -> str:

@@ -17,7 +17,8 @@ EVAL_BATCHES, FEW_EVAL_BATCHES = 20, 4  # of an evaluation, from each part of th
 
 # Size.
 TOKENS_PER_BYTE = 0.28  # unless the tokenizer exists
-TOKENS_PER_WEIGHT = 16  # of the blocks, where text is plentiful
+TOKENS_PER_WEIGHT, CHARACTERS_PER_WEIGHT = 16, 6  # of the blocks, where text is plentiful; the last for many names
+WEIGHTS_PER_CHARACTER = 4  # of names, up to which these are many
 WEIGHTS, WEIGHTS_TOKENS, WEIGHTS_GROWTH = 250_000, 27_000, 0.7  # in the blocks, for a text of so many tokens
 ORDINARY_REPETITION = 0.75  # a text of which a compressor saves more than this share counts as a shorter one
 LADDER = (
@@ -85,9 +86,12 @@ def weights_for_text(tokens: float, repetition: float) -> float:
     return float(WEIGHTS * (new / WEIGHTS_TOKENS) ** WEIGHTS_GROWTH)
 
 
-def weights_for_time(seconds: float, speed: float) -> float:
-    """Returns the weights that can be taught enough tokens in so many seconds at a speed in FLOP/s."""
-    return math.sqrt(seconds * speed / (6 * TOKENS_PER_WEIGHT))
+def weights_for_time(seconds: float, speed: float, *, names: bool = False) -> float:
+    """Returns the weights that can be taught enough tokens, or characters of names, in so many seconds.
+
+    The speed is in FLOP/s.
+    """
+    return math.sqrt(seconds * speed / (6 * (CHARACTERS_PER_WEIGHT if names else TOKENS_PER_WEIGHT)))
 
 
 def bytes_read(size: int, weights: float) -> float:

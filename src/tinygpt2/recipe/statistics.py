@@ -24,6 +24,7 @@ STATISTICS_RANGES: Mapping[str, Check] = MappingProxyType(
         "documents": Int(),
         "script": Text(),
         "names": Bool(),
+        "characters": Optional(Int()),
         "repetition": Number(maximum=1),
         "tokens": Optional(Int()),
         "held_out": Optional(Int()),
@@ -41,6 +42,7 @@ class TextStatistics:
         documents: Number of documents that are not empty; 1 for one continuous text.
         script: The script that most of its letters have, such as ``"mostly Latin letters"``.
         names: Whether it is a list of names, whose words hardly ever come again.
+        characters: Number of different characters; ``None`` if it is not known.
         repetition: Share of its bytes that a compressor (zlib) saves: about 0.6 for prose, nearly 1 for a text that
             repeats itself.
         tokens: Number of tokens that a pass over the text reads, if its tokenizer exists; otherwise it is estimated.
@@ -62,6 +64,7 @@ class TextStatistics:
     documents: int = 1
     script: str = "unknown script"
     names: bool = False
+    characters: int | None = None
     repetition: float = 0.6
     tokens: int | None = None
     held_out: int | None = None
@@ -90,12 +93,13 @@ class TextStatistics:
         if not size:
             raise ValueError("documents must have some text to choose a recipe for, got none")
         text = "".join(sample.pieces)
-        utf8 = text.encode("utf-8")
+        utf8, characters = text.encode("utf-8"), Counter(text)
         return cls(
             bytes=size,
             documents=count,
-            script=script_of(Counter(text)),
+            script=script_of(characters),
             names=are_names(count_words("documents", sample.pieces), len(utf8)),
+            characters=len(characters),
             repetition=round(max(0.0, 1 - len(zlib.compress(utf8)) / len(utf8)), 3),
             tokens=None if tokenizer is None else _tokens(sample.pieces, as_tokenizer(tokenizer), size, count),
         )

@@ -11,6 +11,7 @@ from tinygpt2.data.noise import NOISE_RANGES
 from tinygpt2.recipe import rules
 from tinygpt2.recipe.statistics import TextStatistics
 from tinygpt2.recipe.students import STUDENT_STEPS, TEACHERS
+from tinygpt2.tokenizers.choice import suit_characters
 
 SHAPE = ("n_layer", "n_head", "n_embd")
 GIVEN: Mapping[str, Check] = MappingProxyType(
@@ -66,8 +67,22 @@ class Task:
         """Tokens that a pass over the text reads, as far as is known."""
         if self.text.tokens is not None:
             return self.text.tokens
-        per_byte = 1.0 if self.given.get("tokenizer") == "char" else rules.TOKENS_PER_BYTE
+        per_byte = 1.0 if self.tokenizer == "char" else rules.TOKENS_PER_BYTE
         return max(1, round(per_byte * self.text.bytes))
+
+    @property
+    def tokenizer(self) -> str:
+        """Kind of the tokenizer."""
+        chosen = "char" if suit_characters(self.text.characters, names=self.text.names) else "bpe"
+        return str(self.given.get("tokenizer", chosen))
+
+    @property
+    def many_names(self) -> bool:
+        """Whether a new model reads names in characters, and so many that it hardly memorises one."""
+        if not (self.text.names and self.tokenizer == "char") or self.pretrained:
+            return False
+        weights = rules.weights_for_time(self.seconds, self.speed, names=True)
+        return weights <= rules.WEIGHTS_PER_CHARACTER * self.tokens
 
     @property
     def most_passes(self) -> int:

@@ -80,10 +80,10 @@ def choose_tokenizer(
             which the model will be evaluated should not be among them.
         kind: ``"bpe"`` learns byte pairs with `train_tokenizer`; ``"trimmed"`` takes GPT-2's tokens that the text
             needs, with `trim_vocabulary`; ``"gpt2"`` is `gpt2_tokenizer`; ``"char"`` has a token for each character of
-            the text, and the bytes for any other (`CharTokenizer`); ``"auto"`` chooses.
+            the text, and the bytes for any other (`CharTokenizer`); ``"auto"`` is ``"char"`` for a list of names, whose
+            words hardly ever come again, if it has few different characters, and ``"bpe"`` for any other text.
         vocab_size: Number of tokens, for ``"bpe"``, and for ``"auto"``, which is then ``"bpe"``. By default it grows
-            with the text: 70 times the cube root of its number of bytes, at most 32,768, and at most 512 for a list of
-            names, whose words hardly ever come again.
+            with the text: 70 times the cube root of its number of bytes, at most 32,768, and at most 512 for names.
 
     Raises:
         TypeError: If an argument or a document is of the wrong type.
@@ -125,7 +125,8 @@ def tokens_for(size: float, *, names: bool = False) -> int:
 
     benchmarks/vocabularies.py measures how well vocabularies predict held-out text: of 90 KB, 2,000 tokens predict it
     better than 1,000 do, in English, Chinese and code; where tokens of similar spelling share updates, 3,000 do better
-    still, and without they are no worse. Names are better predicted by 500 than by more.
+    still, and without they are no worse. Names are better predicted by 500 than by more, and still better by their
+    characters, if these are few and are read about as often.
     """
     tokens = min(round(70 * math.cbrt(size)), _LARGEST)
     return max(_SMALLEST, min(tokens, _OF_NAMES) if names else tokens)
@@ -137,10 +138,20 @@ def are_names(words: Mapping[str, int], size: int) -> bool:
     return 500 < len(counts) > sum(counts) / 2 and size < 16 * sum(counts)
 
 
+def suit_characters(characters: int | None, *, names: bool) -> bool:
+    """Returns whether a text of so many different characters is best read in them; ``None`` is not known."""
+    return names and characters is not None and tokens_of_characters(characters) <= _OF_NAMES
+
+
+def tokens_of_characters(characters: int) -> int:
+    """Returns how many tokens a `CharTokenizer` with those of bytes has for so many different characters."""
+    return _SMALLEST + characters
+
+
 def _compared(words: Mapping[str, int], size: int, pairs: tiktoken.Encoding) -> TokenizerChoice:
     """Returns the choice for a text of these words and so many bytes, given the byte pairs learned from it.
 
-    It is always the byte pairs, which predicted held-out text best in most of the measurements.
+    It is the byte pairs, which predicted held-out text best in most of the measurements, but for names.
     """
     characters: Counter[str] = Counter()
     for word, count in words.items():
@@ -156,9 +167,10 @@ def _compared(words: Mapping[str, int], size: int, pairs: tiktoken.Encoding) -> 
     tokens = {"bpe": _tokens(words, pairs), "char": characters.total(), "gpt2": _tokens(words, gpt2)}
     tokens["trimmed"] = tokens["gpt2"]  # it cuts its own text in the same way
     sizes = {name: (each.n_vocab, tokens[name] / size) for name, each in tokenizers.items()}
-    names = "names in " if are_names(words, size) else ""
-    reason = f"{amount(size)}, {names}{script_of(characters)}"
-    return TokenizerChoice(pairs, "bpe", reason, sizes.pop("bpe")[1], sizes)
+    names = are_names(words, size)
+    reason = f"{amount(size)}, {'names in ' if names else ''}{script_of(characters)}"
+    best = "char" if suit_characters(len(characters), names=names) else "bpe"
+    return TokenizerChoice(tokenizers[best], best, reason, sizes.pop(best)[1], sizes)
 
 
 def _tokens(words: Mapping[str, int], tokenizer: tiktoken.Encoding) -> int:
