@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -10,6 +11,7 @@ from torch import Tensor
 from tinygpt2._internal.checks import check_instance, check_int
 from tinygpt2._internal.cpu import fast_products
 from tinygpt2.config import GPT2Config
+from tinygpt2.generation.graphs import RecordedStep, recorded
 from tinygpt2.generation.samplers import GreedySampler, Sampler, check_generator, checked_ids, with_tokens
 from tinygpt2.model.cache import KVCache
 from tinygpt2.model.checks import check_ids, check_tokens
@@ -176,6 +178,7 @@ class _Texts:
         self.finished = torch.zeros(batch, dtype=torch.bool, device=model.device)
         capacity = min(self.window, width + decoding.max_new_tokens)
         self.cache = KVCache(model.config, batch, capacity=capacity, device=model.device)
+        self.steps: RecordedStep | Literal["new", "plain"] = "new"  # those on the last token
 
     def grow(self) -> Tensor:
         """Adds the next token to each row and returns these tokens, (B,) int64."""
@@ -217,4 +220,16 @@ class _Texts:
         """Adds the last token to the cache and returns its logits."""
         # For a single row, not oneDNN but the use of all cores is faster: see kernels.linear.
         with fast_products() if len(self.tokens) > 1 else nullcontext():
-            return self.model.last_logits(self.tokens[:, self.length - 1 : self.length], self.cache)
+            return self._logits_after(self.tokens[:, self.length - 1 : self.length])
+
+    def _logits_after(self, last: Tensor) -> Tensor:
+        if self.steps == "new":
+            step, logits = recorded(self.model, self.cache, last, self.cache.capacity - self.cache.length)
+            self.steps = step or "plain"
+            return logits
+        if isinstance(self.steps, RecordedStep):
+            found = self.steps(last)
+            if found is not None:
+                return found
+            self.steps = "plain"
+        return self.model.last_logits(last, self.cache)
