@@ -149,7 +149,7 @@ class Run:
                 ranks=self.ranks,
             )
             _check_finite(result, state, rate)
-            clip(self.objective, norm, state.config.max_grad_norm)
+            clip(self.objective, result, norm, state.config.max_grad_norm)
         else:
             result = self.skipped(micro_batches)
         items = before.items + sum(len(inputs) for inputs, _ in micro_batches)

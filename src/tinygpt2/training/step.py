@@ -100,7 +100,7 @@ def training_step(
     with fast_products(), nullcontext() if seed is None else random_states_kept(device_of(objective)):
         result, norm = backward(objective, batches, count, precision=precision, seeds=seeds, seed_global=True)
     check_finite(result, objective)
-    clip(objective, norm, max_grad_norm)
+    clip(objective, result, norm, max_grad_norm)
     optimizer.step()
     return result
 
@@ -146,8 +146,10 @@ def backward(
         norm = torch.zeros((), device=device)
     norm = whole(norm)
     tokens = sum(inputs.numel() for inputs, _ in batches)
-    total = ranks.sums([float(torch.stack(losses).sum()) / ranks.size])[0]
-    return StepResult(loss=total, grad_norm=float(norm), tokens=tokens), norm
+    loss = torch.stack(losses).sum()
+    own_loss, grad_norm = torch.stack([loss, norm.to(loss)]).tolist()  # the only wait of a step for a GPU
+    total = ranks.sums([own_loss / ranks.size])[0]
+    return StepResult(loss=total, grad_norm=grad_norm, tokens=tokens), norm
 
 
 def targets_that_count(batches: Iterable[Batch]) -> int:
@@ -165,9 +167,9 @@ def check_finite(result: StepResult, objective: nn.Module) -> None:
         )
 
 
-def clip(objective: nn.Module, norm: Tensor, max_grad_norm: float | None) -> None:
-    """Scales the gradients down to ``max_grad_norm`` if their norm is larger."""
-    if max_grad_norm is not None and float(norm) > max_grad_norm:
+def clip(objective: nn.Module, result: StepResult, norm: Tensor, max_grad_norm: float | None) -> None:
+    """Scales the gradients down to ``max_grad_norm`` if their norm, here as a tensor on the device, is larger."""
+    if max_grad_norm is not None and result.grad_norm > max_grad_norm:
         torch.nn.utils.clip_grads_with_norm_(objective.parameters(), max_grad_norm, norm)
 
 
