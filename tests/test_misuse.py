@@ -201,6 +201,7 @@ def model_calls() -> dict[str, Callable[[], Call]]:
             GPT2Model.from_pretrained,
             {"path": saved(), "dtype": None, "context_length": None, "revision": None, "token": None},
         ),
+        "GPT2Model.with_vocab_size": lambda: Call(model().with_vocab_size, {"vocab_size": 40}),
         "GPT2Model.save_pretrained": lambda: Call(
             model().save_pretrained, {"path": "out", "tokenizer": LETTERS, "max_shard_size": 100}
         ),
@@ -323,6 +324,9 @@ def text_calls() -> dict[str, Callable[[], Call]]:
         "text_to_tensor": lambda: Call(tinygpt2.text_to_tensor, {"text": "abc", "tokenizer": LETTERS}),
         "train_tokenizer": lambda: Call(
             tinygpt2.train_tokenizer, {"documents": "abcabc", "vocab_size": 259, "special_tokens": ["<a>"]}
+        ),
+        "add_special_tokens": lambda: Call(
+            tinygpt2.add_special_tokens, {"tokenizer": tinygpt2.gpt2_tokenizer(), "special_tokens": ["<a>"]}
         ),
         "trim_vocabulary": lambda: Call(
             tinygpt2.trim_vocabulary, {"tokenizer": tinygpt2.gpt2_tokenizer(), "text": "abc"}

@@ -79,6 +79,7 @@ if TYPE_CHECKING:  # the same names again, for type checkers, editors and the do
     from tinygpt2.tokenizers.storage import save_tokenizer as save_tokenizer
     from tinygpt2.tokenizers.tensors import tensor_to_text as tensor_to_text
     from tinygpt2.tokenizers.tensors import text_to_tensor as text_to_tensor
+    from tinygpt2.tokenizers.vocabulary import add_special_tokens as add_special_tokens
     from tinygpt2.tokenizers.vocabulary import train_tokenizer as train_tokenizer
     from tinygpt2.tokenizers.vocabulary import trim_vocabulary as trim_vocabulary
     from tinygpt2.training.callbacks.base import Callback as Callback
@@ -152,7 +153,7 @@ else:
         "tokenizers.protocol": ["Tokenizer"],
         "tokenizers.storage": ["load_tokenizer", "save_tokenizer"],
         "tokenizers.tensors": ["tensor_to_text", "text_to_tensor"],
-        "tokenizers.vocabulary": ["train_tokenizer", "trim_vocabulary"],
+        "tokenizers.vocabulary": ["add_special_tokens", "train_tokenizer", "trim_vocabulary"],
         "training.callbacks.base": ["Callback", "on_epoch", "on_evaluation", "on_step"],
         "training.callbacks.loggers": ["TensorBoardLogger"],
         "training.callbacks.progress": ["ProgressBar"],

@@ -221,7 +221,7 @@ def test_weights_of_another_shape_are_told(tmp_path: Path) -> None:
     checkpoint = nanogpt_checkpoint(Nano(bias=True), bias=True)
     checkpoint["model_args"]["block_size"] = 8
     torch.save(checkpoint, tmp_path / "ckpt.pt")
-    with pytest.raises(ValueError, match=r"weights in .*ckpt\.pt do not fit its shape: size mismatch for wpe\.weight"):
+    with pytest.raises(ValueError, match=r"weights in .*ckpt\.pt do not fit its shape: wpe.weight should be"):
         load_nanogpt(tmp_path / "ckpt.pt")
     checkpoint["model_args"]["n_layer"] = "two"
     torch.save(checkpoint, tmp_path / "ckpt.pt")

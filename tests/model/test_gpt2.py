@@ -500,3 +500,39 @@ def test_what_is_no_tokenizer_is_told_before_anything_is_written(tokenizer: Any,
     with pytest.raises(TypeError, match=r"tokenizer must be an object with n_vocab, .*, got"):
         exact_model().save_pretrained(tmp_path / "model", tokenizer=tokenizer)
     assert not (tmp_path / "model").exists()
+
+
+# More ids
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("new", [0, 1, 7])
+def test_a_larger_vocabulary_keeps_the_logits_of_all_ids(tied: bool, new: int) -> None:
+    torch.manual_seed(0)
+    model = randomise(GPT2Model(replace(TINY, tie_weights=tied)).double().eval())
+    larger = model.with_vocab_size(TINY.vocab_size + new)
+    assert larger.config == replace(model.config, vocab_size=TINY.vocab_size + new)
+    tokens = random_tokens(0, 2, 9)
+    logits, before = larger(tokens), model(tokens)
+    assert_equal(logits[..., : TINY.vocab_size], before)
+    assert_equal(logits[..., TINY.vocab_size :], before.mean(dim=-1, keepdim=True).expand(-1, -1, new))
+    if new:
+        assert larger(torch.tensor([[TINY.vocab_size + new - 1]])).isfinite().all()
+    with torch.no_grad():
+        larger.wte.weight.zero_()  # the copy shares nothing
+    assert_equal(model(tokens), before)
+
+
+def test_a_larger_vocabulary_keeps_class_dtype_and_mode_and_never_becomes_smaller() -> None:
+    class Own(GPT2Model):
+        pass
+
+    model = Own(TINY).bfloat16().train()
+    model.activation_checkpointing = True
+    larger = model.with_vocab_size(70)
+    assert (type(larger), larger.training, larger.wte.weight.dtype) == (Own, True, torch.bfloat16)
+    assert larger.activation_checkpointing
+    with pytest.raises(ValueError, match="vocab_size must be at least 61, got 60"):
+        model.with_vocab_size(60)
+    model.wte.weight.requires_grad_(False)
+    assert all(parameter.requires_grad for parameter in model.with_vocab_size(61).parameters())

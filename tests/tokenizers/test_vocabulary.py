@@ -4,6 +4,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator
 from itertools import pairwise
+from pathlib import Path
 from pydoc_data.topics import topics
 from typing import Any
 
@@ -14,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tinygpt2.tokenizers.vocabulary
-from tinygpt2 import gpt2_tokenizer, sample_text
+from tinygpt2 import gpt2_tokenizer, load_tokenizer, sample_text, save_tokenizer
 from tinygpt2.tokenizers.byte_pairs import LONGEST_TOKEN, MOST_TOKENS, SPLIT_PATTERN
 from tinygpt2.tokenizers.identity import token_bytes
-from tinygpt2.tokenizers.vocabulary import count_words, train_tokenizer
+from tinygpt2.tokenizers.vocabulary import add_special_tokens, count_words, train_tokenizer
 
 END_OF_TEXT = "<|endoftext|>"
 PROSE = " ".join(topics.values())[:100_000]
@@ -256,3 +257,44 @@ def test_nothing_is_learned_from_nothing(documents: Any) -> None:  # noqa: ANN40
 def test_what_is_no_text_is_refused(documents: Any, error: type[Exception], message: str) -> None:  # noqa: ANN401
     with pytest.raises(error, match=message):
         train_tokenizer(documents, 300)
+
+
+@given(
+    names=st.lists(st.text(CHARACTERS, min_size=1).filter(lambda name: name != END_OF_TEXT), unique=True, max_size=4)
+)
+def test_added_special_tokens_change_no_id_and_are_never_in_a_text(names: list[str]) -> None:
+    before = learned(PROSE[:3000], 400, special_tokens=["<|system|>"])
+    names = [name for name in names if name != "<|system|>"]
+    after = add_special_tokens(before, names)
+    assert after.n_vocab == before.n_vocab + len(names)
+    assert after.eot_token == before.eot_token
+    text = PROSE[:500] + "".join(names) + "<|system|>"
+    assert after.encode_ordinary(text) == before.encode_ordinary(text)
+    for i, name in enumerate(names):
+        assert after.encode_single_token(name) == before.n_vocab + i
+    assert after.encode_single_token("<|system|>") == before.encode_single_token("<|system|>")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("<|system|>", "'<|system|>' is a special token of the tokenizer already; leave it out"),
+        (END_OF_TEXT, "special_tokens[0] is always a special token"),
+        ("", "special_tokens[0] is empty"),
+    ],
+)
+def test_a_special_token_that_is_there_is_not_added(name: str, message: str) -> None:
+    with pytest.raises(ValueError, match=regex.escape(message)):
+        add_special_tokens(learned("abcabc", 300, special_tokens=["<|system|>"]), [name])
+
+
+def test_added_special_tokens_are_saved_and_transformers_has_the_same_ids(tmp_path: Path) -> None:
+    tokenizer = add_special_tokens(gpt2_tokenizer(), ["<|user|>", "<|bot|>"])
+    save_tokenizer(tokenizer, tmp_path)
+    again = load_tokenizer(tmp_path)
+    assert isinstance(again, tiktoken.Encoding)
+    text = "<|user|>Hello 你好<|bot|>"
+    ids = tokenizer.encode(text, allowed_special="all")
+    assert again.encode(text, allowed_special="all") == ids
+    transformers = pytest.importorskip("transformers")
+    assert transformers.AutoTokenizer.from_pretrained(tmp_path, local_files_only=True).encode(text) == ids

@@ -11,7 +11,7 @@ from torch import Tensor
 from tinygpt2._internal.checks import check_int, check_path, shown
 from tinygpt2.config import MODEL_RANGES, GPT2Config
 from tinygpt2.formats.weights import read_pickle, tensors_in
-from tinygpt2.model.gpt2 import GPT2Model
+from tinygpt2.model.gpt2 import GPT2Model, model_with_weights
 
 _NANOGPT_SHAPE = {
     "vocab_size": "vocab_size", "context_length": "block_size", "n_layer": "n_layer", "n_head": "n_head",
@@ -73,7 +73,7 @@ def load_nanogpt(path: str | os.PathLike[str]) -> GPT2Model:
         state["lm_head.weight"] = head
     config = GPT2Config(**shape, activation_function="gelu", tie_weights=tied)
     biases = {} if arguments.get("bias", True) else _zeros(config, state)
-    return _model(config, biases | state, file)
+    return model_with_weights(GPT2Model, config, biases | state, source=f"{file} do not fit its shape")
 
 
 def load_llms_from_scratch(path: str | os.PathLike[str], *, n_head: int = 12) -> GPT2Model:
@@ -125,7 +125,7 @@ def load_llms_from_scratch(path: str | os.PathLike[str], *, n_head: int = 12) ->
         n_head=check_int("n_head", n_head), n_embd=n_embd, tie_weights=tied,
         qkv_bias="h.0.attn.c_attn.bias" in state,
     )  # fmt: skip
-    return _model(config, state, file)
+    return model_with_weights(GPT2Model, config, state, source=f"{file} do not fit its shape")
 
 
 def _existing(path: str | os.PathLike[str]) -> Path:
@@ -140,16 +140,3 @@ def _zeros(config: GPT2Config, state: Mapping[str, Tensor]) -> dict[str, Tensor]
     with torch.device("meta"):
         names = {name: weight.shape for name, weight in GPT2Model(config).named_parameters()}
     return {name: torch.zeros(shape) for name, shape in names.items() if name.endswith("bias") and name not in state}
-
-
-def _model(config: GPT2Config, state: Mapping[str, Tensor], file: Path) -> GPT2Model:
-    with torch.device("meta"):  # no memory and no random numbers for weights that will be replaced
-        model = GPT2Model(config)
-    dtype = torch.get_default_dtype()
-    copies = {name: weight.to(dtype, copy=True) for name, weight in state.items()}
-    try:
-        model.load_state_dict(copies, assign=True)
-    except RuntimeError as error:
-        first = str(error).splitlines()[1:2] or [str(error)]
-        raise ValueError(f"the weights in {file} do not fit its shape: {first[0].strip()}") from None
-    return model.eval()

@@ -9,8 +9,9 @@ import logging
 import math
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
-from typing import Literal, Self
+from typing import Literal, Self, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -34,6 +35,8 @@ from tinygpt2.tokenizers.protocol import Tokenizer, end_of_text
 from tinygpt2.tokenizers.storage import remove_others, tokenizer_files
 
 logger = logging.getLogger(__name__)
+
+Model = TypeVar("Model", bound="GPT2Model")
 
 ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "gelu_new": partial(F.gelu, approximate="tanh"),
@@ -286,6 +289,37 @@ class GPT2Model(nn.Module):
         """
         return sum(parameter.numel() for parameter in self.parameters())
 
+    def with_vocab_size(self, vocab_size: int) -> Self:
+        """Returns a copy with more ids, for a tokenizer with new tokens; the logits of the ids that there are stay.
+
+        The rows of a new id, in the embedding and in the head, are the mean of the others: it is then about as likely
+        as the average id, where random rows could make it the likeliest of all (Hewitt 2021).
+
+        Args:
+            vocab_size: Number of ids, at least that of the model.
+
+        Raises:
+            TypeError: If it is not an integer.
+            ValueError: If it is smaller than now, or the model has weights that its class does not make, for instance
+                an adapter's.
+
+        >>> shape = GPT2Config(
+        ...     vocab_size=9, context_length=8, n_layer=1, n_head=2, n_embd=4
+        ... )
+        >>> GPT2Model(shape).with_vocab_size(11).config.vocab_size
+        11
+        """
+        before = self.config.vocab_size
+        config = replace(self.config, vocab_size=check_int("vocab_size", vocab_size, minimum=before))
+        state = self.state_dict()
+        check_weight_names(state, self._weight_names(self.config))
+        for name in {"wte.weight", "lm_head.weight"} & state.keys():
+            new = state[name].mean(dim=0, keepdim=True).expand(config.vocab_size - before, -1)
+            state[name] = torch.cat([state[name], new])
+        model = model_with_weights(type(self), config, state, dtype="auto", source="the model do not fit")
+        model.activation_checkpointing = self.activation_checkpointing
+        return model.train(self.training)
+
     @classmethod
     def from_pretrained(
         cls,
@@ -328,29 +362,11 @@ class GPT2Model(nn.Module):
         config, state = read_pretrained(directory)
         if context_length is not None:
             config, state = cut_context(config, state, context_length)
-        with torch.device("meta"):  # no memory and no random numbers for weights that will be replaced
-            model = cls(config)
-        expected = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
-        found = {name: tuple(weight.shape) for name, weight in state.items()}
-        if expected != found:
-            names = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
-            first = names[0]
-            raise ValueError(
-                f"the weights in {os.fspath(path)} are not those of its config.json: {first} should be "
-                f"{expected.get(first, 'absent')} but is {found.get(first, 'absent')}"
-                + (f"; {len(names)} weights differ" if len(names) > 1 else "")
-            )
-        wanted = torch.get_default_dtype() if dtype is None else dtype
-        # Copies: the tensors of safetensors are mapped from the file, and would change with it.
-        copies = {
-            name: weight.to(weight.dtype if wanted == "auto" else wanted, copy=True,
-                            memory_format=torch.contiguous_format)
-            for name, weight in state.items()
-        }  # fmt: skip
-        model.load_state_dict(copies, assign=True)
+        source = f"{os.fspath(path)} are not those of its config.json"
+        model = model_with_weights(cls, config, state, dtype=dtype, source=source)
         if reason := not_finite(model):
             logger.warning("the model in %s cannot be used: %s", os.fspath(path), reason)
-        return model.eval()
+        return model
 
     def save_pretrained(
         self,
@@ -406,6 +422,48 @@ class GPT2Model(nn.Module):
     @override
     def __repr__(self) -> str:
         return f"GPT2Model({self.config}, {self.num_parameters():,} parameters)"
+
+
+def model_with_weights(
+    kind: type[Model],
+    config: GPT2Config,
+    weights: Mapping[str, Tensor],
+    *,
+    dtype: torch.dtype | Literal["auto"] | None = None,
+    source: str,
+) -> Model:
+    """Returns a model of a shape with copies of these weights, in evaluation mode.
+
+    Args:
+        kind: Its class.
+        config: The shape.
+        weights: Its weights by their names.
+        dtype: As for ``from_pretrained``.
+        source: Where they are and what they should fit, for the message of an error: the weights in ...
+
+    Raises:
+        ValueError: If a weight is missing, has another shape, or has no place in such a model.
+    """
+    with torch.device("meta"):  # no memory and no random numbers for weights that will be replaced
+        model = kind(config)
+    expected = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    found = {name: tuple(weight.shape) for name, weight in weights.items()}
+    if expected != found:
+        names = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+        first = names[0]
+        raise ValueError(
+            f"the weights in {source}: {first} should be {expected.get(first, 'absent')} but is "
+            f"{found.get(first, 'absent')}" + (f"; {len(names)} weights differ" if len(names) > 1 else "")
+        )
+    wanted = torch.get_default_dtype() if dtype is None else dtype
+    # Copies: tensors of a file of safetensors are mapped from it, and would change with it.
+    copies = {
+        name: weight.to(weight.dtype if wanted == "auto" else wanted, copy=True,
+                        memory_format=torch.contiguous_format)
+        for name, weight in weights.items()
+    }  # fmt: skip
+    model.load_state_dict(copies, assign=True)
+    return model.eval()
 
 
 def model_contents(

@@ -15,7 +15,13 @@ import tiktoken
 from tinygpt2._internal.checks import check_instance, check_int, check_iterable
 from tinygpt2._internal.texts import check_text
 from tinygpt2.text.documents import texts_of
-from tinygpt2.tokenizers.byte_pairs import LONGEST_TOKEN, MOST_TOKENS, SPLIT_PATTERN, byte_pair_encoding
+from tinygpt2.tokenizers.byte_pairs import (
+    LONGEST_TOKEN,
+    MOST_TOKENS,
+    SPLIT_PATTERN,
+    byte_pair_encoding,
+    checked_encoding,
+)
 from tinygpt2.tokenizers.protocol import END_OF_TEXT, encoded
 
 _WORD = regex.compile(SPLIT_PATTERN)
@@ -238,6 +244,35 @@ def trim_vocabulary(tokenizer: tiktoken.Encoding, text: str | Iterable[str]) -> 
         kept |= _merged_on_the_way(token, ranks)
     tokens = sorted(kept, key=ranks.__getitem__)
     return byte_pair_encoding(f"{tokenizer.name}-trimmed", tokenizer._pat_str, tokens)  # noqa: SLF001
+
+
+def add_special_tokens(tokenizer: tiktoken.Encoding, special_tokens: Sequence[str]) -> tiktoken.Encoding:
+    """Returns a tokenizer with more special tokens, such as the roles in a chat; all ids that there are stay.
+
+    The new ids are the next ones, in the order of the names; ``model.with_vocab_size(tokenizer.n_vocab)`` is a model
+    for them. As with `train_tokenizer`, only ``encode(text, allowed_special="all")`` returns special tokens: in an
+    ordinary text, their names are ordinary characters.
+
+    Args:
+        tokenizer: For instance `gpt2_tokenizer`, or what `load_tokenizer` has returned.
+        special_tokens: Their names.
+
+    Raises:
+        TypeError: If the tokenizer is not a ``tiktoken.Encoding``, or a name not a ``str``.
+        ValueError: If a name is empty, occurs twice, or is that of a special token already.
+
+    >>> chat = add_special_tokens(gpt2_tokenizer(), ["<|user|>", "<|assistant|>"])
+    >>> chat.n_vocab, chat.encode("<|user|>Hello", allowed_special="all")
+    (50259, [50257, 15496])
+    """
+    check_instance("tokenizer", tokenizer, tiktoken.Encoding, "a tiktoken.Encoding, such as gpt2_tokenizer()")
+    before = tokenizer._special_tokens  # noqa: SLF001 - tiktoken's own way to build one encoding from another
+    names = _checked_names(special_tokens)
+    if known := [name for name in names if name in before]:
+        raise ValueError(f"{known[0]!r} is a special token of the tokenizer already; leave it out")
+    special = before | {name: tokenizer.n_vocab + i for i, name in enumerate(names)}
+    ranks = tokenizer._mergeable_ranks  # noqa: SLF001
+    return checked_encoding(tokenizer.name, tokenizer._pat_str, ranks, special)  # noqa: SLF001
 
 
 def _merged_on_the_way(token: bytes, ranks: dict[bytes, int]) -> set[bytes]:
