@@ -378,7 +378,7 @@ def parser() -> argparse.ArgumentParser:
     time = made.add_argument_group("time")
     time.add_argument("--shares", type=float, nargs="+", default=[0.1, 0.15, 0.2, 0.3], metavar="X", help="of its time")
     time.add_argument(
-        "--rate", type=float, default=0.01, metavar="X", help="learning rate of ours; choose it without --wikitext"
+        "--rate", type=float, default=0.014, metavar="X", help="learning rate of ours; choose it without --wikitext"
     )
     time.add_argument("--steps", type=int, default=NANOGPT_STEPS, metavar="N", help="of nanoGPT's recipe")
     ablations = made.add_argument_group("ablations")
