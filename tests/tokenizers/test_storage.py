@@ -237,7 +237,7 @@ def test_a_tokenizer_takes_the_place_of_all_files_of_an_earlier_one(tmp_path: Pa
     model = GPT2Model(GPT2Config(vocab_size=400, context_length=4, n_layer=1, n_head=1, n_embd=4))
     model.save_pretrained(tmp_path, tokenizer=trimmed())
     model.save_pretrained(tmp_path, tokenizer=CharTokenizer("abc"))
-    others = ["README.md", "config.json", "model.safetensors"]
+    others = ["README.md", "config.json", "generation_config.json", "model.safetensors"]
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*THEIRS, TOKENIZER_FILE, *others])
 
 
@@ -399,11 +399,13 @@ def test_a_tokenizer_of_another_library_is_saved_in_its_form(tmp_path: Path, for
     theirs = foreign(kind)
     model = GPT2Model(GPT2Config(vocab_size=320, context_length=4, n_layer=1, n_head=1, n_embd=4))
     model.save_pretrained(tmp_path, tokenizer=theirs)
-    files = ["config.json", "model.safetensors", *THEIRS, TOKENIZER_FILE]
+    files = ["config.json", "generation_config.json", "model.safetensors", *THEIRS, TOKENIZER_FILE]
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(files)
     expected = as_tokenizer(theirs)
     config = json.loads((tmp_path / "config.json").read_bytes())
     assert (config["bos_token_id"], config["eos_token_id"]) == (expected.eot_token, expected.eot_token)
+    generation = json.loads((tmp_path / "generation_config.json").read_bytes())
+    assert generation == dict.fromkeys(["bos_token_id", "eos_token_id", "pad_token_id"], expected.eot_token)
     for path in (tmp_path, tmp_path / "tokenizer.json"):
         loaded = load_tokenizer(path)
         assert isinstance(loaded, HuggingFaceTokenizer)

@@ -32,7 +32,7 @@ from tinygpt2.formats.weights import (
 
 logger = logging.getLogger(__name__)
 
-CONFIG_FILE = "config.json"
+CONFIG_FILE, GENERATION_FILE = "config.json", "generation_config.json"
 ADAPTER_FILE = "adapter_config.json"
 
 TRANSPOSED = ("attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight")
@@ -190,6 +190,12 @@ def pretrained_contents(
     dtype = str(next(iter(weights.values())).dtype).removeprefix("torch.")
     content = config_to_huggingface(config, end_of_text) | {"dtype": dtype}
     return weight_contents(weights, max_shard_size) | {CONFIG_FILE: [(json.dumps(content, indent=2) + "\n").encode()]}
+
+
+def generation_contents(end_of_text: int | None) -> Contents:
+    """Returns the content of the file that tells transformers how to generate: which id ends a text, and pads."""
+    names = ("bos_token_id", "eos_token_id", "pad_token_id")
+    return {GENERATION_FILE: [(json.dumps(dict.fromkeys(names, end_of_text), indent=2) + "\n").encode()]}
 
 
 @rereading

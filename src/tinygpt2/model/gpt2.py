@@ -22,7 +22,13 @@ from typing_extensions import override
 from tinygpt2._internal.checks import check_instance, check_int, check_path
 from tinygpt2.config import GPT2Config
 from tinygpt2.formats.hub import named_directory
-from tinygpt2.formats.huggingface import cut_context, pretrained_contents, read_pretrained, write_pretrained
+from tinygpt2.formats.huggingface import (
+    cut_context,
+    generation_contents,
+    pretrained_contents,
+    read_pretrained,
+    write_pretrained,
+)
 from tinygpt2.formats.weights import Contents
 from tinygpt2.kernels.attention import scaled_dot_product_attention
 from tinygpt2.kernels.dropout import Dropout
@@ -384,7 +390,7 @@ class GPT2Model(nn.Module):
             path: The directory.
             tokenizer: The one that the model was trained with, written beside the weights as by `save_tokenizer`, for
                 `load_tokenizer` and for transformers' ``AutoTokenizer``; its end-of-text id is then the one in
-                ``config.json``.
+                ``config.json``, and in ``generation_config.json``, by which transformers' ``generate`` stops and pads.
             max_shard_size: Bytes of a file of weights, of which there are several if they are more than that; ``None``
                 for one file.
 
@@ -473,4 +479,5 @@ def model_contents(
     if tokenizer is None:
         return pretrained_contents(config, state, max_shard_size=max_shard_size)
     files = {name: [content] for name, content in tokenizer_files(tokenizer).items()}
-    return {**pretrained_contents(config, state, end_of_text(tokenizer), max_shard_size), **files}
+    end = end_of_text(tokenizer)
+    return {**pretrained_contents(config, state, end, max_shard_size), **generation_contents(end), **files}

@@ -14,7 +14,7 @@ from tinygpt2._internal.directories import rereading
 from tinygpt2._internal.files import PathLike, atomic_write, make_directories, read_json, write_chunks
 from tinygpt2.config import MODEL_RANGES, GPT2Config
 from tinygpt2.formats.hub import named_directory
-from tinygpt2.formats.huggingface import CONFIG_FILE
+from tinygpt2.formats.huggingface import CONFIG_FILE, GENERATION_FILE
 from tinygpt2.formats.manifest import check_replaceable, verify_listed
 from tinygpt2.tokenizers.byte_pairs import gpt2_tokenizer
 from tinygpt2.tokenizers.characters import CharTokenizer
@@ -38,9 +38,10 @@ TOKENIZER_FILES = (
     *SENTENCEPIECE_FILES,
     "special_tokens_map.json",  # these two are only transformers 4's
     "added_tokens.json",
+    GENERATION_FILE,
     TOKENIZER_FILE,
 )
-"""Every file of a tokenizer: a new one replaces all of them, ours last."""
+"""Every file of a tokenizer, and that of its ids beside a model: a new one replaces all of them, ours last."""
 
 _CONFIG_LIMIT = 1 << 20
 
