@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 import torch
 
+from run_pages import DOCS, python_blocks
 from tinygpt2 import GPT2Config, GPT2Model, sample_text, train_tokenizer
 from tinygpt2 import Tokenizer as TinyTokenizer
 
+PAGE = DOCS / "ecosystem.md"
 DIFFERENCES: dict[str, float] = {}
 
 
@@ -30,6 +32,18 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_ignore_collect(config: pytest.Config) -> bool | None:
     """Leaves these files alone unless they are asked for: importing all the clients takes long."""
     return None if _selected(config) else True
+
+
+@pytest.fixture
+def recipe() -> Callable[..., dict[str, Any]]:
+    """Runs the block of docs/ecosystem.md that has some code, and returns its names."""
+
+    def run(code: str, **names: Any) -> dict[str, Any]:  # noqa: ANN401
+        (block,) = [block for block in python_blocks(PAGE) if code in block.code]
+        exec(block.compiled(PAGE), names)  # type: ignore[arg-type] # noqa: S102 - our own documentation
+        return names
+
+    return run
 
 
 @pytest.fixture(scope="session")
@@ -62,8 +76,9 @@ def new_model(shape: GPT2Config) -> Callable[..., GPT2Model]:
 @pytest.fixture
 def directory(new_model: Callable[..., GPT2Model], tokenizer: TinyTokenizer, tmp_path: Path) -> Path:
     """A directory of a model with its tokenizer, as every run writes it."""
-    new_model().save_pretrained(tmp_path / "model", tokenizer=tokenizer)
-    return tmp_path / "model"
+    directory = tmp_path / "runs" / "my-novel"  # as the page names it
+    new_model().save_pretrained(directory, tokenizer=tokenizer)
+    return directory
 
 
 @pytest.fixture
