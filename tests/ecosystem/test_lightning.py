@@ -1,4 +1,4 @@
-"""Lightning: training as `train` does, fp16 with clipping, and resuming."""
+"""Lightning: training as `train` does, mixed precision with clipping, and resuming."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -55,8 +55,8 @@ def test_it_trains_as_train_does(
         near(model.eval()(ids), ours.eval()(ids), 1e-3)
 
 
-def test_half_precision_with_clipping_trains(new_model: Callable[..., GPT2Model], tmp_path: Path) -> None:
-    """Its gradient scaler refuses a fused optimizer, and says so; without fusing it trains."""
+def test_mixed_precision_with_clipping_trains(new_model: Callable[..., GPT2Model], tmp_path: Path) -> None:
+    """A fused optimizer is refused, with the reason; another one trains. On a CPU, Lightning takes bf16 for fp16."""
     model = new_model()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     with pytest.raises(RuntimeError, match="fused"):
