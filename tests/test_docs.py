@@ -103,12 +103,18 @@ LINK_TARGET = re.compile(r"\]\([^)]*\)|\]\[[^\]]*\]")  # another one in each lan
 UNITS = {"": 1, "万": 10**4, "million": 10**6, "亿": 10**8}
 
 
-def numbers_in_tables(page: Path) -> list[list[float]]:
-    """Returns for each row its numbers, sorted, since the languages may have them in another order."""
+def numbers_in_tables(page: Path) -> list[tuple[list[float], list[str]]]:
+    """Returns for each row its numbers and its versions, sorted: the languages may have them in another order."""
     text = LINK_TARGET.sub("]", FENCE.sub("", page.read_text(encoding="utf-8")))
     rows = re.findall(r"^\|.*\|$", text, re.MULTILINE)
-    number = re.compile(r"(\d[\d.,]*\d|\d) ?(万|million|亿|)")
-    return [sorted(float(n.replace(",", "")) * UNITS[unit] for n, unit in number.findall(row)) for row in rows]
+    number, version = re.compile(r"(\d[\d.,]*\d|\d) ?(万|million|亿|)"), re.compile(r"\d+(?:\.\d+){2,}")
+    found = []
+    for row in rows:
+        numbers = number.findall(version.sub("", row))
+        found.append((
+            sorted(float(n.replace(",", "")) * UNITS[unit] for n, unit in numbers), sorted(version.findall(row)),
+        ))  # fmt: skip
+    return found
 
 
 def test_the_figures_of_the_two_languages_are_the_same() -> None:
