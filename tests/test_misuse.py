@@ -708,7 +708,7 @@ WORKING: list[tuple[set[str], str]] = [
     (NUMBERS, "epoch minutes seconds speed"),
     (NUMBERS | {"0"}, "spent"),
     (COUNTS, "memory"),
-    (COUNTS, " ".join(f"TextStatistics.{name}" for name in ("bytes", "documents", "tokens", "held_out"))),
+    (COUNTS, " ".join(f"TextStatistics.{name}" for name in ("bytes", "documents", "characters", "tokens", "held_out"))),
     ({"0", "0-d tensor", "np.float32"}, "repetition"),
     ({"True"}, "names"),
     ({"'x'", "''"}, "script Recipe.tokenizer"),

@@ -306,8 +306,8 @@ class GPT2Model(nn.Module):
 
         Raises:
             TypeError: If it is not an integer.
-            ValueError: If it is smaller than now, or the model has weights that its class does not make, for instance
-                an adapter's.
+            ValueError: If it is smaller than now, its weights are larger than the memory of the computer, or the model
+                has weights that its class does not make, for instance an adapter's.
 
         >>> shape = GPT2Config(
         ...     vocab_size=9, context_length=8, n_layer=1, n_head=2, n_embd=4
@@ -317,6 +317,10 @@ class GPT2Model(nn.Module):
         """
         before = self.config.vocab_size
         config = replace(self.config, vocab_size=check_int("vocab_size", vocab_size, minimum=before))
+        try:
+            check_memory(config)
+        except ValueError as error:
+            raise ValueError(f"vocab_size is {config.vocab_size:,}: {error}") from None
         state = self.state_dict()
         check_weight_names(state, self._weight_names(self.config))
         for name in {"wte.weight", "lm_head.weight"} & state.keys():
