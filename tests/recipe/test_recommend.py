@@ -162,6 +162,8 @@ def test_names_of_few_characters_are_read_in_them_and_without_noise() -> None:
     pairs = recommend(names, minutes=2, speed=LAPTOP, memory=8 << 30, given={"tokenizer": "bpe"})
     assert pairs.model.vocab_size == 512
     assert pairs.noise is not None
+    sized = recommend(names, minutes=2, speed=LAPTOP, memory=8 << 30, given={"vocab_size": 400})
+    assert (sized.tokenizer, sized.model.vocab_size) == ("bpe", 400)
     many = TextStatistics(bytes=200_000, documents=30_000, names=True, characters=3000)
     assert recommend(many, minutes=2, speed=LAPTOP, memory=8 << 30).tokenizer == "bpe"
 

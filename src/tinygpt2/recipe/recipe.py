@@ -31,7 +31,8 @@ class Recipe:
     """The model and the training that `recommend` chose. Its ``repr`` is Python that makes an equal one.
 
     Attributes:
-        tokenizer: A kind that `choose_tokenizer` knows. ``model.vocab_size`` is the size to ask for.
+        tokenizer: A kind that `choose_tokenizer` knows. Of ``"bpe"``, ``model.vocab_size`` is the size to ask for; the
+            size of any other kind follows from the text.
         model: Shape of the model.
         training: Configuration for `train`.
         batch_size: Windows in a batch, for `make_dataloader`.

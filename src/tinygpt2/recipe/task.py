@@ -72,9 +72,9 @@ class Task:
 
     @property
     def tokenizer(self) -> str:
-        """Kind of the tokenizer."""
-        chosen = "char" if suit_characters(self.text.characters, names=self.text.names) else "bpe"
-        return str(self.given.get("tokenizer", chosen))
+        """Kind of the tokenizer; a size alone is that of byte pairs, as `choose_tokenizer` takes it."""
+        spelt = "vocab_size" not in self.given and suit_characters(self.text.characters, names=self.text.names)
+        return str(self.given.get("tokenizer", "char" if spelt else "bpe"))
 
     @property
     def many_names(self) -> bool:
