@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial, wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, is_typeddict
 from unittest import mock
 
 import numpy as np
@@ -341,7 +341,7 @@ def sampling_call() -> Call:
 
 def generation_calls() -> dict[str, Callable[[], Call]]:
     def options() -> dict[str, Any]:
-        return {"max_new_tokens": 2, "sampler": ending, "generator": torch.Generator()}
+        return {"max_new_tokens": 2, "sampler": ending, "overflow": "restart", "generator": torch.Generator()}
 
     def tokens() -> dict[str, Any]:
         return {"model": GPT2Model(SHAPE), "tokens": torch.tensor([[1, 2]]), "eos_id": LETTERS.eot_token} | options()
@@ -613,7 +613,7 @@ def public() -> Iterator[tuple[str, Callable[..., Any]]]:
         found = getattr(tinygpt2, name)
         if not isinstance(found, type):
             yield name, found
-        elif not (getattr(found, "_is_protocol", False) or issubclass(found, Exception)):
+        elif not (getattr(found, "_is_protocol", False) or is_typeddict(found) or issubclass(found, Exception)):
             yield name, found
             for member, value in vars(found).items():
                 called_by_train = issubclass(found, Callback) and member.startswith("on_")

@@ -32,6 +32,7 @@ if TYPE_CHECKING:  # the same names again, for type checkers, editors and the do
     from tinygpt2.evaluation.text import evaluate_text as evaluate_text
     from tinygpt2.generation.decoding import generate as generate
     from tinygpt2.generation.decoding import stream as stream
+    from tinygpt2.generation.options import GenerationOptions as GenerationOptions
     from tinygpt2.generation.samplers import GreedySampler as GreedySampler
     from tinygpt2.generation.samplers import MinPSampler as MinPSampler
     from tinygpt2.generation.samplers import MultinomialSampler as MultinomialSampler
@@ -119,6 +120,7 @@ else:
         "evaluation.scores": ["TokenScore", "score"],
         "evaluation.text": ["evaluate_text"],
         "generation.decoding": ["generate", "stream"],
+        "generation.options": ["GenerationOptions"],
         "generation.samplers": [
             "GreedySampler",
             "MinPSampler",

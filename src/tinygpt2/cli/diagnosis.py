@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from tinygpt2._internal.devices import computes_bf16
 from tinygpt2._internal.random import random_states_kept
 from tinygpt2.config import GPT2Config, TrainingConfig
-from tinygpt2.generation.decoding import Decoding, decode
+from tinygpt2.generation.decoding import decode
+from tinygpt2.generation.options import Decoding
 from tinygpt2.generation.samplers import GreedySampler
 from tinygpt2.kernels.switch import without_kernels
 from tinygpt2.model.gpt2 import GPT2Model

@@ -21,7 +21,8 @@ from tinygpt2.evaluation.loss import Evaluation
 from tinygpt2.evaluation.passages import Passages
 from tinygpt2.evaluation.scores import score_passages
 from tinygpt2.evaluation.windows import Windows
-from tinygpt2.generation.decoding import Decoding, decode
+from tinygpt2.generation.decoding import decode
+from tinygpt2.generation.options import Decoding
 from tinygpt2.losses import perplexity
 from tinygpt2.model.gpt2 import GPT2Model
 from tinygpt2.run.report import Report

@@ -40,9 +40,18 @@ class StaticCache(KVCache):
 
     def __init__(self, cache: KVCache) -> None:  # which has no memory to allocate
         self.keys, self.values, self.length = cache.keys, cache.values, cache.length
-        self._padding = cache._padding  # noqa: SLF001 - of the same kind
+        padding = cache._padding  # noqa: SLF001 - of the same kind
+        self._padding = None if padding is None else padding.clone()  # whose memory is read in every step
         self.slot = torch.full((1,), cache.length, dtype=torch.int64, device=self.keys.device)
         self._slots = torch.arange(self.capacity, device=self.keys.device)
+
+    def follow(self, cache: KVCache) -> None:
+        """Makes the next slot, and the padding, those of the cache that it continues, which can have gone back."""
+        self.length = cache.length
+        self.slot.fill_(cache.length)
+        if self._padding is not None:
+            padding = cache._padding  # noqa: SLF001 - of the same kind
+            self._padding.copy_(torch.zeros_like(self._padding) if padding is None else padding)
 
     @override
     def positions(self, n: int) -> Tensor:
@@ -84,8 +93,8 @@ class RecordedStep:
         def step() -> Tensor:
             return model.last_logits(self._tokens, self._static)
 
-        self._repeat = record(step, self._rewind)
-        self._rewind()
+        self._repeat = record(step, self.rewind)
+        self.rewind()
 
     def __call__(self, tokens: Tensor) -> Tensor | None:
         """Returns the logits after the next tokens, (B, 1), as (B, V); ``None`` if the weights are elsewhere now."""
@@ -97,9 +106,9 @@ class RecordedStep:
         self._static.length += 1
         return logits.clone()  # the next step overwrites it
 
-    def _rewind(self) -> None:
-        """Makes the next step that of the cache again."""
-        self._static.slot.fill_(self._cache.length)
+    def rewind(self) -> None:
+        """Makes the next step that of the cache again, from which tokens may have been discarded since."""
+        self._static.follow(self._cache)
 
 
 def recorded(model: GPT2Model, cache: KVCache, tokens: Tensor, steps: int) -> tuple[RecordedStep | None, Tensor]:

@@ -1,33 +1,26 @@
 """Continuation of prompts, as text."""
 
 from collections.abc import Container, Iterable, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, Unpack
 
 import torch
 from torch import Tensor
 
 from tinygpt2._internal.texts import check_texts
-from tinygpt2.generation.decoding import Decoding, decode
-from tinygpt2.generation.samplers import GreedySampler, Sampler
+from tinygpt2.generation.decoding import decode
+from tinygpt2.generation.options import Decoding, GenerationOptions, takes_options
 from tinygpt2.model.gpt2 import GPT2Model
 from tinygpt2.tokenizers.foreign import AnyTokenizer, as_tokenizer, byte_token_ids
 from tinygpt2.tokenizers.protocol import Tokenizer, encoded
-
-_GREEDY = GreedySampler()
 
 Prompt = TypeVar("Prompt", str, list[str], Iterable[str])
 
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"  # decoders put it for bytes that are not, or not yet, a character
 
 
+@takes_options
 def generate_text(
-    model: GPT2Model,
-    tokenizer: AnyTokenizer,
-    prompt: Prompt,
-    *,
-    max_new_tokens: int,
-    sampler: Sampler = _GREEDY,
-    generator: torch.Generator | None = None,
+    model: GPT2Model, tokenizer: AnyTokenizer, prompt: Prompt, **options: Unpack[GenerationOptions]
 ) -> Prompt:
     """Returns a prompt with its continuation, or each of several prompts with its own.
 
@@ -39,9 +32,7 @@ def generate_text(
         model: The model.
         tokenizer: The one that the model was trained with.
         prompt: A text, or several in a list, a tuple, a column of a table or another iterable.
-        max_new_tokens: Maximum number of tokens to add to each.
-        sampler: Chooses each token.
-        generator: Source of the sampler's randomness, on the model's device; PyTorch's global one if ``None``.
+        **options: Those of `GenerationOptions`; ``max_new_tokens`` must be given.
 
     Returns:
         A text for a text, a list for several texts.
@@ -64,7 +55,7 @@ def generate_text(
     True
     """
     tokenizer = as_tokenizer(tokenizer, ends=True)
-    decoding = _decoding(tokenizer, max_new_tokens, sampler, generator)
+    decoding = _decoding(tokenizer, options)
     if isinstance(prompt, str):
         return _continued(model, tokenizer, [prompt], decoding)[0]
     return _continued(model, tokenizer, _listed(prompt), decoding)  # pyright: ignore[reportReturnType] - an iterable
@@ -88,14 +79,9 @@ def _continued(model: GPT2Model, tokenizer: Tokenizer, prompts: Sequence[str], d
     ]
 
 
+@takes_options
 def stream_text(
-    model: GPT2Model,
-    tokenizer: AnyTokenizer,
-    prompt: str,
-    *,
-    max_new_tokens: int,
-    sampler: Sampler = _GREEDY,
-    generator: torch.Generator | None = None,
+    model: GPT2Model, tokenizer: AnyTokenizer, prompt: str, **options: Unpack[GenerationOptions]
 ) -> Iterator[str]:
     """Yields the continuation of `generate_text` in pieces as it is generated, never part of a character.
 
@@ -115,24 +101,16 @@ def stream_text(
     True
     """
     tokenizer = as_tokenizer(tokenizer, ends=True)
-    decoding = _decoding(tokenizer, max_new_tokens, sampler, generator)
+    decoding = _decoding(tokenizer, options)
     rows = _encode([prompt], tokenizer)
     tokens, padding = _flush_right(rows, tokenizer.eot_token)
     steps = decode(model, tokens, decoding, padding)
     return _whole_characters((int(ids) for ids in steps), rows[0], tokenizer)
 
 
-def _decoding(
-    tokenizer: Tokenizer, max_new_tokens: int, sampler: Sampler, generator: torch.Generator | None
-) -> Decoding:
+def _decoding(tokenizer: Tokenizer, options: GenerationOptions) -> Decoding:
     """Returns the decoding that stops at the end-of-text token and chooses only ids of the tokenizer."""
-    return Decoding(
-        max_new_tokens=max_new_tokens,
-        sampler=sampler,
-        eos_id=tokenizer.eot_token,
-        generator=generator,
-        n_vocab=tokenizer.n_vocab,
-    )
+    return Decoding.of(options, eos_id=tokenizer.eot_token, n_vocab=tokenizer.n_vocab)
 
 
 def _encode(prompts: Sequence[str], tokenizer: Tokenizer) -> list[list[int]]:
