@@ -341,7 +341,8 @@ def sampling_call() -> Call:
 
 def generation_calls() -> dict[str, Callable[[], Call]]:
     def options() -> dict[str, Any]:
-        return {"max_new_tokens": 2, "sampler": ending, "overflow": "restart", "generator": torch.Generator()}
+        numbers = {"max_new_tokens": 2, "min_new_tokens": 0, "max_time": 9.0}
+        return {"sampler": ending, "overflow": "restart", "generator": torch.Generator()} | numbers
 
     def tokens() -> dict[str, Any]:
         return {"model": GPT2Model(SHAPE), "tokens": torch.tensor([[1, 2]]), "eos_id": LETTERS.eot_token} | options()
@@ -661,12 +662,13 @@ WORKING: list[tuple[set[str], str]] = [
     ),
     (COUNTS, "processes shard_bytes step stride threads total_steps vocab_size"),
     (COUNTS, "max_shard_size n_inner count length order prompt_tokens sampled_tokens"),
-    (COUNTS | {"0"}, "eos_id layer max_new_tokens n seed TextNoise.epochs warmup_steps"),
+    (COUNTS | {"0"}, "TextNoise.epochs"),
     (COUNTS, "length most_bytes order shard_bytes step stride threads total_steps vocab_size"),
-    (COUNTS | {"0"}, "eos_id layer max_new_tokens n seed warmup_steps"),
+    (COUNTS | {"0"}, "layer max_new_tokens min_new_tokens n seed warmup_steps"),
+    (INTEGERS | {"0", "set", "[]", "empty tensor", "np.array([])"}, "eos_id"),
     (COUNTS | {"0", "-1"}, "ignore_index index"),
     (NUMBERS, "initializer_range layer_norm_epsilon"),
-    (NUMBERS, "learning_rate max_grad_norm min_delta min_learning_rate temperature weight_decay"),
+    (NUMBERS, "learning_rate max_grad_norm min_delta min_learning_rate temperature weight_decay max_time"),
     (NUMBERS | {"-1", "nan", "inf"}, "scale"),
     (NUMBERS | {"-1", "nan", "inf", "empty tensor", "float tensor", "meta tensor"}, "perplexity.loss"),
     (

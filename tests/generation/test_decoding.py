@@ -6,6 +6,7 @@ Models are in double precision, where no rounding can turn one greedy choice, or
 import functools
 import inspect
 import io
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -197,9 +198,13 @@ def test_a_row_ends_at_its_end_of_text_and_all_when_the_last_one_does(
     """``idx_next == eos_id`` is an error, or ends every row with the first, in much code for a batch of one."""
     tokens = random_tokens(seed, batch, width)
     free = plain_loop(tokens, max_new_tokens, GreedySampler(), None)[:, width:].tolist()
-    eos_id = data.draw(st.sampled_from(sorted({0}.union(*free))), label="eos_id")
-    ends = [row.index(eos_id) + 1 if eos_id in row else max_new_tokens for row in free]
-    expected = [row[:end] + [eos_id] * (max(ends) - end) for row, end in zip(free, ends, strict=True)]
+    ids = st.sampled_from(sorted({0}.union(*free)))
+    eos_id = data.draw(ids | st.lists(ids, max_size=3) | st.frozensets(ids, max_size=3), label="eos_id")
+    ends = {eos_id} if isinstance(eos_id, int) else set(eos_id)
+    kept = [next((at + 1 for at, token in enumerate(row) if token in ends), max_new_tokens) for row in free]
+    expected = [
+        row[:count] + row[count - 1 : count] * (max(kept) - count) for row, count in zip(free, kept, strict=True)
+    ]
     actual = generate(model(), tokens, max_new_tokens=max_new_tokens, eos_id=eos_id)
     assert actual[:, width:].tolist() == expected
     assert torch.equal(actual[:, :width], tokens)
@@ -210,6 +215,44 @@ def test_no_token_is_computed_once_every_row_has_ended() -> None:
     new = generate(model(), random_tokens(0, 3, 2), max_new_tokens=6, sampler=script, eos_id=9)[:, 2:]
     assert new.tolist() == [[5, 9, 9, 9], [1, 2, 3, 9], [9, 9, 9, 9]]
     assert script.calls == 4
+
+
+@given(batches, lengths, st.integers(0, WINDOW), st.sets(st.integers(0, VOCAB_SIZE - 1), min_size=1, max_size=20))
+@example(2, WINDOW + 3, WINDOW, set(range(VOCAB_SIZE - 1)))  # which leaves one token to choose
+def test_no_end_is_chosen_before_min_new_tokens(batch: int, most: int, least: int, ends: set[int]) -> None:
+    least, tokens = min(least, most), random_tokens(len(ends), batch, 3)
+
+    def longer(logits: Tensor, *, tokens: Tensor, generator: object) -> Tensor:
+        del generator
+        early = tokens.shape[1] < 3 + least
+        return logits.index_fill(1, torch.tensor(sorted(ends)), -torch.inf if early else torch.inf).argmax(dim=-1)
+
+    actual = generate(model(), tokens, max_new_tokens=most, min_new_tokens=least, eos_id=ends)
+    assert actual.shape[1] == 3 + most or actual.shape[1] > 3 + least
+    expected = plain_loop(tokens, least, longer, None)  # type: ignore[arg-type]
+    assert torch.equal(actual[:, : 3 + least], expected)
+    assert not ends & set(actual[:, 3 : 3 + least].flatten().tolist())
+
+
+def test_a_limit_of_time_ends_after_the_token_in_which_it_ran_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time counts from the first token, not from the call."""
+    now = 100.0
+    script = Script([3, 1, 4, 1, 5])
+
+    def slow(logits: Tensor, /, *, tokens: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
+        nonlocal now
+        now += 1.0
+        return script(logits, tokens=tokens, generator=generator)
+
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    for seconds, count in ((0.5, 1), (1.0, 1), (1.5, 2), (4.5, 5), (99.0, 5)):
+        script.calls = 0
+        steps = stream(model(), random_tokens(0, 1, 3), max_new_tokens=5, sampler=slow, max_time=seconds)
+        now += 50.0
+        assert [int(ids) for ids in steps] == [3, 1, 4, 1, 5][:count]
+    script.calls = 0
+    text = generate_text(model(), CHARACTERS, "a", max_new_tokens=5, sampler=slow, max_time=1.5)
+    assert text == "a" + CHARACTERS.decode([3, 1])
 
 
 def test_an_end_of_text_in_the_prompt_ends_nothing() -> None:
@@ -658,6 +701,10 @@ FOUR_TOKENS = torch.zeros(2, 4, dtype=torch.int64)
     [
         (FOUR_TOKENS, {"max_new_tokens": -1}, "max_new_tokens must be at least 0, got -1"),
         (FOUR_TOKENS, {"eos_id": -1}, "eos_id must be at least 0, got -1"),
+        (FOUR_TOKENS, {"eos_id": [3, VOCAB_SIZE]}, "eos_id must be at most 30, got 31"),
+        (FOUR_TOKENS, {"min_new_tokens": -1}, "min_new_tokens must be at least 0, got -1"),
+        (FOUR_TOKENS, {"min_new_tokens": 4}, "min_new_tokens must be at most max_new_tokens=3, got 4"),
+        (FOUR_TOKENS, {"max_time": 0}, "max_time must be a finite number greater than 0, got 0"),
         (FOUR_TOKENS, {"eos_id": VOCAB_SIZE}, "eos_id must be at most 30, got 31"),
         (FOUR_TOKENS, {"eos_id": 2**63}, "eos_id must be at most 30, got"),
         (FOUR_TOKENS.to("meta"), {}, "tokens must have values to generate with, got some on the meta device"),
@@ -673,7 +720,7 @@ FOUR_TOKENS = torch.zeros(2, 4, dtype=torch.int64)
     ],
 )
 def test_wrong_arguments_are_told_at_the_call(
-    function: Callable[..., object], tokens: Tensor, options: dict[str, int], message: str
+    function: Callable[..., object], tokens: Tensor, options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
         function(model(), tokens, **({"max_new_tokens": 3} | options))
@@ -682,6 +729,13 @@ def test_wrong_arguments_are_told_at_the_call(
 def test_numbers_of_the_wrong_type_are_told_at_the_call() -> None:
     with pytest.raises(TypeError, match=r"max_new_tokens must be an integer, got 2\.5"):
         stream(model(), FOUR_TOKENS, max_new_tokens=2.5)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"unknown option 'max_tokens'; expected some of max_new_tokens, sampler, "):
+        stream(model(), FOUR_TOKENS, max_tokens=2)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="max_new_tokens must be given: the maximum number of tokens to add"):
+        generate(model(), FOUR_TOKENS)  # type: ignore[call-arg]
+    for wrong in ("", b"ab", {1: 2}, [None], torch.zeros(2, 3)):
+        with pytest.raises(TypeError, match="eos_id must be an integer"):
+            stream(model(), FOUR_TOKENS, max_new_tokens=2, eos_id=wrong)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="eos_id must be an integer"):
         stream(model(), FOUR_TOKENS, max_new_tokens=2, eos_id="<|endoftext|>")  # type: ignore[arg-type]
 

@@ -13,7 +13,6 @@ from tinygpt2._internal.random import random_states_kept
 from tinygpt2.config import GPT2Config, TrainingConfig
 from tinygpt2.generation.decoding import decode
 from tinygpt2.generation.options import Decoding
-from tinygpt2.generation.samplers import GreedySampler
 from tinygpt2.kernels.switch import without_kernels
 from tinygpt2.model.gpt2 import GPT2Model
 from tinygpt2.model.modes import evaluation_mode
@@ -101,9 +100,7 @@ def _regret(expected: GPT2Model, model: GPT2Model, prompts: Tensor) -> float:
 
     Two tokens that are about as likely may change places by rounding, so it does not matter which ones were chosen.
     """
-    decoding = Decoding(
-        max_new_tokens=SHAPE.context_length - _PROMPT, sampler=GreedySampler(), eos_id=None, generator=None
-    )
+    decoding = Decoding(max_new_tokens=SHAPE.context_length - _PROMPT)
     written = torch.stack([ids.cpu() for ids in decode(model.eval(), prompts.to(model.device), decoding)], dim=1)
     tokens = torch.cat([prompts, written], dim=1)
     with without_kernels(), torch.no_grad(), evaluation_mode(expected):

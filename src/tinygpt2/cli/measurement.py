@@ -171,7 +171,7 @@ def _sample(model: GPT2Model, tokenizer: Tokenizer, prompt: str, seed: int, seco
     decoding = Decoding(
         max_new_tokens=_TOKENS // _BATCH,
         sampler=default_sampler(),
-        eos_id=known.eot_token,
+        ends=(known.eot_token,),
         generator=generator,
         n_vocab=known.n_vocab,
     )

@@ -1,14 +1,16 @@
 """Continuation of prompts, one token at a time."""
 
-from collections.abc import Iterator
+import math
+import time
+from collections.abc import Collection, Iterator
 from typing import Unpack
 
 import torch
 from torch import Tensor
 
-from tinygpt2._internal.checks import check_instance, check_int
+from tinygpt2._internal.checks import check_instance
 from tinygpt2.config import GPT2Config
-from tinygpt2.generation.options import Decoding, GenerationOptions, takes_options
+from tinygpt2.generation.options import Decoding, GenerationOptions, end_ids, takes_options
 from tinygpt2.generation.samplers import check_generator, checked_ids, with_tokens
 from tinygpt2.generation.window import Window
 from tinygpt2.model.checks import check_ids, check_tokens
@@ -20,7 +22,11 @@ _FIRST_TOKENS = 1024  # to allocate; more once they are needed, as a text may en
 
 @takes_options
 def generate(
-    model: GPT2Model, tokens: Tensor, *, eos_id: int | None = None, **options: Unpack[GenerationOptions]
+    model: GPT2Model,
+    tokens: Tensor,
+    *,
+    eos_id: int | Collection[int] | None = None,
+    **options: Unpack[GenerationOptions],
 ) -> Tensor:
     """Returns ``tokens`` with their continuations.
 
@@ -30,11 +36,13 @@ def generate(
     Args:
         model: The model.
         tokens: Prompts, (B, T) int64, T at least 1; moved to the model's device.
-        eos_id: Id that ends a row; the row is filled with it while the others continue. ``None`` for no such id.
+        eos_id: Id that ends a row, or several; the row is filled with the one that ended it while the others continue.
+            ``None`` for no such id.
         **options: Those of `GenerationOptions`; ``max_new_tokens`` must be given.
 
     Returns:
-        (B, T + N) int64 on the model's device. N is ``max_new_tokens``, or less if every row reaches ``eos_id``.
+        (B, T + N) int64 on the model's device. N is ``max_new_tokens``, or less if every row reaches ``eos_id``, or
+            ``max_time`` is over.
 
     Raises:
         TypeError: If an argument is of the wrong type, or the sampler returns something other than integers.
@@ -57,7 +65,11 @@ def generate(
 
 @takes_options
 def stream(
-    model: GPT2Model, tokens: Tensor, *, eos_id: int | None = None, **options: Unpack[GenerationOptions]
+    model: GPT2Model,
+    tokens: Tensor,
+    *,
+    eos_id: int | Collection[int] | None = None,
+    **options: Unpack[GenerationOptions],
 ) -> Iterator[Tensor]:
     """Yields the tokens of `generate` as they are chosen, (B,) int64 each.
 
@@ -74,9 +86,8 @@ def stream(
     [torch.Size([2]), torch.Size([2]), torch.Size([2])]
     """
     check_model(model)
-    if eos_id is not None:
-        eos_id = check_int("eos_id", eos_id, minimum=0, maximum=model.config.vocab_size - 1)
-    return decode(model, tokens, Decoding.of(options, eos_id=eos_id))
+    ends = end_ids(eos_id, maximum=model.config.vocab_size - 1)
+    return decode(model, tokens, Decoding.of(options, ends=ends))
 
 
 def check_model(model: object) -> None:
@@ -112,12 +123,13 @@ def decode(model: GPT2Model, prompts: Tensor, decoding: Decoding, padding: Tenso
 
 def _steps(texts: "_Texts") -> Iterator[Tensor]:
     modules = list(texts.model.modules())
+    over = math.inf if texts.decoding.max_time is None else time.monotonic() + texts.decoding.max_time
     for _ in range(texts.decoding.max_new_tokens):
         # Entered for each token: between two tokens the caller may do anything, including training the model.
         with torch.inference_mode(mode=False), torch.no_grad(), evaluation_mode(texts.model, modules):
             ids = texts.grow()
         yield ids
-        if texts.ended():
+        if texts.ended() or time.monotonic() >= over:
             return
 
 
@@ -131,7 +143,8 @@ class _Texts:
         self.sampler = with_tokens(decoding.sampler)
         self.tokens = torch.zeros((batch, room), dtype=torch.int64, device=model.device)
         self.tokens[:, :width] = prompts
-        self.length = width
+        self.length, self.least = width, width + decoding.min_new_tokens
+        self.ends = torch.tensor(decoding.ends, dtype=torch.int64, device=model.device)
         self.finished = torch.zeros(batch, dtype=torch.bool, device=model.device)
         longest = width + decoding.max_new_tokens
         self.window = Window(model, prompts, longest=longest, padding=padding, overflow=decoding.overflow)
@@ -143,11 +156,13 @@ class _Texts:
         logits = self.window.logits(text)
         if decoding.n_vocab is not None:
             logits = logits[:, : decoding.n_vocab]
+        if decoding.ends and self.length < self.least:
+            logits = logits.index_fill(1, self.ends, -math.inf)
         chosen = self.sampler(logits, tokens=text, generator=decoding.generator)
         ids = checked_ids(decoding.sampler, chosen, logits)
-        if decoding.eos_id is not None:
-            ids = torch.where(self.finished, decoding.eos_id, ids)
-            self.finished.logical_or_(ids == decoding.eos_id)
+        if decoding.ends:
+            ids = torch.where(self.finished, self.tokens[:, self.length - 1], ids)  # an ended row repeats its end
+            self.finished.logical_or_(torch.isin(ids, self.ends))
         if self.length == self.tokens.shape[1]:
             self.tokens = torch.cat([self.tokens, torch.zeros_like(self.tokens)], dim=1)
         self.tokens[:, self.length] = ids
@@ -155,5 +170,5 @@ class _Texts:
         return ids
 
     def ended(self) -> bool:
-        """Returns whether every row has reached ``eos_id``; waits for the device only if there is such an id."""
-        return self.decoding.eos_id is not None and bool(self.finished.all())
+        """Returns whether every row has reached an end; waits for the device only if there is such an id."""
+        return bool(self.decoding.ends) and bool(self.finished.all())

@@ -1,13 +1,13 @@
 """The options that every function of generation takes, with their checks and defaults."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Required, TypedDict, TypeVar, cast
 
 from torch import Generator
 
-from tinygpt2._internal.checks import check_choice, check_int
+from tinygpt2._internal.checks import LARGEST_INT, can_be_iterated, check_choice, check_int, check_number
 from tinygpt2.generation.samplers import GreedySampler, Sampler
 
 Overflow = Literal["slide", "restart"]
@@ -35,6 +35,13 @@ class GenerationOptions(TypedDict, total=False):
     sampler: Sampler
     """Chooses each token; by default the most probable one."""
 
+    min_new_tokens: int
+    """Number of tokens before which no end can be chosen; 0 by default. A stop string ends a text all the same."""
+
+    max_time: float | None
+    """Seconds, from the first token's beginning, after which no further token is begun; ``None``, the default, for no
+    such limit."""
+
     overflow: Literal["slide", "restart"]
     """What happens when a text outgrows the context length. With ``"slide"``, the default, each new token sees the last
     ``context_length`` tokens, which are all computed anew for it. With ``"restart"`` the model goes on from the newest
@@ -50,25 +57,32 @@ class Decoding:
     """The options of a generation, checked: those of `GenerationOptions`, and what not every function takes.
 
     Attributes:
-        eos_id: Id that ends a row; ``None`` for no such id.
+        ends: Ids that end a row.
         n_vocab: Number of ids to choose from, where the model has more; ``None`` for all.
     """
 
     max_new_tokens: int
     sampler: Sampler = _GREEDY
+    min_new_tokens: int = 0
+    max_time: float | None = None
     overflow: Overflow = "slide"
     generator: Generator | None = None
-    eos_id: int | None = None
+    ends: tuple[int, ...] = ()
     n_vocab: int | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "max_new_tokens", check_int("max_new_tokens", self.max_new_tokens, minimum=0))
+        most = check_int("max_new_tokens", self.max_new_tokens, minimum=0)
+        least = check_int("min_new_tokens", self.min_new_tokens, minimum=0)
+        if least > most:
+            raise ValueError(f"min_new_tokens must be at most max_new_tokens={most}, got {least}")
+        object.__setattr__(self, "max_new_tokens", most)
+        object.__setattr__(self, "min_new_tokens", least)
+        if self.max_time is not None:
+            object.__setattr__(self, "max_time", check_number("max_time", self.max_time, above_minimum=True))
         check_choice("overflow", self.overflow, _OVERFLOWS)
-        if self.eos_id is not None:
-            object.__setattr__(self, "eos_id", check_int("eos_id", self.eos_id, minimum=0))
 
     @classmethod
-    def of(cls, options: GenerationOptions, *, eos_id: int | None = None, n_vocab: int | None = None) -> "Decoding":
+    def of(cls, options: GenerationOptions, *, ends: tuple[int, ...], n_vocab: int | None = None) -> "Decoding":
         """Returns the decoding that a caller's options describe.
 
         Raises:
@@ -79,10 +93,18 @@ class Decoding:
             raise TypeError(f"unknown option {unknown[0]!r}; expected some of {', '.join(_SHARED)}")
         if "max_new_tokens" not in options:
             raise TypeError("max_new_tokens must be given: the maximum number of tokens to add")
-        return cls(**options, eos_id=eos_id, n_vocab=n_vocab)
+        return cls(**options, ends=ends, n_vocab=n_vocab)
 
 
 _SHARED = [name for name in inspect.signature(Decoding).parameters if name in GenerationOptions.__annotations__]
+
+
+def end_ids(eos_id: object, *, maximum: int = LARGEST_INT) -> tuple[int, ...]:
+    """Returns the ids that end a row: none, one or several."""
+    if eos_id is None:
+        return ()
+    several: Any = eos_id if can_be_iterated(eos_id) and not isinstance(eos_id, str | bytes | Mapping) else [eos_id]
+    return tuple(check_int("eos_id", each, minimum=0, maximum=maximum) for each in several)
 
 
 def takes_options(function: Function) -> Function:

@@ -110,7 +110,7 @@ def stream_text(
 
 def _decoding(tokenizer: Tokenizer, options: GenerationOptions) -> Decoding:
     """Returns the decoding that stops at the end-of-text token and chooses only ids of the tokenizer."""
-    return Decoding.of(options, eos_id=tokenizer.eot_token, n_vocab=tokenizer.n_vocab)
+    return Decoding.of(options, ends=(tokenizer.eot_token,), n_vocab=tokenizer.n_vocab)
 
 
 def _encode(prompts: Sequence[str], tokenizer: Tokenizer) -> list[list[int]]:
