@@ -92,7 +92,7 @@ FILES = {
         "passes",
     ],
     "model": ["modes", "cache", "checks", "gpt2", "ngram", "mixture", "objective"],
-    "generation": ["graphs", "samplers", "options", "window", "decoding", "text", "sequences"],
+    "generation": ["graphs", "samplers", "options", "window", "decoding", "pieces", "text", "sequences"],
     "evaluation": ["loss", "passages", "windows", "text", "scores", "ngrams", "baselines", "copies"],
     "run": ["lock", "directory", "report"],
     "training": [

@@ -348,7 +348,7 @@ def generation_calls() -> dict[str, Callable[[], Call]]:
         return {"model": GPT2Model(SHAPE), "tokens": torch.tensor([[1, 2]]), "eos_id": LETTERS.eot_token} | options()
 
     def text() -> dict[str, Any]:
-        return {"model": GPT2Model(SHAPE), "tokenizer": LETTERS, "prompt": "ab"} | options()
+        return {"model": GPT2Model(SHAPE), "tokenizer": LETTERS, "prompt": "ab", "stop": "x"} | options()
 
     def samplers() -> Iterator[tuple[str, Callable[[], Call]]]:
         for made in (
@@ -696,6 +696,7 @@ WORKING: list[tuple[set[str], str]] = [
     ({"'x'"}, "characters checkpoint_dir directory out path samples"),
     ({"'x'", "''"}, "field prompt reason sample_prompt text token"),
     ({"''", "[]", "{}", "empty tensor", "np.array([])"}, "generate_text.prompt"),
+    ({"'x'", "[]", "empty tensor", "np.array([])"}, "generate_text.stop stream_text.stop"),
     ({"'x'"}, "copied_share.text held_out baselines.training"),
     ({"'x'", "''", "[]", "empty tensor", "np.array([])"}, "copied_share.training"),
     ({"[]", "{}", "set", "''", "empty tensor", "np.array([])"}, "CharTokenizer.decode.tokens"),

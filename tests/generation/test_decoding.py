@@ -43,7 +43,7 @@ from tinygpt2 import (
     tensor_to_text,
 )
 from tinygpt2.generation import decoding
-from tinygpt2.generation.text import _whole_characters
+from tinygpt2.generation.pieces import Continuation
 
 WINDOW = 8
 VOCAB_SIZE = 31
@@ -1099,7 +1099,7 @@ class Measured:
 def test_a_long_run_of_bytes_is_decoded_a_few_at_a_time(content: bytes, prompt: str) -> None:
     """An untrained model over bytes makes no characters, and all of its text used to be decoded anew at each token."""
     tokenizer = Measured()
-    pieces = list(_whole_characters(content, tokenizer.encode_ordinary(prompt), tokenizer))
+    pieces = list(Continuation(tokenizer.encode_ordinary(prompt), tokenizer).pieces(content))
     assert "".join(pieces) == content.decode(errors="replace")
     assert all(pieces)
     assert tokenizer.most <= 16

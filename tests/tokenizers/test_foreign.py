@@ -26,7 +26,7 @@ from tinygpt2 import (
     tokenize_to_file,
     train,
 )
-from tinygpt2.generation.text import _whole_characters
+from tinygpt2.generation.pieces import Continuation
 from tinygpt2.tokenizers.foreign import PythonTokenizer, as_tokenizer
 from tinygpt2.tokenizers.identity import token_bytes, tokenizer_identity
 
@@ -95,7 +95,7 @@ def test_pieces_of_a_stream_are_the_whole_text(foreign: Any, kind: str, data: st
     begin = tokenizer.decode(tokens[:cut])
     if begin.endswith("\N{REPLACEMENT CHARACTER}"):  # no prompt ends within a character
         cut, begin = 0, ""
-    pieces = list(_whole_characters(iter(tokens[cut:]), tokens[:cut], tokenizer))
+    pieces = list(Continuation(tokens[:cut], tokenizer).pieces(tokens[cut:]))
     assert "".join(pieces) == tokenizer.decode(tokens)[len(begin) :]
 
 
@@ -104,7 +104,7 @@ def test_pieces_of_a_stream_are_the_whole_text(foreign: Any, kind: str, data: st
 def test_pieces_of_our_characters_with_bytes_are_the_whole_text(tokens: list[int]) -> None:
     tokenizer = CharTokenizer("the fox", byte_fallback=True)
     assert tokenizer.eot_token == 263
-    assert "".join(_whole_characters(iter(tokens), [], tokenizer)) == tokenizer.decode(tokens)
+    assert "".join(Continuation([], tokenizer).pieces(tokens)) == tokenizer.decode(tokens)
 
 
 @pytest.mark.parametrize(("kind", "begin"), [("byte fallback", "🦊 狐"), ("sentencepiece, byte fallback", "🦊 狐")])
@@ -112,7 +112,7 @@ def test_a_character_of_byte_tokens_is_never_split(foreign: Any, kind: str, begi
     tokenizer = as_tokenizer(foreign(kind))
     tokens = tokenizer.encode_ordinary(begin + " the fox")
     assert len(getattr(tokenizer, "byte_tokens", ())) == 256
-    pieces = list(_whole_characters(iter(tokens), [], tokenizer))
+    pieces = list(Continuation([], tokenizer).pieces(tokens))
     assert "".join(pieces) == begin + " the fox"
     assert len(pieces) > 3
     assert not any("\N{REPLACEMENT CHARACTER}" in piece for piece in pieces)
@@ -247,7 +247,7 @@ def test_a_tokenizer_of_transformers_in_python(tmp_path: Path) -> None:
         ids = tokenizer.encode_ordinary(text)
         assert 1 not in ids
         assert tokenizer.decode(ids) == text
-        assert "".join(_whole_characters(iter(ids), [], tokenizer)) == text
+        assert "".join(Continuation([], tokenizer).pieces(ids)) == text
     assert token_bytes(tokenizer) is None
     model = GPT2Model(GPT2Config(vocab_size=500, context_length=4, n_layer=1, n_head=1, n_embd=4))
     with pytest.raises(TypeError, match="save another kind of tokenizer with its own library"):

@@ -33,7 +33,7 @@ from tinygpt2 import (
     text_to_tensor,
     trim_vocabulary,
 )
-from tinygpt2.generation.text import _whole_characters
+from tinygpt2.generation.pieces import Continuation
 from tinygpt2.tokenizers.identity import token_bytes
 from tinygpt2.tokenizers.protocol import check_tokenizer
 
@@ -352,14 +352,14 @@ def test_the_bytes_of_each_token_are_known() -> None:
 @given(prompt=st.text("a🙂", max_size=3), text=st.text("ab好é🙂", min_size=1))
 def test_a_streamed_character_of_several_bytes_is_held_back_until_it_is_whole(prompt: str, text: str) -> None:
     tokenizer = CharTokenizer("ab", byte_fallback=True)
-    pieces = list(_whole_characters(tokenizer.encode_ordinary(text), tokenizer.encode_ordinary(prompt), tokenizer))
+    pieces = list(Continuation(tokenizer.encode_ordinary(prompt), tokenizer).pieces(tokenizer.encode_ordinary(text)))
     assert pieces == list(text)
 
 
 def test_streamed_bytes_that_never_become_a_character_are_replaced() -> None:
     tokenizer = CharTokenizer("ab", byte_fallback=True)
     emoji = tokenizer.encode_ordinary("🙂")
-    pieces = _whole_characters([*emoji[:3], 0, *emoji, emoji[0]], [1], tokenizer)
+    pieces = Continuation([1], tokenizer).pieces([*emoji[:3], 0, *emoji, emoji[0]])
     assert list(pieces) == ["\ufffda", "🙂", "\ufffd"]
 
 

@@ -1,6 +1,6 @@
 """Continuation of prompts, as text."""
 
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeVar, Unpack
 
 import torch
@@ -9,29 +9,36 @@ from torch import Tensor
 from tinygpt2._internal.texts import check_texts
 from tinygpt2.generation.decoding import decode
 from tinygpt2.generation.options import Decoding, GenerationOptions, takes_options
+from tinygpt2.generation.pieces import Continuation, stop_strings
 from tinygpt2.model.gpt2 import GPT2Model
-from tinygpt2.tokenizers.foreign import AnyTokenizer, as_tokenizer, byte_token_ids
+from tinygpt2.tokenizers.foreign import AnyTokenizer, as_tokenizer
 from tinygpt2.tokenizers.protocol import Tokenizer, encoded
 
 Prompt = TypeVar("Prompt", str, list[str], Iterable[str])
 
-_REPLACEMENT = "\N{REPLACEMENT CHARACTER}"  # decoders put it for bytes that are not, or not yet, a character
-
 
 @takes_options
 def generate_text(
-    model: GPT2Model, tokenizer: AnyTokenizer, prompt: Prompt, **options: Unpack[GenerationOptions]
+    model: GPT2Model,
+    tokenizer: AnyTokenizer,
+    prompt: Prompt,
+    *,
+    stop: str | Sequence[str] = (),
+    **options: Unpack[GenerationOptions],
 ) -> Prompt:
     """Returns a prompt with its continuation, or each of several prompts with its own.
 
     Several prompts, of any lengths, go through the model as one batch, and each is continued as it would be alone
     (except that the draws of a random sampler share one generator). A text ends where the model puts the tokenizer's
-    end-of-text token, which is left out. An empty prompt begins a new text.
+    end-of-text token, and before the first ``stop`` string; both are left out. An empty prompt begins a new text.
 
     Args:
         model: The model.
         tokenizer: The one that the model was trained with.
         prompt: A text, or several in a list, a tuple, a column of a table or another iterable.
+        stop: A string before which a text ends, or several: before the first place where one of them begins. They are
+            looked for in the new text alone: one that begins in the prompt does not count. A batch ends with its last
+            text.
         **options: Those of `GenerationOptions`; ``max_new_tokens`` must be given.
 
     Returns:
@@ -39,9 +46,9 @@ def generate_text(
 
     Raises:
         TypeError: If an argument is of the wrong type, or the sampler returns something other than integers.
-        ValueError: If a prompt has a lone surrogate or cannot be encoded, the tokenizer has no end-of-text token or its
-            ids are outside the model's vocabulary, a number is out of range, the model returns logits that are not
-            finite, or the sampler does not return one id per row.
+        ValueError: If a stop string is empty, a prompt has a lone surrogate or cannot be encoded, the tokenizer has no
+            end-of-text token or its ids are outside the model's vocabulary, a number is out of range, the model returns
+            logits that are not finite, or the sampler does not return one id per row.
 
     >>> from tinygpt2 import CharTokenizer, GPT2Config
     >>> tokenizer = CharTokenizer.from_text("abc ")
@@ -55,10 +62,10 @@ def generate_text(
     True
     """
     tokenizer = as_tokenizer(tokenizer, ends=True)
-    decoding = _decoding(tokenizer, options)
+    decoding, stops = _decoding(tokenizer, options), stop_strings(stop)
     if isinstance(prompt, str):
-        return _continued(model, tokenizer, [prompt], decoding)[0]
-    return _continued(model, tokenizer, _listed(prompt), decoding)  # pyright: ignore[reportReturnType] - an iterable
+        return _continued(model, tokenizer, [prompt], stops, decoding)[0]
+    return _continued(model, tokenizer, _listed(prompt), stops, decoding)  # pyright: ignore[reportReturnType]
 
 
 def _listed(prompt: object) -> list[Any]:
@@ -67,26 +74,37 @@ def _listed(prompt: object) -> list[Any]:
     return list(check_texts("prompt", prompt)) if several else [prompt]
 
 
-def _continued(model: GPT2Model, tokenizer: Tokenizer, prompts: Sequence[str], decoding: Decoding) -> list[str]:
+def _continued(
+    model: GPT2Model, tokenizer: Tokenizer, prompts: Sequence[str], stops: Sequence[str], decoding: Decoding
+) -> list[str]:
     rows = _encode(prompts, tokenizer)
     if not rows:
         return []
     tokens, padding = _flush_right(rows, tokenizer.eot_token)
-    columns = [ids.tolist() for ids in decode(model, tokens, decoding, padding)]
-    return [
-        prompt + "".join(_whole_characters((ids[i] for ids in columns), row, tokenizer))
-        for i, (prompt, row) in enumerate(zip(prompts, rows, strict=True))
-    ]
+    continuations = [Continuation(row, tokenizer, stops) for row in rows]
+    texts = [[prompt] for prompt in prompts]
+    for ids in decode(model, tokens, decoding, padding):
+        for text, continuation, token in zip(texts, continuations, ids.tolist(), strict=True):
+            text.append(continuation.add(token))
+        if all(continuation.ended for continuation in continuations):
+            break
+    return ["".join(text) + continuation.finish() for text, continuation in zip(texts, continuations, strict=True)]
 
 
 @takes_options
 def stream_text(
-    model: GPT2Model, tokenizer: AnyTokenizer, prompt: str, **options: Unpack[GenerationOptions]
+    model: GPT2Model,
+    tokenizer: AnyTokenizer,
+    prompt: str,
+    *,
+    stop: str | Sequence[str] = (),
+    **options: Unpack[GenerationOptions],
 ) -> Iterator[str]:
     """Yields the continuation of `generate_text` in pieces as it is generated, never part of a character.
 
-    A character whose bytes are spread over several tokens is held back until it is complete. Joined, the pieces are
-    what `generate_text` adds to the prompt. Arguments and errors are those of `generate_text`.
+    A character whose bytes are spread over several tokens is held back until it is complete, and so is what may become
+    a ``stop`` string. Joined, the pieces are what `generate_text` adds to the prompt. Arguments and errors are those of
+    `generate_text`.
 
     >>> from tinygpt2 import CharTokenizer, GPT2Config
     >>> tokenizer = CharTokenizer.from_text("abc ")
@@ -101,11 +119,11 @@ def stream_text(
     True
     """
     tokenizer = as_tokenizer(tokenizer, ends=True)
-    decoding = _decoding(tokenizer, options)
+    decoding, stops = _decoding(tokenizer, options), stop_strings(stop)
     rows = _encode([prompt], tokenizer)
     tokens, padding = _flush_right(rows, tokenizer.eot_token)
     steps = decode(model, tokens, decoding, padding)
-    return _whole_characters((int(ids) for ids in steps), rows[0], tokenizer)
+    return Continuation(rows[0], tokenizer, stops).pieces(int(ids) for ids in steps)
 
 
 def _decoding(tokenizer: Tokenizer, options: GenerationOptions) -> Decoding:
@@ -134,44 +152,3 @@ def _flush_right(rows: Sequence[Sequence[int]], end_of_text: int) -> tuple[Tenso
     padding = [width - len(row) for row in rows]
     tokens = [[end_of_text] * unused + [*row] for unused, row in zip(padding, rows, strict=True)]
     return torch.tensor(tokens, device="cpu"), torch.tensor(padding, device="cpu")
-
-
-_CONTEXT = 4  # tokens, at least one byte each: more than an incomplete character has
-
-
-def _whole_characters(new: Iterable[int], prompt: Sequence[int], tokenizer: Tokenizer) -> Iterator[str]:
-    """Yields the text of ``new`` up to the end of text, in pieces, as it reads after the prompt.
-
-    Tokens are decoded together with a few before them: with some tokenizers a token's text depends on the token before
-    it (for instance, a space at the beginning is dropped). Text before those few no longer changes. A run of tokens for
-    single bytes is decoded when it ends, since SentencePiece's vocabularies read all of it otherwise if one is invalid.
-    """
-    together = byte_token_ids(tokenizer)
-    held = _last(prompt, together)
-    shown = len(tokenizer.decode(held)) if held else 0
-    for token in new:
-        if token == tokenizer.eot_token:
-            break
-        held.append(token)
-        if token in together:
-            continue
-        text = tokenizer.decode(held)
-        # Only the last character can change with the bytes that follow: invalid bytes before it stay invalid.
-        certain = len(text) - text.endswith(_REPLACEMENT)
-        if certain > shown:
-            yield text[shown:certain]
-            shown = certain
-        if len(held) >= 4 * _CONTEXT:
-            held = _last(held, together)
-            text = tokenizer.decode(held)
-            shown = len(text) - text.endswith(_REPLACEMENT)
-    if held and (rest := tokenizer.decode(held)[shown:]):
-        yield rest
-
-
-def _last(tokens: Sequence[int], together: Container[int]) -> list[int]:
-    """Returns the last few tokens, which do not begin within a run of those that are decoded together."""
-    start = max(len(tokens) - _CONTEXT, 0)
-    while start > 0 and tokens[start] in together:
-        start -= 1
-    return list(tokens[start:])
