@@ -91,8 +91,8 @@ FILES = {
         "mixed",
         "passes",
     ],
-    "model": ["modes", "cache", "checks", "gpt2", "ngram", "mixture", "objective"],
-    "generation": ["graphs", "samplers", "options", "window", "decoding", "pieces", "text", "sequences"],
+    "model": ["modes", "cache", "checks", "gpt2", "token_step", "ngram", "mixture", "objective"],
+    "generation": ["graphs", "steps", "samplers", "options", "window", "decoding", "pieces", "text", "sequences"],
     "evaluation": ["loss", "passages", "windows", "text", "scores", "ngrams", "baselines", "copies"],
     "run": ["lock", "directory", "report"],
     "training": [

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from tinygpt2 import GPT2Config, GPT2Model, MultinomialSampler, generate, generate_text, stream
-from tinygpt2.generation import graphs
+from tinygpt2.generation import graphs, steps
 from tinygpt2.tokenizers.characters import CharTokenizer
 
 WINDOW, VOCAB_SIZE = 24, 31
@@ -40,7 +40,7 @@ class Recorder:
         monkeypatch.setattr(graphs, "is_recordable", lambda _: True)
         monkeypatch.setattr(graphs, "LEAST_STEPS", 2)
         monkeypatch.setattr(graphs, "record", self.record)
-        monkeypatch.setattr(graphs, "_failed", set())
+        monkeypatch.setattr(steps, "_failed", set())
         self.change = change
 
     def record(self, step: Callable[[], Tensor], rewind: Callable[[], None]) -> Callable[[], Tensor]:
@@ -96,7 +96,7 @@ def fails(_: Tensor) -> Tensor:
     ("change", "reason"),
     [
         (fails, "CUDA error: operation not permitted"),
-        (lambda logits: 2 * logits, "a recorded step has other logits than a plain one"),
+        (lambda logits: 2 * logits, "a fast step has other logits than a plain one"),
     ],
 )
 def test_where_recording_does_not_work_steps_are_plain_and_that_is_said_once(
@@ -113,7 +113,7 @@ def test_where_recording_does_not_work_steps_are_plain_and_that_is_said_once(
             assert generate(model, prompt, max_new_tokens=12).tolist() == plain.tolist()
     assert recorder.repeated == 2
     assert [record.getMessage() for record in caplog.records] == [
-        f"decoding without CUDA graphs, which is slower: {reason}"
+        f"decoding with plain steps, which is slower: {reason}"
     ]
 
 

@@ -4,7 +4,7 @@ import ctypes
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -14,8 +14,6 @@ import torch
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -3, -4  # malloc.h
 _LARGEST = (1 << 31) - 1  # the largest int
-
-_ZEN_5 = 26  # the number of the family at AMD
 
 KEEP_MEMORY = "TINYGPT2_KEEP_MEMORY"
 ONEDNN = "TINYGPT2_ONEDNN"
@@ -41,43 +39,88 @@ def keep_memory() -> None:
 
 @contextmanager
 def fast_products() -> Iterator[None]:
-    """Lets oneDNN multiply fp32 matrices within the block, on processors where MKL uses half of the vector unit.
+    """Lets oneDNN multiply fp32 matrices within the block, on processors where MKL is slower.
 
-    PyTorch multiplies with MKL, which on AMD's Zen 5 uses only AVX2. oneDNN, which PyTorch also ships, uses AVX-512 and
-    is twice as fast. PyTorch uses it for fp32 matrix multiplications only where it may round to bf16, which oneDNN does
-    only on processors with Intel's matrix unit (AMX): here the results stay fp32, as a test checks.
-    ``TINYGPT2_ONEDNN=0`` in the environment, or a precision set by the user, leaves matrix multiplications to MKL.
+    PyTorch multiplies with MKL, which on AMD's processors uses only AVX2. oneDNN, which PyTorch also ships, uses
+    AVX-512: on Zen 5 it is twice as fast, and on Zen 4 a tenth, but twice on few rows, which MKL multiplies badly.
+    PyTorch uses it for fp32 matrix multiplications only where it may round to bf16, which oneDNN does only on
+    processors with Intel's matrix unit (AMX): here the results stay fp32, as a test checks. ``TINYGPT2_ONEDNN=0`` in
+    the environment, or a precision set by the user, leaves matrix multiplications to MKL.
 
     Source: PyTorch's "Numerical accuracy", oneDNN's "Primitive attributes: floating-point math mode".
     """
     if os.environ.get(ONEDNN) == "0" or not _mkl_is_slow(Path("/proc/cpuinfo")):
         yield
         return
-    with _precision.lock:  # threads share the setting: the first to enter makes it, the last to leave undoes it
-        if not _precision.holders:
-            _precision.before = _matmul().fp32_precision
-            if _precision.before == "none":
-                _matmul().fp32_precision = "bf16"
-        _precision.holders += 1
+    with _precision.held():
+        yield
+
+
+@contextmanager
+def fast_rows(dtype: torch.dtype) -> Iterator[None]:
+    """Lets PyTorch itself multiply a single bf16 row by matrices within the block, where oneDNN is slower.
+
+    On AMD's processors with AVX-512, oneDNN reads a bf16 matrix at a third of the memory's rate for a single row.
+    PyTorch's own function, which sums in fp32 as well, uses all of it. ``TINYGPT2_ONEDNN=1`` in the environment leaves
+    bf16 to oneDNN.
+    """
+    if dtype != torch.bfloat16 or os.environ.get(ONEDNN) == "1" or not _mkl_is_slow(Path("/proc/cpuinfo")):
+        yield
+        return
+    with _enabled.held():
+        yield
+
+
+@contextmanager
+def threads(count: int | None) -> Iterator[None]:
+    """Lets PyTorch use that many threads within the block; ``None`` for as many as before."""
+    before = torch.get_num_threads()
+    if count is None or count == before:
+        yield
+        return
+    torch.set_num_threads(count)
     try:
         yield
     finally:
-        with _precision.lock:
-            _precision.holders -= 1
-            if not _precision.holders:
-                _matmul().fp32_precision = _precision.before
+        torch.set_num_threads(before)
 
 
-class _Precision:
-    """oneDNN's precision before tinygpt2 changed it, and the number of blocks that need the change."""
+class _Setting:
+    """A setting of PyTorch's that threads share: the first to need another value sets it, the last restores it.
 
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.holders = 0
-        self.before = "none"
+    Args:
+        read: Returns the value.
+        write: Sets it.
+        usual: The value that is changed; a user's own is left alone.
+        other: What it becomes.
+    """
+
+    def __init__(self, read: Callable[[], Any], write: Callable[[Any], None], usual: object, other: object) -> None:
+        self._read, self._write, self._usual, self._other = read, write, usual, other
+        self._lock = threading.Lock()
+        self._holders = 0
+        self._before = usual
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Makes the value the other one within the block."""
+        with self._lock:
+            if not self._holders:
+                self._before = self._read()
+                if self._before == self._usual:
+                    self._write(self._other)
+            self._holders += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._holders -= 1
+                if not self._holders:
+                    self._write(self._before)
 
 
-_precision = _Precision()
+def _set_precision(value: str) -> None:
+    _matmul().fp32_precision = value
 
 
 def _matmul() -> Any:  # noqa: ANN401 - untyped settings
@@ -85,9 +128,13 @@ def _matmul() -> Any:  # noqa: ANN401 - untyped settings
     return mkldnn.matmul
 
 
+_precision = _Setting(lambda: _matmul().fp32_precision, _set_precision, "none", "bf16")
+_enabled = _Setting(torch._C._get_mkldnn_enabled, torch._C._set_mkldnn_enabled, usual=True, other=False)  # noqa: SLF001 - torch.backends.mkldnn.flags sets more
+
+
 @cache
 def _mkl_is_slow(cpuinfo: Path) -> bool:
-    """Returns whether the processor is an AMD Zen 5 or later, with AVX-512 and without AMX."""
+    """Returns whether the processor is one of AMD's with AVX-512, from Zen 4 on, and without AMX."""
     try:
         first = cpuinfo.read_text(encoding="utf-8").split("\n\n")[0]
     except OSError:  # not Linux
@@ -96,7 +143,6 @@ def _mkl_is_slow(cpuinfo: Path) -> bool:
     flags = facts.get("flags", "").split()
     return (
         facts.get("vendor_id") == "AuthenticAMD"
-        and int(facts.get("cpu family", 0)) >= _ZEN_5
         and "avx512f" in flags
         and not any(flag.startswith("amx") for flag in flags)
         and bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]

@@ -5,27 +5,19 @@ they do. A graph launches all of them at once. It always works on the same memor
 attends to every slot of the cache, of which those to come are masked.
 """
 
-import logging
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from typing_extensions import override
 
-from tinygpt2._internal.checks import first_line
-from tinygpt2.kernels.switch import calls_only, is_plain_computation
 from tinygpt2.model.cache import KVCache
 from tinygpt2.model.gpt2 import GPT2Model
-
-logger = logging.getLogger(__name__)
 
 LEAST_STEPS = 32
 """Steps from which on recording one is repaid."""
 
 _WARM_UPS = 3  # steps before the recording, in which libraries choose their kernels and allocate
-_TOLERANCE = 0.02  # of the largest logit, far above the rounding of half precision
-
-_failed: set[str] = set()  # reasons that were logged
 
 
 class StaticCache(KVCache):
@@ -85,8 +77,7 @@ class RecordedStep:
     """
 
     def __init__(self, model: GPT2Model, cache: KVCache) -> None:
-        self._cache, self._weights = cache, list(model.parameters())
-        self._places = [weight.data_ptr() for weight in self._weights]
+        self._cache = cache
         self._tokens = torch.zeros((cache.batch_size, 1), dtype=torch.int64, device=cache.keys.device)
         self._static = StaticCache(cache)
 
@@ -96,10 +87,8 @@ class RecordedStep:
         self._repeat = record(step, self.rewind)
         self.rewind()
 
-    def __call__(self, tokens: Tensor) -> Tensor | None:
-        """Returns the logits after the next tokens, (B, 1), as (B, V); ``None`` if the weights are elsewhere now."""
-        if self._places != [weight.data_ptr() for weight in self._weights]:
-            return None
+    def __call__(self, tokens: Tensor) -> Tensor:
+        """Returns the logits after the next tokens, (B, 1), as (B, V)."""
         self._tokens.copy_(tokens)
         logits = self._repeat()
         self._cache.advance(1)
@@ -109,35 +98,6 @@ class RecordedStep:
     def rewind(self) -> None:
         """Makes the next step that of the cache again, from which tokens may have been discarded since."""
         self._static.follow(self._cache)
-
-
-def recorded(model: GPT2Model, cache: KVCache, tokens: Tensor, steps: int) -> tuple[RecordedStep | None, Tensor]:
-    """Returns a recorded step, if that pays and is right, and the logits after the next tokens.
-
-    Args:
-        model: The model.
-        cache: Cache with the tokens so far.
-        tokens: The next tokens, (B, 1).
-        steps: How many steps are left.
-    """
-    if steps < LEAST_STEPS or not _is_plain(model, cache):
-        return None, model.last_logits(tokens, cache)
-    length = cache.length
-    expected = model.last_logits(tokens, cache)
-    cache.length = length
-    try:
-        step = RecordedStep(model, cache)
-        found = step(tokens)
-        if found is not None and _agree(found, expected):
-            return step, found
-        reason = "a recorded step has other logits than a plain one"
-    except RuntimeError as error:
-        reason = first_line(error)
-    if reason not in _failed:
-        _failed.add(reason)
-        logger.warning("decoding without CUDA graphs, which is slower: %s", reason)
-    cache.length = length
-    return None, model.last_logits(tokens, cache)  # again, as the recorded step has written into the cache
 
 
 def record(step: Callable[[], Tensor], rewind: Callable[[], None]) -> Callable[[], Tensor]:
@@ -165,28 +125,6 @@ def record(step: Callable[[], Tensor], rewind: Callable[[], None]) -> Callable[[
     return repeat
 
 
-def _is_plain(model: GPT2Model, cache: KVCache) -> bool:
-    """Returns whether a step consists of kernels alone: no code of others would be called only when it is recorded."""
-    return (
-        is_recordable(cache)
-        and is_plain_computation()
-        and not torch.is_autocast_enabled(cache.keys.device.type)
-        and cache.keys.dtype == model.head_weight.dtype
-        and model.splits()
-        and all(_is_ours(module) for module in model.modules())
-    )
-
-
 def is_recordable(cache: KVCache) -> bool:
     """Returns whether the device of a cache has graphs."""
     return cache.keys.device.type == "cuda"
-
-
-def _is_ours(module: nn.Module) -> bool:
-    kind = type(module)
-    return kind.__module__.partition(".")[0] in {"torch", "tinygpt2"} and calls_only(module, kind.forward)
-
-
-def _agree(found: Tensor, expected: Tensor) -> bool:
-    """Returns whether two logits are equal but for rounding."""
-    return bool((found - expected).abs().max() <= _TOLERANCE * expected.abs().max())

@@ -1,14 +1,11 @@
 """What a model sees of a batch of growing texts, as keys and values."""
 
-from contextlib import nullcontext
-from typing import Literal
-
 import torch
 from torch import Tensor
 
-from tinygpt2._internal.cpu import fast_products
-from tinygpt2.generation.graphs import RecordedStep, recorded
+from tinygpt2._internal.cpu import fast_products, fast_rows
 from tinygpt2.generation.options import Overflow
+from tinygpt2.generation.steps import Steps
 from tinygpt2.model.cache import KVCache
 from tinygpt2.model.gpt2 import GPT2Model
 
@@ -32,7 +29,7 @@ class Window:
         self._size, self._longest = model.config.context_length, longest
         capacity = min(self._size, longest)
         self._cache = RollingCache(model.config, len(prompts), capacity=capacity, device=model.device)
-        self._steps: RecordedStep | Literal["new", "plain"] = "new"  # those on the last token
+        self._steps = Steps(model, self._cache)
 
     def logits(self, tokens: Tensor) -> Tensor:
         """Returns the logits after the texts so far, (B, T), as (B, V); one token is new since the last call."""
@@ -64,27 +61,14 @@ class Window:
                 self._model.last_logits(tokens[rows, -1 - kept : -1], half)
         self._cache.refill(rows, half)
         self._cache.compact()
-        if isinstance(self._steps, RecordedStep):
-            self._steps.rewind()
+        self._steps.rewind()
 
     def _step(self, tokens: Tensor) -> Tensor:
         """Adds the last token to the cache and returns its logits."""
+        left = self._longest - tokens.shape[1] + 1 if self._restarts else self._cache.capacity - self._cache.length
         # For a single row, not oneDNN but the use of all cores is faster: see kernels.linear.
-        with fast_products() if len(tokens) > 1 else nullcontext():
-            return self._logits_after(tokens[:, -1:], left=self._longest - tokens.shape[1] + 1)
-
-    def _logits_after(self, last: Tensor, left: int) -> Tensor:
-        if self._steps == "new":
-            steps = left if self._restarts else self._cache.capacity - self._cache.length
-            step, logits = recorded(self._model, self._cache, last, steps)
-            self._steps = step or "plain"
-            return logits
-        if isinstance(self._steps, RecordedStep):
-            found = self._steps(last)
-            if found is not None:
-                return found
-            self._steps = "plain"
-        return self._model.last_logits(last, self._cache)
+        with fast_products() if len(tokens) > 1 else fast_rows(self._model.wpe.weight.dtype):
+            return self._steps(tokens[:, -1:], left)
 
 
 class RollingCache(KVCache):

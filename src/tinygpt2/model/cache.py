@@ -93,6 +93,11 @@ class KVCache:
         """Slots per sequence."""
         return self.keys.shape[3]
 
+    @property
+    def has_padding(self) -> bool:
+        """Whether some row has unused slots on its left."""
+        return self._padding is not None
+
     def reset(self, padding: Tensor | None = None) -> None:
         """Empties the cache, keeps its memory, and sets a new ``padding``.
 

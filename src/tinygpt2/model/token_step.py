@@ -1,0 +1,136 @@
+"""The model's step on one token of one sequence, as operations in a row: for CPUs.
+
+A step calls a hundred modules and makes as many temporary tensors, which takes longer than the arithmetic of a small
+model. Here the weights and the places of all intermediate results are looked up once, for all steps.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tinygpt2._internal.cpu import threads
+from tinygpt2.kernels.linear import row_product
+from tinygpt2.model.cache import KVCache
+from tinygpt2.model.gpt2 import Block, GPT2Model
+
+_SMALL = 1 << 24  # bytes of weights, which a core's share of the cache holds: a second thread gains little
+
+
+class TokenStep:
+    """The step on the next token of one sequence, which is added to a cache.
+
+    It gives what `GPT2Model.last_logits` gives where the model consists of its own modules, in evaluation mode and
+    without gradients; the caller sees to that.
+
+    Args:
+        model: The model, on a CPU.
+        cache: Its cache, of one sequence without padding, in the dtype of the model.
+    """
+
+    LEAST_STEPS = 8
+    """Steps from which on preparing one is repaid."""
+
+    def __init__(self, model: GPT2Model, cache: KVCache) -> None:
+        config = model.config
+        like = model.wpe.weight
+        self._model, self._cache = model, cache
+        self._threads = 1 if sum(weight.nbytes for weight in model.parameters()) <= _SMALL else None
+        self._stream = like.new_empty(config.n_embd)  # (C,), the residual stream
+        self._input = like.new_empty(config.n_embd)  # (C,), of each product
+        mixed, inner = like.new_empty(config.n_embd), like.new_empty(config.inner_width)
+        self._mixed, self._inner = mixed.view(config.n_head, 1, config.head_width), inner
+        with threads(self._threads):
+            blocks = cast("Iterable[Block]", model.h)
+            self._blocks = [_Block.of(block, self._input, mixed, inner) for block in blocks]
+            self._head = row_product(model.head_weight if model.lm_head is None else model.lm_head, self._input)
+
+    @staticmethod
+    def fits(cache: KVCache) -> bool:
+        """Returns whether a cache is of one sequence without padding, on a CPU."""
+        return cache.keys.is_cpu and cache.batch_size == 1 and not cache.has_padding
+
+    def __call__(self, tokens: Tensor) -> Tensor:
+        """Returns the logits after the next token, (1, 1), as (1, V)."""
+        with threads(self._threads):
+            return self._logits(tokens)
+
+    def rewind(self) -> None:
+        """Does nothing: each step begins at the end of the cache."""
+
+    def _logits(self, tokens: Tensor) -> Tensor:
+        model, cache, stream = self._model, self._cache, self._stream
+        slot, token = cache.length, tokens.view(1)
+        end = slot + 1
+        torch.add(model.wte.weight[token].view(-1), model.wpe.weight[slot], out=stream)
+        # The views of all blocks at once: (H, D) of the next slot, (H, D, S) and (H, S, D) of all.
+        new_keys, new_values = cache.keys[:, 0, :, slot].unbind(0), cache.values[:, 0, :, slot].unbind(0)
+        keys, values = cache.keys[:, 0, :, :end].transpose(2, 3).unbind(0), cache.values[:, 0, :, :end].unbind(0)
+        for layer, block in enumerate(self._blocks):
+            self._normalise(block.ln_1)
+            block.attend()
+            new_keys[layer].copy_(block.key)
+            new_values[layer].copy_(block.value)
+            scores = torch.bmm(block.query, keys[layer]).mul_(block.scale)  # (H, 1, S)
+            torch.bmm(torch.softmax(scores, dim=-1), values[layer], out=self._mixed)
+            stream.add_(block.project())
+            self._normalise(block.ln_2)
+            self._inner.copy_(block.activation(block.expand()))
+            stream.add_(block.contract())
+        self._normalise(model.ln_f)
+        cache.advance(1)
+        return self._head().view(1, -1).clone()  # the next step overwrites it
+
+    def _normalise(self, norm: nn.LayerNorm) -> None:
+        self._input.copy_(F.layer_norm(self._stream, norm.normalized_shape, norm.weight, norm.bias, norm.eps))
+
+
+@dataclass(frozen=True)
+class _Block:
+    """The operations of a block, each with its place for the result.
+
+    Attributes:
+        attend: Computes query, key and value.
+        query: (H, 1, D).
+        key: (H, D).
+        value: (H, D).
+        project: Returns what attention adds to the residual stream, (C,).
+        expand: Returns what the activation is applied to, (4C,).
+        contract: Returns what the MLP adds, (C,).
+    """
+
+    ln_1: nn.LayerNorm
+    attend: Callable[[], Tensor]
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    scale: float
+    project: Callable[[], Tensor]
+    ln_2: nn.LayerNorm
+    expand: Callable[[], Tensor]
+    activation: Callable[[Tensor], Tensor]
+    contract: Callable[[], Tensor]
+
+    @classmethod
+    def of(cls, block: Block, source: Tensor, mixed: Tensor, inner: Tensor) -> "_Block":
+        """Returns the operations of a block: the inputs of its products are in ``source``, ``mixed`` and ``inner``."""
+        attention, mlp = block.attn, block.mlp
+        attend = row_product(attention.c_attn, source)
+        heads = attend().view(3, attention.n_head, -1)  # (3, H, D), a view of where the result always is
+        width = heads.shape[-1]
+        return cls(
+            ln_1=block.ln_1,
+            attend=attend,
+            query=heads[0].unsqueeze(1),
+            key=heads[1],
+            value=heads[2],
+            scale=width**-0.5 if attention.scale is None else attention.scale,
+            project=row_product(attention.c_proj, mixed),
+            ln_2=block.ln_2,
+            expand=row_product(mlp.c_fc, source),
+            activation=mlp.activation,
+            contract=row_product(mlp.c_proj, inner),
+        )
