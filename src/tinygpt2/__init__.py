@@ -58,6 +58,7 @@ if TYPE_CHECKING:  # the same names again, for type checkers, editors and the do
     from tinygpt2.model.ngram import NGramModel as NGramModel
     from tinygpt2.model.objective import DistillationLoss as DistillationLoss
     from tinygpt2.model.objective import NextTokenLoss as NextTokenLoss
+    from tinygpt2.model.quantize import quantize as quantize
     from tinygpt2.plotting import plot_losses as plot_losses
     from tinygpt2.plotting import plot_temperatures as plot_temperatures
     from tinygpt2.plotting import plot_token_frequencies as plot_token_frequencies
@@ -142,6 +143,7 @@ else:
         "model.mixture": ["Mixture"],
         "model.ngram": ["NGramModel"],
         "model.objective": ["DistillationLoss", "NextTokenLoss"],
+        "model.quantize": ["quantize"],
         "plotting": ["plot_losses", "plot_temperatures", "plot_token_frequencies"],
         "recipe.recipe": ["Recipe"],
         "recipe.recommend": ["recommend"],

@@ -37,8 +37,8 @@ class Recorder:
         self, monkeypatch: pytest.MonkeyPatch, change: Callable[[Tensor], Tensor] = lambda logits: logits
     ) -> None:
         self.repeated = 0
-        monkeypatch.setattr(graphs, "is_recordable", lambda _: True)
-        monkeypatch.setattr(graphs, "LEAST_STEPS", 2)
+        monkeypatch.setattr(steps, "is_recordable", lambda _: True)
+        monkeypatch.setattr(steps, "LEAST_STEPS", 2)
         monkeypatch.setattr(graphs, "record", self.record)
         monkeypatch.setattr(steps, "_failed", set())
         self.change = change
@@ -146,7 +146,7 @@ def test_code_of_others_is_called_in_every_step(
 
 def test_few_steps_and_other_devices_are_not_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
     recorder = Recorder(monkeypatch)
-    monkeypatch.setattr(graphs, "LEAST_STEPS", 9)
+    monkeypatch.setattr(steps, "LEAST_STEPS", 9)
     generate(new_model(), torch.tensor([[1]]), max_new_tokens=8)
     assert recorder.repeated == 0
     generate(new_model(), torch.tensor([[1]]), max_new_tokens=9)

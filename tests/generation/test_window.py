@@ -27,7 +27,7 @@ from tinygpt2 import (
     generate_text,
     stream,
 )
-from tinygpt2.generation import graphs
+from tinygpt2.generation import graphs, steps
 from tinygpt2.generation.options import Overflow
 
 CHARACTERS = CharTokenizer("abcdefg")
@@ -178,8 +178,8 @@ def test_a_recorded_step_goes_on_after_a_restart(window: int, prompts: list[str]
         return repeat
 
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(graphs, "is_recordable", lambda _: True)
-        monkeypatch.setattr(graphs, "LEAST_STEPS", 2)
+        monkeypatch.setattr(steps, "is_recordable", lambda _: True)
+        monkeypatch.setattr(steps, "LEAST_STEPS", 2)
         monkeypatch.setattr(graphs, "record", record)
         assert written() == expected
     assert repeated == (count - 1 if count >= 2 else 0)

@@ -16,6 +16,7 @@ from tinygpt2 import GPT2Config, GPT2Model, NextTokenLoss, TrainingConfig, evalu
 from tinygpt2.kernels.attention import scaled_dot_product_attention
 from tinygpt2.kernels.cross_entropy import linear_cross_entropy
 from tinygpt2.kernels.dropout import dropout
+from tinygpt2.kernels.int8 import int8_linear
 from tinygpt2.kernels.linear import linear
 from tinygpt2.kernels.switch import NAMES, enabled, usable, without_kernels
 
@@ -23,6 +24,7 @@ CONFIG = GPT2Config(vocab_size=61, context_length=16, n_layer=2, n_head=3, n_emb
 
 X, WEIGHT = torch.randn(1, 24), torch.randn(200, 24)
 HEADS = torch.randn(2, 3, 5, 8)
+INTEGERS, SCALE = torch.randint(-127, 128, (200, 24), dtype=torch.int8), torch.rand(200)
 ROWS, TARGETS = torch.randn(7, 24), torch.randint(200, (7,))
 
 # Each kernel and its twin, on what the kernel was made for.
@@ -36,6 +38,10 @@ PAIRS: dict[str, tuple[Callable[[], Tensor], Callable[[], Tensor]]] = {
         lambda: F.cross_entropy(F.linear(ROWS, WEIGHT), TARGETS, reduction="sum"),
     ),
     "dropout": (lambda: dropout(ROWS, 0.3), lambda: F.dropout(ROWS, 0.3)),
+    "int8": (
+        lambda: int8_linear(ROWS, INTEGERS, SCALE),
+        lambda: F.linear(ROWS, INTEGERS.float() * SCALE.unsqueeze(1)),
+    ),
     "linear": (lambda: linear(X, WEIGHT), lambda: F.linear(X, WEIGHT)),
 }
 
@@ -68,6 +74,7 @@ def test_switched_off_a_kernel_is_its_twin_and_the_others_stay(name: str) -> Non
 def test_on_they_are_not_so_that_these_tests_see_something() -> None:
     assert not same("dropout")
     assert not same("attention")
+    assert not same("int8")
 
 
 def test_the_environment_switches_all_off_for_a_process() -> None:

@@ -39,6 +39,9 @@ TRANSPOSED = ("attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "ml
 
 GPT2_END_OF_TEXT = 50256
 
+INT8 = "tinygpt2-int8"
+"""The type of a model with weights of 8 bits, which is ours alone."""
+
 _CONFIG_LIMIT = 1 << 20  # bytes
 
 _QKV_BIAS, _HEAD, _EMBEDDING = ".attn.c_attn.bias", "lm_head.weight", "wte.weight"
@@ -96,7 +99,7 @@ def config_from_huggingface(content: Mapping[str, Any]) -> GPT2Config:
         ValueError: If it is not a GPT-2, or has an option that tinygpt2 does not support.
     """
     for key, ours in FIXED.items():
-        if content.get(key, ours) != ours:
+        if content.get(key, ours) not in ((ours, INT8) if key == "model_type" else (ours,)):
             raise ValueError(f"{key} is {shown(content[key])}, but tinygpt2's GPT-2 has {ours!r}")
     fields = {
         ours: MODEL_RANGES[ours].check(theirs, content[theirs]) for ours, theirs in FIELDS.items() if theirs in content
@@ -117,7 +120,7 @@ def state_to_huggingface(state: Mapping[str, Tensor], config: GPT2Config) -> dic
         theirs = name if name.startswith("lm_head.") else f"transformer.{name}"
         result[theirs] = (weight.t() if name.endswith(TRANSPOSED) else weight).detach()
     if not config.qkv_bias:
-        zeros = torch.zeros(3 * config.n_embd, dtype=next(iter(result.values())).dtype)
+        zeros = torch.zeros(3 * config.n_embd, dtype=result["transformer.wpe.weight"].dtype)
         result |= {f"transformer.h.{i}.attn.c_attn.bias": zeros for i in range(config.n_layer)}
     return result
 
@@ -187,8 +190,10 @@ def pretrained_contents(
 ) -> Contents:
     """Returns the bytes of the weights and of ``config.json``, with the given end-of-text id."""
     weights = state_to_huggingface(state, config)
-    dtype = str(next(iter(weights.values())).dtype).removeprefix("torch.")
-    content = config_to_huggingface(config, end_of_text) | {"dtype": dtype}
+    dtype = next(weight.dtype for weight in weights.values() if weight.is_floating_point())
+    content = config_to_huggingface(config, end_of_text) | {"dtype": str(dtype).removeprefix("torch.")}
+    if any(weight.dtype == torch.int8 for weight in weights.values()):
+        content["model_type"] = INT8  # other libraries would take the integers for weights
     return weight_contents(weights, max_shard_size) | {CONFIG_FILE: [(json.dumps(content, indent=2) + "\n").encode()]}
 
 
@@ -232,7 +237,8 @@ def read_pretrained(
     config = _as_trained(config, state, weights_file, keep)
     result = state_from_huggingface(state, config, keep=keep)
     for name, weight in result.items():
-        if not (weight.is_floating_point() or name in keep):
+        integers = weight.dtype == torch.int8 and name.removesuffix(".weight") + ".scale" in result
+        if not (weight.is_floating_point() or integers or name in keep):
             raise ValueError(
                 f"cannot read {weights_file}: {name} is {weight.dtype}, not floating point; save the model before it "
                 "is quantised"

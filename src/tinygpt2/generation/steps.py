@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from tinygpt2._internal.checks import first_line
-from tinygpt2.generation import graphs
+from tinygpt2.generation.graphs import LEAST_STEPS, RecordedStep, is_recordable
 from tinygpt2.kernels.switch import calls_only, enabled, is_plain_computation
 from tinygpt2.model.cache import KVCache
 from tinygpt2.model.gpt2 import GPT2Model
@@ -95,7 +95,7 @@ class Steps:
         return model.last_logits(tokens, cache)  # again, as the fast step has written into the cache
 
 
-def _kind(model: GPT2Model, cache: KVCache, steps: int) -> type[graphs.RecordedStep] | type[TokenStep] | None:
+def _kind(model: GPT2Model, cache: KVCache, steps: int) -> type[RecordedStep] | type[TokenStep] | None:
     """Returns what computes that many steps faster than the model does, ``None`` if nothing does."""
     if (
         not is_plain_computation()
@@ -105,8 +105,8 @@ def _kind(model: GPT2Model, cache: KVCache, steps: int) -> type[graphs.RecordedS
         or not all(_is_ours(module) for module in model.modules())
     ):
         return None
-    if graphs.is_recordable(cache):
-        return graphs.RecordedStep if steps >= graphs.LEAST_STEPS else None
+    if is_recordable(cache):
+        return RecordedStep if steps >= LEAST_STEPS else None
     if enabled("linear") and TokenStep.fits(cache):
         return TokenStep if steps >= TokenStep.LEAST_STEPS else None
     return None

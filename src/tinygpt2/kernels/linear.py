@@ -87,11 +87,11 @@ def _in_blocks(row: Tensor, weight: Tensor, out: Tensor) -> Callable[[], object]
     return run
 
 
-def row_product(layer: nn.Module | Tensor, row: Tensor) -> Callable[[], Tensor]:
+def row_product(layer: Callable[[Tensor], Tensor] | Tensor, row: Tensor) -> Callable[[], Tensor]:
     """Returns what multiplies a layer by whatever a row then holds, without gradients.
 
     Args:
-        layer: A module from (1, N) to (1, M), or a weight, (M, N).
+        layer: What maps (1, N) to (1, M), such as a module; or a weight, (M, N).
         row: (N,), on a CPU.
 
     Returns:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules import module as module_globals
 
 KERNELS = "TINYGPT2_KERNELS"
-NAMES = ("attention", "cross_entropy", "dropout", "linear")
+NAMES = ("attention", "cross_entropy", "dropout", "int8", "linear")
 
 _PLAIN = (Tensor, nn.Parameter)
 _PLAIN_OR_NONE = {*_PLAIN, type(None)}

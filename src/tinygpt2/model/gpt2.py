@@ -36,6 +36,7 @@ from tinygpt2.kernels.linear import linear, project
 from tinygpt2.kernels.switch import calls_only, is_plain_computation
 from tinygpt2.model.cache import KVCache, check_dtype
 from tinygpt2.model.checks import check_hidden, check_inputs, check_memory, check_weight_names, not_finite
+from tinygpt2.model.int8 import Int8Embedding, Int8Linear, is_quantized, replace_layers
 from tinygpt2.tokenizers.foreign import AnyTokenizer, as_tokenizer
 from tinygpt2.tokenizers.protocol import Tokenizer, end_of_text
 from tinygpt2.tokenizers.storage import remove_others, tokenizer_files
@@ -197,6 +198,12 @@ class GPT2Model(nn.Module):
         return every_id
 
     @property
+    def is_quantized(self) -> bool:
+        """Whether the weights have 8 bits, as `quantize` makes them."""
+        wte: nn.Module = self.wte
+        return isinstance(wte, Int8Embedding)
+
+    @property
     def device(self) -> torch.device:
         """The device of the weights."""
         return next(self.parameters()).device
@@ -243,7 +250,11 @@ class GPT2Model(nn.Module):
             calls_only(self, GPT2Model.forward)
             and (cls.head, cls.head_weight) == (GPT2Model.head, GPT2Model.head_weight)
             and "head" not in vars(self)
-            and (self.lm_head is None or (calls_only(self.lm_head, nn.Linear.forward) and self.lm_head.bias is None))
+            and (
+                self.lm_head is None
+                or calls_only(self.lm_head, Int8Linear.forward)
+                or (calls_only(self.lm_head, nn.Linear.forward) and self.lm_head.bias is None)
+            )
         )
 
     def head(self, hidden: Tensor) -> Tensor:
@@ -255,7 +266,8 @@ class GPT2Model(nn.Module):
         """
         check_hidden(hidden, self.config)
         if self.lm_head is None:
-            return linear(hidden, self.head_weight)
+            wte: nn.Module = self.wte
+            return wte.head(hidden) if isinstance(wte, Int8Embedding) else linear(hidden, self.head_weight)
         return project(self.lm_head, hidden)
 
     def hidden_states(self, tokens: Tensor, cache: KVCache | None = None) -> Tensor:
@@ -293,7 +305,8 @@ class GPT2Model(nn.Module):
         ...     GPT2Model(GPT2Config.preset("gpt2-medium")).num_parameters()
         354823168
         """
-        return sum(parameter.numel() for parameter in self.parameters())
+        integers = (buffer for buffer in self.buffers() if buffer.dtype == torch.int8)  # of a quantised model
+        return sum(weight.numel() for weight in (*self.parameters(), *integers))
 
     def with_vocab_size(self, vocab_size: int) -> Self:
         """Returns a copy with more ids, for a tokenizer with new tokens; the logits of the ids that there are stay.
@@ -307,7 +320,7 @@ class GPT2Model(nn.Module):
         Raises:
             TypeError: If it is not an integer.
             ValueError: If it is smaller than now, its weights are larger than the memory of the computer, or the model
-                has weights that its class does not make, for instance an adapter's.
+                has weights that its class does not make, for instance an adapter's, or weights of 8 bits.
 
         >>> shape = GPT2Config(
         ...     vocab_size=9, context_length=8, n_layer=1, n_head=2, n_embd=4
@@ -315,6 +328,8 @@ class GPT2Model(nn.Module):
         >>> GPT2Model(shape).with_vocab_size(11).config.vocab_size
         11
         """
+        if self.is_quantized:
+            raise ValueError("a model with weights of 8 bits cannot be changed; change the one that it was made from")
         before = self.config.vocab_size
         config = replace(self.config, vocab_size=check_int("vocab_size", vocab_size, minimum=before))
         try:
@@ -322,7 +337,7 @@ class GPT2Model(nn.Module):
         except ValueError as error:
             raise ValueError(f"vocab_size is {config.vocab_size:,}: {error}") from None
         state = self.state_dict()
-        check_weight_names(state, self._weight_names(self.config))
+        check_weight_names(state, self.weight_names())
         for name in {"wte.weight", "lm_head.weight"} & state.keys():
             new = state[name].mean(dim=0, keepdim=True).expand(config.vocab_size - before, -1)
             state[name] = torch.cat([state[name], new])
@@ -415,7 +430,7 @@ class GPT2Model(nn.Module):
         True
         """
         state = self.state_dict()
-        check_weight_names(state, self._weight_names(self.config))
+        check_weight_names(state, self.weight_names())
         directory = check_path("path", path)
         size = None if max_shard_size is None else check_int("max_shard_size", max_shard_size)
         own = None if tokenizer is None else as_tokenizer(tokenizer)
@@ -424,10 +439,13 @@ class GPT2Model(nn.Module):
         if tokenizer is not None:
             remove_others(directory, contents)
 
-    @classmethod
-    def _weight_names(cls, config: GPT2Config) -> set[str]:
+    def weight_names(self) -> set[str]:
+        """Returns the names of the weights that the class makes for this shape, quantised if this model is."""
         with torch.device("meta"):
-            return set(cls(config).state_dict())
+            model = type(self)(self.config)
+        if self.is_quantized:
+            replace_layers(model)
+        return set(model.state_dict())
 
     @override
     def __repr__(self) -> str:
@@ -456,7 +474,9 @@ def model_with_weights(
     """
     with torch.device("meta"):  # no memory and no random numbers for weights that will be replaced
         model = kind(config)
-    expected = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    if is_quantized(weights):
+        replace_layers(model)
+    expected = {name: tuple(weight.shape) for name, weight in model.state_dict().items()}
     found = {name: tuple(weight.shape) for name, weight in weights.items()}
     if expected != found:
         names = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
@@ -468,12 +488,12 @@ def model_with_weights(
     wanted = torch.get_default_dtype() if dtype is None else dtype
     # Copies: tensors of a file of safetensors are mapped from it, and would change with it.
     copies = {
-        name: weight.to(weight.dtype if wanted == "auto" else wanted, copy=True,
+        name: weight.to(wanted if wanted != "auto" and weight.is_floating_point() else weight.dtype, copy=True,
                         memory_format=torch.contiguous_format)
         for name, weight in weights.items()
     }  # fmt: skip
     model.load_state_dict(copies, assign=True)
-    return model.eval()
+    return model.eval().requires_grad_(False) if is_quantized(weights) else model.eval()
 
 
 def model_contents(

@@ -70,7 +70,7 @@ class NextTokenLoss(nn.Module):
         model, plain = self.model, is_plain_computation()
         if plain:  # otherwise a value may be symbolic
             scale = checked_scale(targets, scale)
-        if plain and isinstance(model, GPT2Model) and model.splits():
+        if plain and isinstance(model, GPT2Model) and model.splits() and not model.is_quantized:
             hidden = model.hidden_states(inputs)
             return linear_cross_entropy(hidden, model.head_weight, targets, reduction="sum", scale=scale)
         return summed_cross_entropy(model(inputs), targets) * scale
@@ -144,7 +144,7 @@ class DistillationLoss(nn.Module):
                 f"targets must have the shape of inputs, {tuple(inputs.shape)}, got {tuple(targets.shape)}"
             )
         weight: Tensor | None = None
-        if plain and isinstance(model, GPT2Model) and model.splits():
+        if plain and isinstance(model, GPT2Model) and model.splits() and not model.is_quantized:
             rows, weight = model.hidden_states(inputs), model.head_weight  # (B, T, C), (V, C)
         else:
             rows = model(inputs)  # (B, T, V)

@@ -16,6 +16,7 @@ from tinygpt2._internal.cpu import threads
 from tinygpt2.kernels.linear import row_product
 from tinygpt2.model.cache import KVCache
 from tinygpt2.model.gpt2 import Block, GPT2Model
+from tinygpt2.model.int8 import Int8Embedding
 
 _SMALL = 1 << 24  # bytes of weights, which a core's share of the cache holds: a second thread gains little
 
@@ -38,7 +39,8 @@ class TokenStep:
         config = model.config
         like = model.wpe.weight
         self._model, self._cache = model, cache
-        self._threads = 1 if sum(weight.nbytes for weight in model.parameters()) <= _SMALL else None
+        weights = (*model.parameters(), *model.buffers())
+        self._threads = 1 if sum(weight.nbytes for weight in weights) <= _SMALL else None
         self._stream = like.new_empty(config.n_embd)  # (C,), the residual stream
         self._input = like.new_empty(config.n_embd)  # (C,), of each product
         mixed, inner = like.new_empty(config.n_embd), like.new_empty(config.inner_width)
@@ -46,7 +48,7 @@ class TokenStep:
         with threads(self._threads):
             blocks = cast("Iterable[Block]", model.h)
             self._blocks = [_Block.of(block, self._input, mixed, inner) for block in blocks]
-            self._head = row_product(model.head_weight if model.lm_head is None else model.lm_head, self._input)
+            self._head = row_product(_head(model), self._input)
 
     @staticmethod
     def fits(cache: KVCache) -> bool:
@@ -65,7 +67,7 @@ class TokenStep:
         model, cache, stream = self._model, self._cache, self._stream
         slot, token = cache.length, tokens.view(1)
         end = slot + 1
-        torch.add(model.wte.weight[token].view(-1), model.wpe.weight[slot], out=stream)
+        torch.add(model.wte(token).view(-1), model.wpe.weight[slot], out=stream)
         # The views of all blocks at once: (H, D) of the next slot, (H, D, S) and (H, S, D) of all.
         new_keys, new_values = cache.keys[:, 0, :, slot].unbind(0), cache.values[:, 0, :, slot].unbind(0)
         keys, values = cache.keys[:, 0, :, :end].transpose(2, 3).unbind(0), cache.values[:, 0, :, :end].unbind(0)
@@ -86,6 +88,13 @@ class TokenStep:
 
     def _normalise(self, norm: nn.LayerNorm) -> None:
         self._input.copy_(F.layer_norm(self._stream, norm.normalized_shape, norm.weight, norm.bias, norm.eps))
+
+
+def _head(model: GPT2Model) -> Callable[[Tensor], Tensor] | Tensor:
+    wte: nn.Module = model.wte
+    if model.lm_head is None:
+        return wte.head if isinstance(wte, Int8Embedding) else model.head_weight
+    return model.lm_head
 
 
 @dataclass(frozen=True)
