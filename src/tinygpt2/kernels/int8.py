@@ -1,12 +1,15 @@
 """Linear layers with weights of 8 bits."""
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tinygpt2.kernels.switch import usable
+from tinygpt2.kernels.switch import enabled, usable
 
 _LARGEST = 127
+_SMALLEST = 1e-30  # so that a row of zeros is not divided by zero
 
 
 def rounded(rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -18,9 +21,8 @@ def rounded(rows: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         (..., N) int8, and (..., 1) in the dtype of the rows.
     """
-    scale = rows.abs().amax(dim=-1, keepdim=True).div_(_LARGEST)
-    smallest = torch.finfo(rows.dtype).tiny  # so that a row of zeros is not divided by zero
-    return (rows / scale.clamp(min=smallest)).round_().to(torch.int8), scale
+    factors = rows.abs().amax(dim=-1, keepdim=True).clamp_(min=_SMALLEST).mul_(1 / _LARGEST)
+    return (rows * factors.reciprocal()).round_().to(torch.int8), factors
 
 
 def int8_linear(input: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None = None) -> Tensor:  # noqa: A002 - the twin's name
@@ -42,8 +44,21 @@ def int8_linear(input: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | Non
     # Of columns of a single number, PyTorch multiplies others than those that there are.
     if not (input.is_cpu and usable("int8", input)) or weight.shape[1] == 1:
         return F.linear(input, weight.to(input.dtype) * scale.to(input.dtype).unsqueeze(1), bias)
-    integers, factors = rounded(input.reshape(-1, input.shape[-1]).float())
-    out = torch._int_mm(integers, weight.t()).float().mul_(scale.float()).mul_(factors)  # noqa: SLF001 - as torchao calls it
-    if bias is not None:
-        out += bias
+    out = _on_integers(input.reshape(-1, input.shape[-1]).float(), weight, scale, bias)
     return out.to(input.dtype).view(*input.shape[:-1], len(weight))
+
+
+def int8_row_product(weight: Tensor, scale: Tensor, bias: Tensor | None, row: Tensor) -> Callable[[], Tensor]:
+    """Returns what computes `int8_linear` for whatever a row then holds, as `row_product` does for other weights."""
+    line = row.view(1, -1)
+    result = row.new_empty(len(weight))
+    if row.dtype != torch.float32 or not enabled("int8") or weight.shape[1] == 1:
+        return lambda: result.copy_(int8_linear(line, weight, scale, bias).view(-1))
+    return lambda: result.copy_(_on_integers(line, weight, scale, bias).view(-1))
+
+
+def _on_integers(rows: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
+    """Returns the product of fp32 rows, (R, N), rounded, and a weight, in fp32."""
+    integers, factors = rounded(rows)
+    out = torch._int_mm(integers, weight.t()) * scale.float()  # noqa: SLF001 - as torchao calls it
+    return out.mul_(factors) if bias is None else torch.addcmul(bias.float(), out, factors)

@@ -87,25 +87,18 @@ def _in_blocks(row: Tensor, weight: Tensor, out: Tensor) -> Callable[[], object]
     return run
 
 
-def row_product(layer: Callable[[Tensor], Tensor] | Tensor, row: Tensor) -> Callable[[], Tensor]:
-    """Returns what multiplies a layer by whatever a row then holds, without gradients.
+def row_product(weight: Tensor, bias: Tensor | None, row: Tensor) -> Callable[[], Tensor]:
+    """Returns what multiplies a weight by whatever a row then holds, without gradients.
 
     Args:
-        layer: What maps (1, N) to (1, M), such as a module; or a weight, (M, N).
+        weight: (M, N).
+        bias: (M,), or ``None``.
         row: (N,), on a CPU.
 
     Returns:
         A function that returns the product, (M,), in the same memory each time.
     """
-    line = row.view(1, -1)
-    if isinstance(layer, Tensor):
-        weight, bias = layer, None
-    elif isinstance(layer, nn.Linear):
-        weight, bias = layer.weight, layer.bias
-    else:
-        result = layer(line).view(-1)
-        return lambda: result.copy_(layer(line).view(-1))
-    out = row.new_empty(len(weight))
+    line, out = row.view(1, -1), row.new_empty(len(weight))
     if weight.dtype != torch.float32 or not weight.is_contiguous() or weight.numel() < _SMALL or not enabled("linear"):
         return lambda: out.copy_(F.linear(line, weight, bias).view(-1))
     multiply = _in_blocks(row, weight, out)

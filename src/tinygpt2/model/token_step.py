@@ -13,10 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tinygpt2._internal.cpu import threads
+from tinygpt2.kernels.int8 import int8_row_product
 from tinygpt2.kernels.linear import row_product
 from tinygpt2.model.cache import KVCache
 from tinygpt2.model.gpt2 import Block, GPT2Model
-from tinygpt2.model.int8 import Int8Embedding
+from tinygpt2.model.int8 import Int8Embedding, Int8Linear
 
 _SMALL = 1 << 24  # bytes of weights, which a core's share of the cache holds: a second thread gains little
 
@@ -48,7 +49,8 @@ class TokenStep:
         with threads(self._threads):
             blocks = cast("Iterable[Block]", model.h)
             self._blocks = [_Block.of(block, self._input, mixed, inner) for block in blocks]
-            self._head = row_product(_head(model), self._input)
+            head: nn.Module = model.wte if model.lm_head is None else model.lm_head
+            self._head = _product(head, self._input)
 
     @staticmethod
     def fits(cache: KVCache) -> bool:
@@ -90,11 +92,11 @@ class TokenStep:
         self._input.copy_(F.layer_norm(self._stream, norm.normalized_shape, norm.weight, norm.bias, norm.eps))
 
 
-def _head(model: GPT2Model) -> Callable[[Tensor], Tensor] | Tensor:
-    wte: nn.Module = model.wte
-    if model.lm_head is None:
-        return wte.head if isinstance(wte, Int8Embedding) else model.head_weight
-    return model.lm_head
+def _product(layer: nn.Module, row: Tensor) -> Callable[[], Tensor]:
+    """Returns what multiplies the weight of a linear layer, or of an embedding, by whatever a row then holds."""
+    if isinstance(layer, Int8Linear | Int8Embedding):
+        return int8_row_product(layer.weight, layer.scale, getattr(layer, "bias", None), row)
+    return row_product(cast("Tensor", layer.weight), getattr(layer, "bias", None), row)
 
 
 @dataclass(frozen=True)
@@ -127,7 +129,7 @@ class _Block:
     def of(cls, block: Block, source: Tensor, mixed: Tensor, inner: Tensor) -> "_Block":
         """Returns the operations of a block: the inputs of its products are in ``source``, ``mixed`` and ``inner``."""
         attention, mlp = block.attn, block.mlp
-        attend = row_product(attention.c_attn, source)
+        attend = _product(attention.c_attn, source)
         heads = attend().view(3, attention.n_head, -1)  # (3, H, D), a view of where the result always is
         width = heads.shape[-1]
         return cls(
@@ -137,9 +139,9 @@ class _Block:
             key=heads[1],
             value=heads[2],
             scale=width**-0.5 if attention.scale is None else attention.scale,
-            project=row_product(attention.c_proj, mixed),
+            project=_product(attention.c_proj, mixed),
             ln_2=block.ln_2,
-            expand=row_product(mlp.c_fc, source),
+            expand=_product(mlp.c_fc, source),
             activation=mlp.activation,
-            contract=row_product(mlp.c_proj, inner),
+            contract=_product(mlp.c_proj, inner),
         )
