@@ -5,10 +5,16 @@ where the answer is the loss before it, without dropout; or of generation, where
 """
 
 import importlib
+import json
+import os
+import shutil
+import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -23,7 +29,9 @@ from tinygpt2 import (
     TrainingConfig,
     evaluate,
     generate,
+    gpt2_tokenizer,
     make_optimizer,
+    quantize,
     training_step,
 )
 from tinygpt2._internal.cpu import fast_products, keep_memory
@@ -41,6 +49,7 @@ class Work:
     nanogpt: str | None = None
     dtype: torch.dtype = torch.float32
     seed: int = 0
+    prompt: int = 8  # tokens, of generation
 
     def model(self) -> GPT2Model:
         torch.manual_seed(self.seed)
@@ -50,6 +59,10 @@ class Work:
         generator = torch.Generator().manual_seed(1)
         tokens = torch.randint(self.config.vocab_size, (self.batch_size, self.length + 1), generator=generator)
         return tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()
+
+    def prompts(self) -> Tensor:
+        generator = torch.Generator().manual_seed(1)
+        return torch.randint(self.config.vocab_size, (self.batch_size, self.prompt), generator=generator)
 
 
 def num_parameters(config: GPT2Config) -> int:
@@ -75,8 +88,6 @@ def tinygpt2(work: Work) -> tuple[float, Step]:
 
 
 def _transformers_model(work: Work) -> Any:  # noqa: ANN401
-    from tempfile import TemporaryDirectory  # noqa: PLC0415
-
     from transformers import GPT2LMHeadModel  # noqa: PLC0415
 
     with TemporaryDirectory() as directory:
@@ -154,15 +165,21 @@ TRAINING: dict[str, Callable[[Work], tuple[Any, Step]]] = {
 }
 
 
-def _prompts(work: Work) -> Tensor:
-    return work.batch()[0][:, :8]
-
-
 def tinygpt2_generates(work: Work) -> tuple[Any, Step]:
-    model = work.model().to(work.dtype)
+    return _generates(work.model().to(work.dtype), work)
 
+
+def int8_generates(work: Work) -> tuple[Any, Step]:
+    return _generates(quantize(work.model()), work)
+
+
+def bf16_generates(work: Work) -> tuple[Any, Step]:
+    return _generates(work.model().to(torch.bfloat16), work)
+
+
+def _generates(model: GPT2Model, work: Work) -> tuple[Any, Step]:
     def step() -> Tensor:
-        return generate(model, _prompts(work), max_new_tokens=work.length)
+        return generate(model, work.prompts(), max_new_tokens=work.length)
 
     return step().tolist(), step
 
@@ -170,7 +187,7 @@ def tinygpt2_generates(work: Work) -> tuple[Any, Step]:
 def transformers_generates(work: Work) -> tuple[Any, Step]:
     """Its generate, greedy, with its own cache."""
     model = _transformers_model(work).eval()
-    prompts = _prompts(work)
+    prompts = work.prompts()
     mask = torch.ones_like(prompts)
     n = work.length
 
@@ -187,9 +204,91 @@ def nanogpt_generates(work: Work) -> tuple[Any, Step]:
     model = nanogpt_model(work).eval()
 
     def step() -> Any:  # noqa: ANN401
-        return model.generate(_prompts(work), work.length, top_k=1)
+        return model.generate(work.prompts(), work.length, top_k=1)
 
     return step().tolist(), step
+
+
+def ctranslate2_generates(work: Work) -> tuple[Any, Step]:
+    """CTranslate2 with int8 weights, from the directory that `save_pretrained` writes."""
+    ctranslate2 = importlib.import_module("ctranslate2")
+    with _saved(work) as directory:
+        converted = Path(directory, "converted")
+        ctranslate2.converters.TransformersConverter(directory).convert(str(converted), quantization="int8")
+        generator = ctranslate2.Generator(
+            str(converted), device="cpu", compute_type="int8", intra_threads=torch.get_num_threads()
+        )
+    tokenizer = gpt2_tokenizer()
+    prompts = [["\u0120the"] * work.prompt] * work.batch_size
+    options = {"max_length": work.length, "min_length": work.length, "sampling_topk": 1}
+    assert tokenizer.n_vocab == work.config.vocab_size
+
+    def step() -> Any:  # noqa: ANN401
+        return generator.generate_batch(prompts, include_prompt_in_result=False, **options)
+
+    return [result.sequences_ids[0] for result in step()], step
+
+
+NODE = """
+import {createInterface} from "node:readline";
+import {getLlama} from "node-llama-cpp";
+const [path, threads, prompt, tokens] = process.argv.slice(2);
+const llama = await getLlama({gpu: false, build: "never", maxThreads: Number(threads)});
+const model = await llama.loadModel({modelPath: path});
+const context = await model.createContext({contextSize: 1024, threads: Number(threads)});
+const ids = model.tokenize(" the".repeat(Number(prompt)));
+console.log("ready");
+for await (const line of createInterface({input: process.stdin})) {
+  const sequence = context.getSequence(), found = [];
+  for await (const id of sequence.evaluate(ids, {temperature: 0, yieldEogToken: true})) {
+    if (found.push(id) == Number(tokens)) break;
+  }
+  sequence.dispose();
+  console.log(JSON.stringify(found));
+}
+"""
+
+
+def llama_cpp_generates(work: Work) -> tuple[Any, Step]:
+    """llama.cpp with Q8_0 weights, converted by its own script, in Node: see tests/ecosystem/test_llama_cpp.py."""
+    source, modules = os.environ["LLAMA_CPP"], Path(os.environ["NODE_LLAMA_CPP"])
+    kept = TemporaryDirectory()
+    converted, script = Path(kept.name, "model.gguf"), modules / "benchmark.mjs"
+    convert = (
+        f"import sys; sys.path.insert(0, {source!r}); import convert_hf_to_gguf as c; "
+        "from conversion.base import TextModel; TextModel.get_vocab_base_pre = lambda *_: 'gpt-2'; c.main()"
+    )
+    with _saved(work) as directory:
+        command = [sys.executable, "-c", convert, directory, "--outfile", str(converted), "--outtype", "q8_0"]
+        subprocess.run(command, check=True, capture_output=True)
+    script.write_text(NODE, encoding="utf-8")
+    arguments = [str(converted), str(torch.get_num_threads()), str(work.prompt), str(work.length)]
+    process = subprocess.Popen(
+        [shutil.which("node") or "node", str(script), *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=modules,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdout.readline()
+
+    def step() -> Any:  # noqa: ANN401
+        assert converted.exists(), kept.name  # which is removed with the directory, that is, with this function
+        process.stdin.write("\n")  # type: ignore[union-attr]
+        process.stdin.flush()  # type: ignore[union-attr]
+        return json.loads(process.stdout.readline())  # type: ignore[union-attr]
+
+    return step(), step
+
+
+@contextmanager
+def _saved(work: Work) -> Iterator[str]:
+    """A directory with the model and GPT-2's vocabulary."""
+    with TemporaryDirectory() as directory:
+        work.model().save_pretrained(directory, tokenizer=gpt2_tokenizer())
+        yield directory
 
 
 GENERATION: dict[str, Callable[[Work], tuple[Any, Step]]] = {
@@ -198,16 +297,30 @@ GENERATION: dict[str, Callable[[Work], tuple[Any, Step]]] = {
     "nanoGPT": nanogpt_generates,
 }
 
+FEWER_BITS: dict[str, Callable[[Work], tuple[Any, Step]]] = {
+    "tinygpt2 int8": int8_generates,
+    "tinygpt2": tinygpt2_generates,
+    "tinygpt2 bf16": bf16_generates,
+    "CTranslate2 int8": ctranslate2_generates,
+    "llama.cpp Q8_0": llama_cpp_generates,
+}
+
 
 def present(
     contestants: dict[str, Callable[[Work], tuple[Any, Step]]], work: Work
 ) -> dict[str, Callable[[Work], tuple[Any, Step]]]:
     """Returns the contestants that are installed; others are named."""
-    modules = {"transformers": "transformers", "LLMs-from-scratch": "llms_from_scratch"}
+    modules = {
+        "transformers": "transformers",
+        "LLMs-from-scratch": "llms_from_scratch",
+        "CTranslate2 int8": "ctranslate2",
+    }
     there = {}
     for name, contestant in contestants.items():
         if name == "nanoGPT":
             here = work.nanogpt is not None and Path(work.nanogpt, "model.py").exists()
+        elif name == "llama.cpp Q8_0":
+            here = {"LLAMA_CPP", "NODE_LLAMA_CPP"} <= os.environ.keys()
         else:
             here = name not in modules or importlib.util.find_spec(modules[name]) is not None
         if here:
