@@ -136,6 +136,7 @@ FILES = {
         "common",
         "generate",
         "evaluate",
+        "quantize",
         "tokenize",
         "report",
         "plot",
