@@ -124,6 +124,7 @@ FILES = {
         "choices",
         "recommend",
     ],
+    "generation.samplers": ["protocol", "checks", "draws", "temperature", "filters"],
     "training.callbacks": ["base", "progress", "samples", "stopping", "loggers"],
     "training.checkpoints": ["format", "restore", "seconds", "saver"],
     "cli": [

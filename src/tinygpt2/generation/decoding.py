@@ -11,7 +11,8 @@ from torch import Tensor
 from tinygpt2._internal.checks import check_instance
 from tinygpt2.config import GPT2Config
 from tinygpt2.generation.options import Decoding, GenerationOptions, end_ids, takes_options
-from tinygpt2.generation.samplers import check_generator, checked_ids, with_tokens
+from tinygpt2.generation.samplers.checks import check_generator, checked_ids
+from tinygpt2.generation.samplers.protocol import with_tokens
 from tinygpt2.generation.window import Window
 from tinygpt2.model.checks import check_ids, check_tokens
 from tinygpt2.model.gpt2 import GPT2Model

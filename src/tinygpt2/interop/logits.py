@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 from tinygpt2._internal.checks import check_instance, of_type
-from tinygpt2.generation.samplers import MultinomialSampler, Sampler, checked_ids, checked_logits, with_tokens
+from tinygpt2.generation.samplers.checks import checked_ids, checked_logits
+from tinygpt2.generation.samplers.draws import MultinomialSampler
+from tinygpt2.generation.samplers.protocol import Sampler, with_tokens
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class ProcessorSampler:
     """
 
     processor: Callable[[Tensor, Tensor], Tensor]
-    then: Sampler = MultinomialSampler()  # noqa: RUF009 - frozen
+    then: Sampler = MultinomialSampler()
 
     def __post_init__(self) -> None:
         if isinstance(self.processor, type) or not callable(self.processor):

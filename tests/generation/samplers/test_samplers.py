@@ -24,7 +24,8 @@ from tinygpt2 import (
     TopKSampler,
     TopPSampler,
 )
-from tinygpt2.generation.samplers import check_generator, with_tokens
+from tinygpt2.generation.samplers.checks import check_generator
+from tinygpt2.generation.samplers.protocol import with_tokens
 
 INF = math.inf
 FP16_MAX = torch.finfo(torch.float16).max
