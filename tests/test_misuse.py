@@ -682,7 +682,6 @@ WORKING: list[tuple[set[str], str]] = [
     ({"'x'", "''"}, "model_card.repo_id"),
     (ANYTHING, "gradient_checkpointing_kwargs SamplerProcessor.__call__.input_ids"),
     (ANYTHING, "CausalLM.prepare_inputs_for_generation.input_ids ProcessorSampler.__call__.generator"),
-    (ANYTHING, "ProcessorSampler.__call__.tokens"),
     ({"lambda"}, "processor sampler"),
     (COUNTS | {"float tensor", "empty tensor"}, "num_items_in_batch"),
     (COUNTS, "load_llms_from_scratch.n_head"),

@@ -79,6 +79,31 @@ def check_shape(logits: Tensor) -> Tensor:
     return logits
 
 
+def checked_text(tokens: Tensor | None, logits: Tensor) -> Tensor:
+    """Returns the text so far as (B, T) int64 after checking that it goes with ``logits``; T is 0 for ``None``.
+
+    Raises:
+        TypeError: If it is not a tensor of integers.
+        ValueError: If it has not one row for each of the logits, or is on another kind of device.
+    """
+    if tokens is None:
+        return torch.empty((len(logits), 0), dtype=torch.int64, device=logits.device)
+    check_instance("tokens", tokens, Tensor, "a tensor, (B, T), or None")
+    if tokens.is_floating_point() or tokens.is_complex() or tokens.dtype == torch.bool:
+        raise TypeError(f"tokens must be integers, (B, T), got {tokens.dtype} of {tuple(tokens.shape)}; pass token ids")
+    if tokens.dim() != 2 or len(tokens) != len(logits):
+        raise ValueError(
+            f"tokens must have a row for each row of logits, ({len(logits)}, T), got {tuple(tokens.shape)}; pass the "
+            "text so far of each"
+        )
+    if tokens.device.type != logits.device.type:
+        raise ValueError(
+            f"tokens must be on the device of the logits, {logits.device}, got some on {tokens.device}; move them "
+            "there: tokens.to(logits.device)"
+        )
+    return tokens.to(torch.int64)
+
+
 def checked_logits(logits: Tensor) -> Tensor:
     """Returns ``logits`` in at least float32 after checking that each row has a most probable token.
 

@@ -8,6 +8,9 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+NO_TOKEN = -1
+"""What ``tokens`` have where a row has no text: the padding of a batch."""
+
 
 @runtime_checkable
 class Sampler(Protocol):
@@ -29,8 +32,9 @@ class Sampler(Protocol):
         Args:
             logits: (B, V), floating point, unnormalised log-probabilities; -inf for a token that must not be chosen.
             tokens: The text so far, (B, T) int64 on the device of ``logits``: the prompt and what was generated. In a
-                batch of `generate_text`, shorter rows are padded on the left with the end-of-text token, so that all
-                end at the same place, and a row that has ended continues with it. ``None`` where there is no text.
+                batch of `generate_text`, shorter rows are padded on the left with -1, which is no token, so that all
+                end at the same place. A row that has ended continues with the token that ended it. ``None`` where there
+                is no text.
             generator: Source of randomness, on the device of ``logits``; PyTorch's global one if ``None``.
 
         Returns:
