@@ -63,6 +63,21 @@ def as_float32(logits: Tensor) -> Tensor:
     return logits if logits.dtype == torch.float64 else logits.float()
 
 
+def in_float32(factor: float) -> float:
+    """Returns a positive factor within the range of float32, beyond which it would become 0 or infinite."""
+    float32 = torch.finfo(torch.float32)
+    return min(max(factor, float32.tiny), float32.max)
+
+
+def changed_where(chosen: Tensor, changed: Tensor, logits: Tensor) -> Tensor:
+    """Returns ``changed`` where a logit is ``chosen`` and finite, and ``logits`` elsewhere, so that -inf and NaN stay.
+
+    A change cannot overflow: what was finite is so afterwards, and the token remains possible.
+    """
+    largest = torch.finfo(logits.dtype).max
+    return torch.where(chosen & logits.isfinite(), changed.clamp(-largest, largest), logits)
+
+
 def check_shape(logits: Tensor) -> Tensor:
     """Returns ``logits`` if they are floating-point numbers of shape (B, V).
 
@@ -107,8 +122,8 @@ def checked_text(tokens: Tensor | None, logits: Tensor) -> Tensor:
 def checked_logits(logits: Tensor) -> Tensor:
     """Returns ``logits`` in at least float32 after checking that each row has a most probable token.
 
-    Filters keep a row's maximum, so only the samplers at the end of a chain need to check it. The maximum of a row
-    with a NaN is NaN.
+    What comes before passes on a NaN, +inf, and a row of only -inf, so only the samplers at the end of a chain need to
+    check for them. The maximum of a row with a NaN is NaN.
     """
     logits = as_float32(check_shape(logits))
     largest = logits.amax(dim=-1)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from tinygpt2._internal.checks import check_number
-from tinygpt2.generation.samplers.checks import as_float32, check_shape
+from tinygpt2.generation.samplers.checks import as_float32, check_shape, in_float32
 from tinygpt2.generation.samplers.draws import MultinomialSampler
 from tinygpt2.generation.samplers.protocol import Sampler, check_sampler, with_tokens
 
@@ -52,6 +52,4 @@ class TemperatureSampler:
         # Shifting a row does not change its softmax; with the maximum at 0, no temperature can overflow to +inf.
         largest = logits.amax(dim=-1, keepdim=True)
         shifted = logits - largest.masked_fill(largest.isinf(), 0)  # inf - inf is NaN, which would hide the reason
-        float32 = torch.finfo(torch.float32)  # beyond its range a temperature would become 0 or infinite
-        temperature = min(max(self.temperature, float32.tiny), float32.max)
-        return self._then(shifted / temperature, tokens=tokens, generator=generator)
+        return self._then(shifted / in_float32(self.temperature), tokens=tokens, generator=generator)
