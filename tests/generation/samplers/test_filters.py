@@ -111,6 +111,14 @@ def test_eta_lets_more_tokens_pass_where_more_are_possible() -> None:
     assert survivors(lambda then: EtaSampler(0.02, then=then), many) == [set(range(41))]
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64], ids=str)
+def test_eta_keeps_the_best_whatever_the_rounding(dtype: torch.dtype) -> None:
+    """The best is at least as probable as e to the power of minus the entropy: eta is less, but for rounding."""
+    for size in range(2, 300):
+        logits = torch.zeros(1, size, dtype=dtype)
+        assert survivors(lambda then: EtaSampler(1 - 2**-53, then=then), logits) == [set(range(size))]
+
+
 # --- what is refused ---
 
 

@@ -211,7 +211,7 @@ class EtaSampler:
         largest = log_probabilities.amax(dim=-1, keepdim=True)
         log_epsilon = math.log(self.epsilon)
         log_eta = (log_epsilon / 2 - _entropy(log_probabilities.exp())).clamp(max=log_epsilon)
-        improbable = log_probabilities < torch.minimum(log_eta, largest)
+        improbable = log_probabilities < torch.minimum(log_eta, largest)  # which is larger, but for rounding
         return self._then(logits.masked_fill(improbable, -math.inf), tokens=tokens, generator=generator)
 
 
