@@ -124,6 +124,18 @@ FILES = {
         "choices",
         "recommend",
     ],
+    "generation.samplers": [
+        "protocol",
+        "checks",
+        "draws",
+        "temperature",
+        "filters",
+        "bias",
+        "counts",
+        "penalties",
+        "bans",
+        "strings",
+    ],
     "training.callbacks": ["base", "progress", "samples", "stopping", "loggers"],
     "training.checkpoints": ["format", "restore", "seconds", "saver"],
     "cli": [

@@ -358,6 +358,15 @@ def generation_calls() -> dict[str, Callable[[], Call]]:
             tinygpt2.TemperatureSampler(0.7),
             tinygpt2.TopPSampler(0.9),
             tinygpt2.MinPSampler(0.1),
+            tinygpt2.TypicalSampler(0.9),
+            tinygpt2.EtaSampler(0.1),
+            tinygpt2.RepetitionPenaltySampler(1.2),
+            tinygpt2.PresencePenaltySampler(0.5),
+            tinygpt2.FrequencyPenaltySampler(0.5),
+            tinygpt2.NoRepeatNGramSampler(2),
+            tinygpt2.LogitBiasSampler({1: 2.0}),
+            tinygpt2.BannedTokensSampler([1]),
+            tinygpt2.BannedStringsSampler("a", CharTokenizer("ab")),
         ):
             yield type(made).__name__, partial(Call, type(made), fields(made))
             yield f"{type(made).__name__}.__call__", partial(sampler_call, made)
@@ -678,11 +687,19 @@ WORKING: list[tuple[set[str], str]] = [
     ({"0", "0-d tensor", "np.float32"}, "ema_decay"),
     ({"[]", "empty tensor", "np.array([])"}, "special_tokens"),
     ({"'x'", "''", "[]", "empty tensor", "np.array([])"}, "trim_vocabulary.text"),
+    ({"np.float32"}, "epsilon"),
+    (NUMBERS | {"-1"}, "penalty"),
+    (
+        COUNTS | {"0"},
+        " ".join(f"{name}PenaltySampler.prompt_tokens" for name in ("Frequency", "Presence", "Repetition")),
+    ),
+    ({"{}"}, "bias"),
+    ({"[]", "set", "empty tensor", "np.array([])"}, "sequences"),
+    ({"'x'", "[]", "empty tensor", "np.array([])"}, "strings"),
     ({"True"}, "byte_fallback fused private"),
     ({"'x'", "''"}, "model_card.repo_id"),
     (ANYTHING, "gradient_checkpointing_kwargs SamplerProcessor.__call__.input_ids"),
     (ANYTHING, "CausalLM.prepare_inputs_for_generation.input_ids ProcessorSampler.__call__.generator"),
-    (ANYTHING, "ProcessorSampler.__call__.tokens"),
     ({"lambda"}, "processor sampler"),
     (COUNTS | {"float tensor", "empty tensor"}, "num_items_in_batch"),
     (COUNTS, "load_llms_from_scratch.n_head"),
@@ -723,7 +740,7 @@ WORKING: list[tuple[set[str], str]] = [
         ANYTHING,
         " ".join(
             f"{name}Sampler.__call__.tokens"
-            for name in ("Greedy", "MinP", "Multinomial", "Temperature", "TopK", "TopP")
+            for name in ("Eta", "Greedy", "LogitBias", "MinP", "Multinomial", "Temperature", "TopK", "TopP", "Typical")
         ),
     ),
     (ANYTHING, "GreedySampler.__call__.generator evaluate_text.field split_documents.field"),

@@ -33,13 +33,22 @@ if TYPE_CHECKING:  # the same names again, for type checkers, editors and the do
     from tinygpt2.generation.decoding import generate as generate
     from tinygpt2.generation.decoding import stream as stream
     from tinygpt2.generation.options import GenerationOptions as GenerationOptions
-    from tinygpt2.generation.samplers import GreedySampler as GreedySampler
-    from tinygpt2.generation.samplers import MinPSampler as MinPSampler
-    from tinygpt2.generation.samplers import MultinomialSampler as MultinomialSampler
-    from tinygpt2.generation.samplers import Sampler as Sampler
-    from tinygpt2.generation.samplers import TemperatureSampler as TemperatureSampler
-    from tinygpt2.generation.samplers import TopKSampler as TopKSampler
-    from tinygpt2.generation.samplers import TopPSampler as TopPSampler
+    from tinygpt2.generation.samplers.bans import BannedTokensSampler as BannedTokensSampler
+    from tinygpt2.generation.samplers.bans import NoRepeatNGramSampler as NoRepeatNGramSampler
+    from tinygpt2.generation.samplers.bias import LogitBiasSampler as LogitBiasSampler
+    from tinygpt2.generation.samplers.draws import GreedySampler as GreedySampler
+    from tinygpt2.generation.samplers.draws import MultinomialSampler as MultinomialSampler
+    from tinygpt2.generation.samplers.filters import EtaSampler as EtaSampler
+    from tinygpt2.generation.samplers.filters import MinPSampler as MinPSampler
+    from tinygpt2.generation.samplers.filters import TopKSampler as TopKSampler
+    from tinygpt2.generation.samplers.filters import TopPSampler as TopPSampler
+    from tinygpt2.generation.samplers.filters import TypicalSampler as TypicalSampler
+    from tinygpt2.generation.samplers.penalties import FrequencyPenaltySampler as FrequencyPenaltySampler
+    from tinygpt2.generation.samplers.penalties import PresencePenaltySampler as PresencePenaltySampler
+    from tinygpt2.generation.samplers.penalties import RepetitionPenaltySampler as RepetitionPenaltySampler
+    from tinygpt2.generation.samplers.protocol import Sampler as Sampler
+    from tinygpt2.generation.samplers.strings import BannedStringsSampler as BannedStringsSampler
+    from tinygpt2.generation.samplers.temperature import TemperatureSampler as TemperatureSampler
     from tinygpt2.generation.sequences import sample_sequences as sample_sequences
     from tinygpt2.generation.text import generate_text as generate_text
     from tinygpt2.generation.text import stream_text as stream_text
@@ -122,15 +131,18 @@ else:
         "evaluation.text": ["evaluate_text"],
         "generation.decoding": ["generate", "stream"],
         "generation.options": ["GenerationOptions"],
-        "generation.samplers": [
-            "GreedySampler",
-            "MinPSampler",
-            "MultinomialSampler",
-            "Sampler",
-            "TemperatureSampler",
-            "TopKSampler",
-            "TopPSampler",
+        "generation.samplers.bans": ["BannedTokensSampler", "NoRepeatNGramSampler"],
+        "generation.samplers.bias": ["LogitBiasSampler"],
+        "generation.samplers.draws": ["GreedySampler", "MultinomialSampler"],
+        "generation.samplers.filters": ["EtaSampler", "MinPSampler", "TopKSampler", "TopPSampler", "TypicalSampler"],
+        "generation.samplers.penalties": [
+            "FrequencyPenaltySampler",
+            "PresencePenaltySampler",
+            "RepetitionPenaltySampler",
         ],
+        "generation.samplers.protocol": ["Sampler"],
+        "generation.samplers.strings": ["BannedStringsSampler"],
+        "generation.samplers.temperature": ["TemperatureSampler"],
         "generation.sequences": ["sample_sequences"],
         "generation.text": ["generate_text", "stream_text"],
         "interop.causal_lm": ["CausalLM"],

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from tinygpt2._internal.checks import check_instance, check_int, check_number
 from tinygpt2.evaluation.baselines import Baselines
-from tinygpt2.generation.samplers import Sampler, check_generator, checked_ids, checked_logits, with_tokens
+from tinygpt2.generation.samplers.checks import check_generator, checked_ids, checked_logits
+from tinygpt2.generation.samplers.protocol import Sampler, with_tokens
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

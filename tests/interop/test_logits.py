@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from tinygpt2 import (
+    CharTokenizer,
     GPT2Config,
     GPT2Model,
     GreedySampler,
@@ -15,6 +16,7 @@ from tinygpt2 import (
     SamplerProcessor,
     TopKSampler,
     generate,
+    generate_text,
 )
 
 transformers = pytest.importorskip("transformers")
@@ -73,6 +75,18 @@ def test_a_sampler_gives_the_text_that_it_gives_here(ours: GPT2Model, tmp_path: 
             ours, tokens, max_new_tokens=20, sampler=sampler, generator=torch.Generator().manual_seed(3)
         )
         assert torch.equal(found, expected)
+
+
+def test_a_processor_sees_no_padding() -> None:
+    """Transformers' penalties count whatever a row begins with, so that a row depended on the longest of its batch."""
+    letters = CharTokenizer("abcdefghij")
+    shape = GPT2Config(vocab_size=letters.n_vocab, context_length=32, n_layer=1, n_head=1, n_embd=8, dropout=0.0)
+    model = GPT2Model(shape).double()
+    processor = transformers.RepetitionPenaltyLogitsProcessor(30.0)
+    sampler = ProcessorSampler(processor, then=GreedySampler())
+    prompts = ["abcdefgh", "", "jj"]
+    alone = [generate_text(model, letters, prompt, max_new_tokens=9, sampler=sampler) for prompt in prompts]
+    assert generate_text(model, letters, prompts, max_new_tokens=9, sampler=sampler) == alone
 
 
 def test_what_a_processor_changes_in_place_is_a_copy() -> None:

@@ -12,7 +12,7 @@ from tinygpt2.config import TRAINING_RANGES
 if TYPE_CHECKING:
     import torch
 
-    from tinygpt2.generation.samplers import Sampler
+    from tinygpt2.generation.samplers.protocol import Sampler
     from tinygpt2.model.gpt2 import GPT2Model
     from tinygpt2.tokenizers.protocol import Tokenizer
 
@@ -130,7 +130,9 @@ def _sampler(options: argparse.Namespace) -> "Sampler":
     Raises:
         ValueError: If an option of drawing, or several samples, were requested together with ``--greedy``.
     """
-    from tinygpt2.generation import samplers
+    from tinygpt2.generation.samplers.draws import GreedySampler, MultinomialSampler
+    from tinygpt2.generation.samplers.filters import MinPSampler, TopKSampler, TopPSampler
+    from tinygpt2.generation.samplers.temperature import TemperatureSampler
 
     given = {name: value for name, value in vars(options).items() if name in _DRAWING}
     if options.greedy and given:
@@ -140,12 +142,12 @@ def _sampler(options: argparse.Namespace) -> "Sampler":
         raise ValueError("--greedy always gives the same text, so it cannot give several; omit --greedy or --samples")
     drawing = {**_DRAWING, **given}
     if options.greedy or drawing["temperature"] == 0:
-        return samplers.GreedySampler()
-    sampler: Sampler = samplers.MultinomialSampler()
+        return GreedySampler()
+    sampler: Sampler = MultinomialSampler()
     if drawing["temperature"] != 1:
-        sampler = samplers.TemperatureSampler(drawing["temperature"])
+        sampler = TemperatureSampler(drawing["temperature"])
     if drawing["min_p"] is not None:
-        sampler = samplers.MinPSampler(drawing["min_p"], then=sampler)
+        sampler = MinPSampler(drawing["min_p"], then=sampler)
     if drawing["top_p"] is not None:
-        sampler = samplers.TopPSampler(drawing["top_p"], then=sampler)
-    return samplers.TopKSampler(drawing["top_k"], then=sampler) if drawing["top_k"] else sampler
+        sampler = TopPSampler(drawing["top_p"], then=sampler)
+    return TopKSampler(drawing["top_k"], then=sampler) if drawing["top_k"] else sampler

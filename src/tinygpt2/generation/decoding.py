@@ -11,7 +11,8 @@ from torch import Tensor
 from tinygpt2._internal.checks import check_instance
 from tinygpt2.config import GPT2Config
 from tinygpt2.generation.options import Decoding, GenerationOptions, end_ids, takes_options
-from tinygpt2.generation.samplers import check_generator, checked_ids, with_tokens
+from tinygpt2.generation.samplers.checks import check_generator, checked_ids
+from tinygpt2.generation.samplers.protocol import NO_TOKEN, with_tokens
 from tinygpt2.generation.window import Window
 from tinygpt2.model.checks import check_ids, check_tokens
 from tinygpt2.model.gpt2 import GPT2Model
@@ -140,6 +141,7 @@ class _Texts:
         batch, width = prompts.shape
         room = width + min(decoding.max_new_tokens, _FIRST_TOKENS)
         self.model, self.decoding = model, decoding
+        self.text_starts = padding.to(model.device).unsqueeze(1) if padding is not None and padding.any() else None
         self.sampler = with_tokens(decoding.sampler)
         self.tokens = torch.zeros((batch, room), dtype=torch.int64, device=model.device)
         self.tokens[:, :width] = prompts
@@ -158,7 +160,7 @@ class _Texts:
             logits = logits[:, : decoding.n_vocab]
         if decoding.ends and self.length < self.least:
             logits = logits.index_fill(1, self.ends, -math.inf)
-        chosen = self.sampler(logits, tokens=text, generator=decoding.generator)
+        chosen = self.sampler(logits, tokens=self._seen(text), generator=decoding.generator)
         ids = checked_ids(decoding.sampler, chosen, logits)
         if decoding.ends:
             ids = torch.where(self.finished, self.tokens[:, self.length - 1], ids)  # an ended row repeats its end
@@ -168,6 +170,12 @@ class _Texts:
         self.tokens[:, self.length] = ids
         self.length += 1
         return ids
+
+    def _seen(self, text: Tensor) -> Tensor:
+        """Returns the text so far as a sampler sees it, (B, T): without padding, so that a row is as it is alone."""
+        if self.text_starts is None:
+            return text
+        return text.masked_fill(torch.arange(self.length, device=text.device) < self.text_starts, NO_TOKEN)
 
     def ended(self) -> bool:
         """Returns whether every row has reached an end; waits for the device only if there is such an id."""

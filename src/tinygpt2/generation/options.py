@@ -8,7 +8,8 @@ from typing import Any, Literal, Required, TypedDict, TypeVar, cast
 from torch import Generator
 
 from tinygpt2._internal.checks import LARGEST_INT, can_be_iterated, check_choice, check_int, check_number
-from tinygpt2.generation.samplers import GreedySampler, Sampler
+from tinygpt2.generation.samplers.draws import GreedySampler
+from tinygpt2.generation.samplers.protocol import Sampler
 
 Overflow = Literal["slide", "restart"]
 

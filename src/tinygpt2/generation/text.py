@@ -144,8 +144,8 @@ def _encode(prompts: Sequence[str], tokenizer: Tokenizer) -> list[list[int]]:
 def _flush_right(rows: Sequence[Sequence[int]], end_of_text: int) -> tuple[Tensor, Tensor]:
     """Returns the prompts as a batch, (B, T) int64, and the padding on the left of each, (B,) int64.
 
-    An empty prompt becomes the end-of-text token. That token is also the padding, for samplers that look at the text so
-    far: it is the only token that never occurs within a text.
+    An empty prompt becomes the end-of-text token. That token is also the padding, which neither the model nor a sampler
+    reads.
     """
     rows = [row or [end_of_text] for row in rows]
     width = max(map(len, rows))

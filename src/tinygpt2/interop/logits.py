@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 from tinygpt2._internal.checks import check_instance, of_type
-from tinygpt2.generation.samplers import MultinomialSampler, Sampler, checked_ids, checked_logits, with_tokens
+from tinygpt2.generation.samplers.checks import checked_ids, checked_logits, checked_text
+from tinygpt2.generation.samplers.draws import MultinomialSampler
+from tinygpt2.generation.samplers.protocol import NO_TOKEN, Sampler, with_tokens
 
 
 @dataclass(frozen=True)
@@ -17,7 +19,8 @@ class ProcessorSampler:
 
     Attributes:
         processor: Function of the text so far, (B, T) int64, and the logits, (B, V), that returns logits, such as a
-            ``LogitsProcessor``, a ``LogitsProcessorList`` or a function of one's own.
+            ``LogitsProcessor``, a ``LogitsProcessorList`` or a function of one's own. It is called with one row after
+            the other, without padding, if prompts of a batch differ in length.
         then: The sampler that chooses among them.
 
     Raises:
@@ -34,7 +37,7 @@ class ProcessorSampler:
     """
 
     processor: Callable[[Tensor, Tensor], Tensor]
-    then: Sampler = MultinomialSampler()  # noqa: RUF009 - frozen
+    then: Sampler = MultinomialSampler()
 
     def __post_init__(self) -> None:
         if isinstance(self.processor, type) or not callable(self.processor):
@@ -54,8 +57,14 @@ class ProcessorSampler:
                 "tokens must be the text so far, which a logits processor reads, got None; generate and stream pass it "
                 "by themselves"
             )
-        processed = self.processor(tokens, checked_logits(logits).clone())  # some change what they are given
-        return with_tokens(self.then)(processed, tokens=tokens, generator=generator)
+        values = checked_logits(logits).clone()  # some change what they are given
+        text = checked_text(tokens, values)
+        if (text == NO_TOKEN).any():
+            rows = zip(text, values, strict=True)
+            values = torch.cat([self.processor(ids[ids != NO_TOKEN][None], row[None]) for ids, row in rows])
+        else:
+            values = self.processor(text, values)
+        return with_tokens(self.then)(values, tokens=tokens, generator=generator)
 
 
 @dataclass(frozen=True)

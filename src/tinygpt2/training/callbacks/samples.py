@@ -8,7 +8,8 @@ from typing_extensions import override
 from tinygpt2._internal.checks import check_int
 from tinygpt2._internal.console import write_line
 from tinygpt2._internal.random import mixed_seed
-from tinygpt2.generation.samplers import GreedySampler, Sampler, with_tokens
+from tinygpt2.generation.samplers.draws import GreedySampler
+from tinygpt2.generation.samplers.protocol import Sampler, with_tokens
 from tinygpt2.generation.text import generate_text
 from tinygpt2.tokenizers.foreign import AnyTokenizer, as_tokenizer
 from tinygpt2.tokenizers.protocol import encoded

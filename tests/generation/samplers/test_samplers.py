@@ -16,28 +16,49 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tinygpt2 import (
+    BannedTokensSampler,
+    EtaSampler,
+    FrequencyPenaltySampler,
     GreedySampler,
+    LogitBiasSampler,
     MinPSampler,
     MultinomialSampler,
+    NoRepeatNGramSampler,
+    PresencePenaltySampler,
+    RepetitionPenaltySampler,
     Sampler,
     TemperatureSampler,
     TopKSampler,
     TopPSampler,
+    TypicalSampler,
 )
-from tinygpt2.generation.samplers import check_generator, with_tokens
+from tinygpt2.generation.samplers.checks import check_generator
+from tinygpt2.generation.samplers.protocol import with_tokens
 
 INF = math.inf
 FP16_MAX = torch.finfo(torch.float16).max
 
-EVERY_SAMPLER: list[Sampler] = [
+OF_LOGITS: list[Sampler] = [
     GreedySampler(),
     MultinomialSampler(),
     TopKSampler(3),
     TemperatureSampler(0.7),
     TopPSampler(0.8),
     MinPSampler(0.1),
+    TypicalSampler(0.8),
+    EtaSampler(0.1),
+    LogitBiasSampler({0: -1.5}),
     TopKSampler(5, then=TopPSampler(0.9, then=MinPSampler(0.05, then=TemperatureSampler(1.4)))),
 ]
+OF_TEXT: list[Sampler] = [
+    RepetitionPenaltySampler(1.3),
+    PresencePenaltySampler(0.5, prompt_tokens=2),
+    FrequencyPenaltySampler(-0.5),
+    NoRepeatNGramSampler(2),
+    BannedTokensSampler([(0, 0)]),
+    RepetitionPenaltySampler(1.3, then=NoRepeatNGramSampler(3, then=TypicalSampler(0.9, then=TopKSampler(5)))),
+]
+EVERY_SAMPLER = [*OF_LOGITS, *OF_TEXT]
 BY_NAME = pytest.mark.parametrize("sampler", EVERY_SAMPLER, ids=repr)
 
 
@@ -58,8 +79,20 @@ FILTERS: dict[str, Callable[[Sampler], Sampler]] = {
     "hot": lambda then: TemperatureSampler(50.0, then=then),
     "top-p": lambda then: TopPSampler(0.7, then=then),
     "min-p": lambda then: MinPSampler(0.2, then=then),
+    "eta": lambda then: EtaSampler(0.2, then=then),
 }
-BY_FILTER = pytest.mark.parametrize("make", FILTERS.values(), ids=FILTERS)
+"""Those that keep the most probable token."""
+OTHERS: dict[str, Callable[[Sampler], Sampler]] = {
+    "typical": lambda then: TypicalSampler(0.7, then=then),
+    "bias": lambda then: LogitBiasSampler({0: 1.5}, then=then),
+    "repetition": lambda then: RepetitionPenaltySampler(1.5, then=then),
+    "presence": lambda then: PresencePenaltySampler(1.5, then=then),
+    "frequency": lambda then: FrequencyPenaltySampler(1.5, then=then),
+    "n-grams": lambda then: NoRepeatNGramSampler(2, then=then),
+    "banned tokens": lambda then: BannedTokensSampler([(0, 0)], then=then),
+}
+BY_FILTER = pytest.mark.parametrize("make", (FILTERS | OTHERS).values(), ids=FILTERS | OTHERS)
+BY_KEEPING = pytest.mark.parametrize("make", FILTERS.values(), ids=FILTERS)
 
 
 def passed_on(make: Callable[[Sampler], Sampler], logits: Tensor) -> Tensor:
@@ -111,7 +144,7 @@ def test_a_filter_treats_each_row_of_a_batch_as_if_it_were_alone(
     torch.testing.assert_close(together, alone, rtol=1e-6, atol=0)
 
 
-@BY_FILTER
+@BY_KEEPING
 @given(logits=batches())
 def test_a_filter_keeps_the_most_probable_token_and_brings_none_back(
     make: Callable[[Sampler], Sampler], logits: Tensor
@@ -121,7 +154,7 @@ def test_a_filter_keeps_the_most_probable_token_and_brings_none_back(
         assert all(row[i] > -INF for i in left)
 
 
-@pytest.mark.parametrize("name", ["top-k 3", "top-p", "min-p"])
+@pytest.mark.parametrize("name", ["top-k 3", "top-p", "min-p", "eta"])
 @given(logits=batches())
 def test_a_filter_leaves_survivors_as_they_are_and_equal_logits_share_their_fate(name: str, logits: Tensor) -> None:
     filtered = passed_on(FILTERS[name], logits)
@@ -556,9 +589,9 @@ def test_a_filter_passes_on_the_text_so_far_and_the_generator(
         assert captured.generator is None
 
 
-@BY_NAME
+@pytest.mark.parametrize("sampler", OF_LOGITS, ids=repr)
 @given(logits=batches(), seed=st.integers(0, 2**32))
-def test_what_comes_with_the_package_does_not_look_at_the_text(sampler: Sampler, logits: Tensor, seed: int) -> None:
+def test_what_is_a_function_of_logits_does_not_look_at_the_text(sampler: Sampler, logits: Tensor, seed: int) -> None:
     first, second = torch.Generator().manual_seed(seed), torch.Generator().manual_seed(seed)
     tokens = torch.zeros(len(logits), 1, dtype=torch.int64)
     assert torch.equal(sampler(logits, tokens=tokens, generator=first), sampler(logits, generator=second))
@@ -573,7 +606,7 @@ def only_logits(logits: Tensor, /, *, generator: torch.Generator | None = None) 
 def test_a_filter_spares_the_next_one_the_text_that_it_does_not_take(make: Callable[[Any], Sampler]) -> None:
     logits = torch.randn(3, 7)
     sampler = make(only_logits)
-    expected = logits.argmax(dim=-1)
+    expected = make(Captured())(logits, tokens=torch.zeros(3, 1, dtype=torch.int64))
     for each in (sampler, copy.deepcopy(sampler), pickle.loads(pickle.dumps(sampler))):  # noqa: S301
         assert torch.equal(each(logits, tokens=torch.zeros(3, 1, dtype=torch.int64)), expected)
         assert each == sampler
