@@ -40,6 +40,8 @@ if TYPE_CHECKING:  # the same names again, for type checkers, editors and the do
     from tinygpt2.generation.samplers import TemperatureSampler as TemperatureSampler
     from tinygpt2.generation.samplers import TopKSampler as TopKSampler
     from tinygpt2.generation.samplers import TopPSampler as TopPSampler
+    from tinygpt2.generation.scores import Scored as Scored
+    from tinygpt2.generation.scores import ScoredPiece as ScoredPiece
     from tinygpt2.generation.sequences import sample_sequences as sample_sequences
     from tinygpt2.generation.text import generate_text as generate_text
     from tinygpt2.generation.text import stream_text as stream_text
@@ -131,6 +133,7 @@ else:
             "TopKSampler",
             "TopPSampler",
         ],
+        "generation.scores": ["Scored", "ScoredPiece"],
         "generation.sequences": ["sample_sequences"],
         "generation.text": ["generate_text", "stream_text"],
         "interop.causal_lm": ["CausalLM"],

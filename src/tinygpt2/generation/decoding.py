@@ -3,15 +3,17 @@
 import math
 import time
 from collections.abc import Collection, Iterator
-from typing import Unpack
+from operator import attrgetter
+from typing import Literal, Unpack, overload
 
 import torch
 from torch import Tensor
 
-from tinygpt2._internal.checks import check_instance
+from tinygpt2._internal.checks import check_bool, check_instance, check_int
 from tinygpt2.config import GPT2Config
 from tinygpt2.generation.options import Decoding, GenerationOptions, end_ids, takes_options
 from tinygpt2.generation.samplers import check_generator, checked_ids, with_tokens
+from tinygpt2.generation.scores import Scored, Step, scored
 from tinygpt2.generation.window import Window
 from tinygpt2.model.checks import check_ids, check_tokens
 from tinygpt2.model.gpt2 import GPT2Model
@@ -20,15 +22,37 @@ from tinygpt2.model.modes import evaluation_mode
 _FIRST_TOKENS = 1024  # to allocate; more once they are needed, as a text may end long before ``max_new_tokens``
 
 
+@overload
+def generate(
+    model: GPT2Model,
+    tokens: Tensor,
+    *,
+    eos_id: int | Collection[int] | None = None,
+    return_scores: Literal[False] = False,
+    top: int = 5,
+    **options: Unpack[GenerationOptions],
+) -> Tensor: ...
+@overload
+def generate(
+    model: GPT2Model,
+    tokens: Tensor,
+    *,
+    eos_id: int | Collection[int] | None = None,
+    return_scores: Literal[True],
+    top: int = 5,
+    **options: Unpack[GenerationOptions],
+) -> Scored: ...
 @takes_options
 def generate(
     model: GPT2Model,
     tokens: Tensor,
     *,
     eos_id: int | Collection[int] | None = None,
+    return_scores: bool = False,
+    top: int = 5,
     **options: Unpack[GenerationOptions],
-) -> Tensor:
-    """Returns ``tokens`` with their continuations.
+) -> Tensor | Scored:
+    """Returns ``tokens`` with their continuations, and on request how probable the model found these.
 
     A text may be longer than the model's context length: see ``overflow``. Dropout is off, and the model stays in its
     mode.
@@ -38,11 +62,13 @@ def generate(
         tokens: Prompts, (B, T) int64, T at least 1; moved to the model's device.
         eos_id: Id that ends a row, or several; the row is filled with the one that ended it while the others continue.
             ``None`` for no such id.
+        return_scores: Whether to return the scores of the new tokens with them.
+        top: Number of the most probable tokens whose ids and log-probabilities are among the scores.
         **options: Those of `GenerationOptions`; ``max_new_tokens`` must be given.
 
     Returns:
         (B, T + N) int64 on the model's device. N is ``max_new_tokens``, or less if every row reaches ``eos_id``, or
-            ``max_time`` is over.
+            ``max_time`` is over. With ``return_scores``, a `Scored` with these tokens.
 
     Raises:
         TypeError: If an argument is of the wrong type, or the sampler returns something other than integers.
@@ -59,8 +85,13 @@ def generate(
     >>> generate(model, torch.tensor([[1, 2, 3]]), max_new_tokens=20).shape
     torch.Size([1, 23])
     """
-    new = stream(model, tokens, eos_id=eos_id, **options)
-    return torch.cat([tokens.to(model.device, torch.int64), *(ids.unsqueeze(1) for ids in new)], dim=1)
+    check_bool("return_scores", return_scores)
+    top = check_int("top", top, minimum=0)
+    steps = _of_arguments(model, tokens, eos_id, options)
+    prompts = tokens.to(model.device, torch.int64)
+    if return_scores:
+        return scored(prompts, steps, min(top, model.config.vocab_size))
+    return torch.cat([prompts, *(step.ids.unsqueeze(1) for step in steps)], dim=1)
 
 
 @takes_options
@@ -85,6 +116,12 @@ def stream(
     >>> [ids.shape for ids in stream(model, prompts, max_new_tokens=3)]
     [torch.Size([2]), torch.Size([2]), torch.Size([2])]
     """
+    return map(attrgetter("ids"), _of_arguments(model, tokens, eos_id, options))
+
+
+def _of_arguments(
+    model: GPT2Model, tokens: Tensor, eos_id: int | Collection[int] | None, options: GenerationOptions
+) -> Iterator[Step]:
     check_model(model)
     ends = end_ids(eos_id, maximum=model.config.vocab_size - 1)
     return decode(model, tokens, Decoding.of(options, ends=ends))
@@ -96,8 +133,8 @@ def check_model(model: object) -> None:
         check_instance("model", model, GPT2Model, "a GPT2Model")
 
 
-def decode(model: GPT2Model, prompts: Tensor, decoding: Decoding, padding: Tensor | None = None) -> Iterator[Tensor]:
-    """Checks the prompts, then returns an iterator over the new tokens of all rows, (B,) int64 each.
+def decode(model: GPT2Model, prompts: Tensor, decoding: Decoding, padding: Tensor | None = None) -> Iterator[Step]:
+    """Checks the prompts, then returns an iterator over the new tokens of all rows.
 
     Args:
         model: The model.
@@ -121,14 +158,14 @@ def decode(model: GPT2Model, prompts: Tensor, decoding: Decoding, padding: Tenso
     return _steps(texts)
 
 
-def _steps(texts: "_Texts") -> Iterator[Tensor]:
+def _steps(texts: "_Texts") -> Iterator[Step]:
     modules = list(texts.model.modules())
     over = math.inf if texts.decoding.max_time is None else time.monotonic() + texts.decoding.max_time
     for _ in range(texts.decoding.max_new_tokens):
         # Entered for each token: between two tokens the caller may do anything, including training the model.
         with torch.inference_mode(mode=False), torch.no_grad(), evaluation_mode(texts.model, modules):
-            ids = texts.grow()
-        yield ids
+            step = texts.grow()
+        yield step
         if texts.ended() or time.monotonic() >= over:
             return
 
@@ -149,11 +186,11 @@ class _Texts:
         longest = width + decoding.max_new_tokens
         self.window = Window(model, prompts, longest=longest, padding=padding, overflow=decoding.overflow)
 
-    def grow(self) -> Tensor:
-        """Adds the next token to each row and returns these tokens, (B,) int64."""
-        decoding = self.decoding
+    def grow(self) -> Step:
+        """Adds the next token to each row."""
+        decoding, counts = self.decoding, ~self.finished
         text = self.tokens[:, : self.length]
-        logits = self.window.logits(text)
+        logits = before = self.window.logits(text)
         if decoding.n_vocab is not None:
             logits = logits[:, : decoding.n_vocab]
         if decoding.ends and self.length < self.least:
@@ -167,7 +204,7 @@ class _Texts:
             self.tokens = torch.cat([self.tokens, torch.zeros_like(self.tokens)], dim=1)
         self.tokens[:, self.length] = ids
         self.length += 1
-        return ids
+        return Step(ids, before, counts)
 
     def ended(self) -> bool:
         """Returns whether every row has reached an end; waits for the device only if there is such an id."""

@@ -1,15 +1,17 @@
 """Continuation of prompts, as text."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, TypeVar, Unpack
+from typing import Any, Literal, TypeVar, Unpack, overload
 
 import torch
 from torch import Tensor
 
+from tinygpt2._internal.checks import check_bool
 from tinygpt2._internal.texts import check_texts
 from tinygpt2.generation.decoding import decode
 from tinygpt2.generation.options import Decoding, GenerationOptions, takes_options
 from tinygpt2.generation.pieces import Continuation, stop_strings
+from tinygpt2.generation.scores import ScoredPiece, log_probabilities
 from tinygpt2.model.gpt2 import GPT2Model
 from tinygpt2.tokenizers.foreign import AnyTokenizer, as_tokenizer
 from tinygpt2.tokenizers.protocol import Tokenizer, encoded
@@ -83,14 +85,34 @@ def _continued(
     tokens, padding = _flush_right(rows, tokenizer.eot_token)
     continuations = [Continuation(row, tokenizer, stops) for row in rows]
     texts = [[prompt] for prompt in prompts]
-    for ids in decode(model, tokens, decoding, padding):
-        for text, continuation, token in zip(texts, continuations, ids.tolist(), strict=True):
+    for step in decode(model, tokens, decoding, padding):
+        for text, continuation, token in zip(texts, continuations, step.ids.tolist(), strict=True):
             text.append(continuation.add(token))
         if all(continuation.ended for continuation in continuations):
             break
     return ["".join(text) + continuation.finish() for text, continuation in zip(texts, continuations, strict=True)]
 
 
+@overload
+def stream_text(
+    model: GPT2Model,
+    tokenizer: AnyTokenizer,
+    prompt: str,
+    *,
+    stop: str | Sequence[str] = (),
+    return_scores: Literal[False] = False,
+    **options: Unpack[GenerationOptions],
+) -> Iterator[str]: ...
+@overload
+def stream_text(
+    model: GPT2Model,
+    tokenizer: AnyTokenizer,
+    prompt: str,
+    *,
+    stop: str | Sequence[str] = (),
+    return_scores: Literal[True],
+    **options: Unpack[GenerationOptions],
+) -> Iterator[ScoredPiece]: ...
 @takes_options
 def stream_text(
     model: GPT2Model,
@@ -98,13 +120,16 @@ def stream_text(
     prompt: str,
     *,
     stop: str | Sequence[str] = (),
+    return_scores: bool = False,
     **options: Unpack[GenerationOptions],
-) -> Iterator[str]:
+) -> Iterator[str] | Iterator[ScoredPiece]:
     """Yields the continuation of `generate_text` in pieces as it is generated, never part of a character.
 
     A character whose bytes are spread over several tokens is held back until it is complete, and so is what may become
-    a ``stop`` string. Joined, the pieces are what `generate_text` adds to the prompt. Arguments and errors are those of
-    `generate_text`.
+    a ``stop`` string. Joined, the pieces are what `generate_text` adds to the prompt.
+
+    With ``return_scores`` each piece is a `ScoredPiece`, of the characters that a token completes. The other arguments
+    and the errors are those of `generate_text`.
 
     >>> from tinygpt2 import CharTokenizer, GPT2Config
     >>> tokenizer = CharTokenizer.from_text("abc ")
@@ -121,9 +146,13 @@ def stream_text(
     tokenizer = as_tokenizer(tokenizer, ends=True)
     decoding, stops = _decoding(tokenizer, options), stop_strings(stop)
     rows = _encode([prompt], tokenizer)
+    check_bool("return_scores", return_scores)
     tokens, padding = _flush_right(rows, tokenizer.eot_token)
     steps = decode(model, tokens, decoding, padding)
-    return Continuation(rows[0], tokenizer, stops).pieces(int(ids) for ids in steps)
+    continuation = Continuation(rows[0], tokenizer, stops)
+    if return_scores:
+        return continuation.scored_pieces((int(step.ids), float(log_probabilities(step))) for step in steps)
+    return continuation.pieces(int(step.ids) for step in steps)
 
 
 def _decoding(tokenizer: Tokenizer, options: GenerationOptions) -> Decoding:
