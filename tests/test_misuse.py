@@ -348,7 +348,7 @@ def generation_calls() -> dict[str, Callable[[], Call]]:
         return {"model": GPT2Model(SHAPE), "tokens": torch.tensor([[1, 2]]), "eos_id": LETTERS.eot_token} | options()
 
     def scores() -> dict[str, Any]:
-        return {"return_scores": True, "top": 2}
+        return {"n": 2, "return_scores": True, "top": 2}
 
     def text() -> dict[str, Any]:
         return {"model": GPT2Model(SHAPE), "tokenizer": LETTERS, "prompt": "ab", "stop": "x"} | options()
@@ -369,7 +369,7 @@ def generation_calls() -> dict[str, Callable[[], Call]]:
         "sample_sequences": sampling_call,
         "generate": lambda: Call(tinygpt2.generate, tokens() | scores()),
         "stream": lambda: Call(tinygpt2.stream, tokens()),
-        "generate_text": lambda: Call(tinygpt2.generate_text, text()),
+        "generate_text": lambda: Call(tinygpt2.generate_text, text() | {"n": 2, "best_of": 2}),
         "stream_text": lambda: Call(tinygpt2.stream_text, text() | {"return_scores": True}),
         "Scored": lambda: Call(
             tinygpt2.Scored,
@@ -687,6 +687,7 @@ WORKING: list[tuple[set[str], str]] = [
     ({"[]", "empty tensor", "np.array([])"}, "special_tokens"),
     ({"'x'", "''", "[]", "empty tensor", "np.array([])"}, "trim_vocabulary.text"),
     ({"True"}, "byte_fallback fused private return_scores"),
+    (INTEGERS, "best_of generate.n generate_text.n"),
     (COUNTS | {"0"}, "top"),
     ({"'x'", "''"}, "model_card.repo_id"),
     (ANYTHING, "gradient_checkpointing_kwargs SamplerProcessor.__call__.input_ids"),
