@@ -347,6 +347,9 @@ def generation_calls() -> dict[str, Callable[[], Call]]:
     def tokens() -> dict[str, Any]:
         return {"model": GPT2Model(SHAPE), "tokens": torch.tensor([[1, 2]]), "eos_id": LETTERS.eot_token} | options()
 
+    def scores() -> dict[str, Any]:
+        return {"n": 2, "return_scores": True, "top": 2}
+
     def text() -> dict[str, Any]:
         return {"model": GPT2Model(SHAPE), "tokenizer": LETTERS, "prompt": "ab", "stop": "x"} | options()
 
@@ -373,10 +376,15 @@ def generation_calls() -> dict[str, Callable[[], Call]]:
 
     return {
         "sample_sequences": sampling_call,
-        "generate": lambda: Call(tinygpt2.generate, tokens()),
+        "generate": lambda: Call(tinygpt2.generate, tokens() | scores()),
         "stream": lambda: Call(tinygpt2.stream, tokens()),
-        "generate_text": lambda: Call(tinygpt2.generate_text, text()),
-        "stream_text": lambda: Call(tinygpt2.stream_text, text()),
+        "generate_text": lambda: Call(tinygpt2.generate_text, text() | {"n": 2, "best_of": 2}),
+        "stream_text": lambda: Call(tinygpt2.stream_text, text() | {"return_scores": True}),
+        "Scored": lambda: Call(
+            tinygpt2.Scored,
+            vars(tinygpt2.generate(GPT2Model(SHAPE), pair()[0], max_new_tokens=1, return_scores=True)),
+        ),
+        "ScoredPiece": lambda: Call(tinygpt2.ScoredPiece, {"text": "a", "log_probability": -1.0}),
         **dict(samplers()),
     }
 
@@ -696,7 +704,9 @@ WORKING: list[tuple[set[str], str]] = [
     ({"{}"}, "bias"),
     ({"[]", "set", "empty tensor", "np.array([])"}, "sequences"),
     ({"'x'", "[]", "empty tensor", "np.array([])"}, "strings"),
-    ({"True"}, "byte_fallback fused private"),
+    ({"True"}, "byte_fallback fused private return_scores"),
+    (INTEGERS, "best_of generate.n generate_text.n"),
+    (COUNTS | {"0"}, "top"),
     ({"'x'", "''"}, "model_card.repo_id"),
     (ANYTHING, "gradient_checkpointing_kwargs SamplerProcessor.__call__.input_ids"),
     (ANYTHING, "CausalLM.prepare_inputs_for_generation.input_ids ProcessorSampler.__call__.generator"),
@@ -746,7 +756,11 @@ WORKING: list[tuple[set[str], str]] = [
     (ANYTHING, "GreedySampler.__call__.generator evaluate_text.field split_documents.field"),
     (
         ANYTHING,
-        "Baselines DocumentSplit Evaluation Progress StepResult TokenScore TokenizerChoice TrainState TrainingHistory",
+        "Baselines DocumentSplit Evaluation Progress Scored ScoredPiece StepResult TokenScore TokenizerChoice",
+    ),
+    (
+        ANYTHING,
+        "TrainState TrainingHistory",
     ),
 ]
 MAY_WORK = {key: values for values, keys in WORKING for key in keys.split()}

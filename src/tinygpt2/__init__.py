@@ -49,6 +49,8 @@ if TYPE_CHECKING:  # the same names again, for type checkers, editors and the do
     from tinygpt2.generation.samplers.protocol import Sampler as Sampler
     from tinygpt2.generation.samplers.strings import BannedStringsSampler as BannedStringsSampler
     from tinygpt2.generation.samplers.temperature import TemperatureSampler as TemperatureSampler
+    from tinygpt2.generation.scores import Scored as Scored
+    from tinygpt2.generation.scores import ScoredPiece as ScoredPiece
     from tinygpt2.generation.sequences import sample_sequences as sample_sequences
     from tinygpt2.generation.text import generate_text as generate_text
     from tinygpt2.generation.text import stream_text as stream_text
@@ -143,6 +145,7 @@ else:
         "generation.samplers.protocol": ["Sampler"],
         "generation.samplers.strings": ["BannedStringsSampler"],
         "generation.samplers.temperature": ["TemperatureSampler"],
+        "generation.scores": ["Scored", "ScoredPiece"],
         "generation.sequences": ["sample_sequences"],
         "generation.text": ["generate_text", "stream_text"],
         "interop.causal_lm": ["CausalLM"],

@@ -580,7 +580,7 @@ def test_an_object_is_named_as_it_prints() -> None:
             return torch.full(logits.shape[:1], self.value)
 
     with pytest.raises(TypeError, match=r"the sampler test_.*Constant\(value=0.5\) must return"):
-        generate(model(), random_tokens(0, 2, 3), max_new_tokens=2, sampler=Constant(0.5))  # type: ignore[arg-type]
+        generate(model(), random_tokens(0, 2, 3), max_new_tokens=2, sampler=Constant(0.5))  # type: ignore[call-overload]
 
 
 @pytest.mark.parametrize("function", [generate, stream])
@@ -734,7 +734,7 @@ def test_numbers_of_the_wrong_type_are_told_at_the_call() -> None:
     with pytest.raises(TypeError, match=r"unknown option 'max_tokens'; expected some of max_new_tokens, sampler, "):
         stream(model(), FOUR_TOKENS, max_tokens=2)  # type: ignore[call-arg]
     with pytest.raises(TypeError, match="max_new_tokens must be given: the maximum number of tokens to add"):
-        generate(model(), FOUR_TOKENS)  # type: ignore[call-arg]
+        generate(model(), FOUR_TOKENS)  # type: ignore[call-overload]
     for wrong in ("", b"ab", {1: 2}, [None], torch.zeros(2, 3)):
         with pytest.raises(TypeError, match="eos_id must be an integer"):
             stream(model(), FOUR_TOKENS, max_new_tokens=2, eos_id=wrong)  # type: ignore[arg-type]
@@ -944,7 +944,7 @@ def test_half_a_character_in_a_prompt_is_refused(tokenizer: Tokenizer) -> None:
 
 def test_one_text_at_a_time_is_streamed() -> None:
     with pytest.raises(TypeError, match=r"got \['ab'\] .*pass a list of str to generate_text"):
-        stream_text(model(), CHARACTERS, ["ab"], max_new_tokens=1)  # type: ignore[arg-type]
+        stream_text(model(), CHARACTERS, ["ab"], max_new_tokens=1)  # type: ignore[call-overload]
 
 
 def test_options_are_checked_even_where_there_is_nothing_to_do() -> None:

@@ -68,7 +68,8 @@ def test_recorded_steps_write_what_plain_ones_write(batch: int, width: int, max_
     def written() -> Tensor:
         generator = torch.Generator().manual_seed(seed)
         options: Any = {"max_new_tokens": max_new_tokens, "sampler": MultinomialSampler(), "generator": generator}
-        return generate(model, prompts, **options)
+        found: Tensor = generate(model, prompts, **options)
+        return found
 
     plain = written()
     with pytest.MonkeyPatch.context() as monkeypatch:

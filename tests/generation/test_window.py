@@ -67,7 +67,9 @@ def plain(tokens: Tensor, window: int, options: GenerationOptions) -> Tensor:
     for size in sizes:
         with torch.no_grad():
             logits = model(window)(tokens[:, -size:])[:, -1]
-        chosen = options["sampler"](logits, tokens=tokens, generator=options["generator"])
+        generator = options["generator"]
+        assert isinstance(generator, torch.Generator)
+        chosen = options["sampler"](logits, tokens=tokens, generator=generator)
         tokens = torch.cat([tokens, chosen.unsqueeze(1)], dim=1)
     return tokens
 
@@ -154,9 +156,9 @@ def test_a_restart_computes_half_of_the_window_once(overflow: Overflow, expected
 def test_a_recorded_step_goes_on_after_a_restart(window: int, prompts: list[str], count: int) -> None:
     """Its slot and its padding are in memory that was recorded, so they have to go back to where the cache is."""
 
-    def written() -> list[str]:
+    def written() -> list[list[str]]:
         options: GenerationOptions = {"max_new_tokens": count, "overflow": "restart", "sampler": not_the_end}
-        return generate_text(model(window), CHARACTERS, prompts, **options)
+        return generate_text(model(window), CHARACTERS, prompts, **options, n=2)
 
     def not_the_end(logits: Tensor, /, **_: object) -> Tensor:
         return logits[:, :-1].argmax(dim=-1)

@@ -11,6 +11,7 @@ from torch import Tensor
 import tinygpt2.kernels.linear
 from tinygpt2 import GPT2Config, GPT2Model, KVCache, generate
 from tinygpt2.generation import steps
+from tinygpt2.generation.options import Overflow
 from tinygpt2.kernels.switch import without_kernels
 from tinygpt2.model.gpt2 import ACTIVATIONS
 from tinygpt2.model.token_step import TokenStep
@@ -116,7 +117,7 @@ def test_it_leaves_the_number_of_threads_as_it_was() -> None:
 @pytest.mark.parametrize("overflow", ["slide", "restart"])
 @pytest.mark.parametrize(("texts", "used"), [(1, True), (2, False)])
 def test_generation_uses_it_for_one_text_and_writes_the_same(
-    texts: int, used: bool, overflow: str, monkeypatch: pytest.MonkeyPatch
+    texts: int, used: bool, overflow: Overflow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = []
 
@@ -129,7 +130,8 @@ def test_generation_uses_it_for_one_text_and_writes_the_same(
     model, prompts = new_model(), torch.arange(2 * texts).view(texts, 2)
 
     def written() -> list[list[int]]:
-        return generate(model, prompts, max_new_tokens=3 * WINDOW, overflow=overflow).tolist()  # type: ignore[arg-type]
+        found: list[list[int]] = generate(model, prompts, max_new_tokens=3 * WINDOW, overflow=overflow).tolist()
+        return found
 
     with without_kernels("linear"):
         plain = written()

@@ -101,7 +101,7 @@ def _regret(expected: GPT2Model, model: GPT2Model, prompts: Tensor) -> float:
     Two tokens that are about as likely may change places by rounding, so it does not matter which ones were chosen.
     """
     decoding = Decoding(max_new_tokens=SHAPE.context_length - _PROMPT)
-    written = torch.stack([ids.cpu() for ids in decode(model.eval(), prompts.to(model.device), decoding)], dim=1)
+    written = torch.stack([step.ids.cpu() for step in decode(model.eval(), prompts.to(model.device), decoding)], dim=1)
     tokens = torch.cat([prompts, written], dim=1)
     with without_kernels(), torch.no_grad(), evaluation_mode(expected):
         likely = expected(tokens[:, :-1])[:, _PROMPT - 1 :].log_softmax(dim=-1)

@@ -177,8 +177,8 @@ def _sample(model: GPT2Model, tokenizer: Tokenizer, prompt: str, seed: int, seco
     )
     columns: list[list[int]] = []
     over = time.monotonic() + seconds
-    for ids in decode(model, torch.tensor([given] * _BATCH, device=model.device), decoding):
-        columns.append(ids.tolist())
+    for step in decode(model, torch.tensor([given] * _BATCH, device=model.device), decoding):
+        columns.append(step.ids.tolist())
         if time.monotonic() > over:
             break
     rows = ([ids[i] for ids in columns] for i in range(_BATCH))

@@ -153,7 +153,8 @@ def _pretrained(directory: Path | str, options: TrainOptions) -> GPT2Model:
     model = GPT2Model.from_pretrained(directory)
     if model.is_quantized:
         raise ValueError(
-            f"the model in {directory} has weights of 8 bits, which cannot be trained; pass the one that it was made from"
+            f"the model in {directory} has weights of 8 bits, which cannot be trained; pass the one that it was made "
+            "from"
         )
     longest = model.config.context_length
     if options.context_length is not None and options.context_length > longest:

@@ -19,8 +19,8 @@ def add(commands: Commands) -> None:
         "quantize",
         quantize_command,
         "write a copy of a model with weights of 8 bits",
-        "It takes a quarter of the space and writes faster on a CPU; all commands but train read it. With files of text "
-        "from which nothing was learned, it says what that costs in bits per byte.",
+        "It takes a quarter of the space and writes faster on a CPU; all commands but train read it. With files of "
+        "text from which nothing was learned, it says what that costs in bits per byte.",
     )
     parser.usage = "%(prog)s [OPTIONS] RUN OUT [FILE ...]"
     parser.add_argument(
@@ -67,8 +67,8 @@ def _quality(reader: "DocumentReader", tokenizer: "Tokenizer", before: "GPT2Mode
     from tinygpt2.cli.inputs import text_or_documents
     from tinygpt2.evaluation.text import evaluate_text
 
-    source = text_or_documents(reader)
-    source = source if isinstance(source, str) else list(source)
+    found = text_or_documents(reader)
+    source = found if isinstance(found, str) else list(found)  # to be read twice
     old, new = (evaluate_text(model, tokenizer, source) for model in (before, now))
     if old.bits_per_byte is None or new.bits_per_byte is None:
         return f"not known; {old.loss:.4f} nats per token before, {new.loss:.4f} now"

@@ -1,13 +1,21 @@
 """The options that every function of generation takes, with their checks and defaults."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Required, TypedDict, TypeVar, cast
 
-from torch import Generator
+from torch import Generator, device
 
-from tinygpt2._internal.checks import LARGEST_INT, can_be_iterated, check_choice, check_int, check_number
+from tinygpt2._internal.checks import (
+    LARGEST_INT,
+    can_be_iterated,
+    check_choice,
+    check_instance,
+    check_int,
+    check_number,
+)
+from tinygpt2.generation.samplers.checks import check_generator
 from tinygpt2.generation.samplers.draws import GreedySampler
 from tinygpt2.generation.samplers.protocol import Sampler
 
@@ -15,6 +23,7 @@ Overflow = Literal["slide", "restart"]
 
 _GREEDY = GreedySampler()
 _OVERFLOWS = ("slide", "restart")
+_MOST_SAMPLES = 2**16  # of one prompt; memory ends before
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -49,8 +58,9 @@ class GenerationOptions(TypedDict, total=False):
     half of them, which is computed once: a token then costs about as much as before, and sees between a half and all
     of them."""
 
-    generator: Generator | None
-    """Source of the sampler's randomness, on the model's device; PyTorch's global one if ``None``."""
+    generator: Generator | Sequence[Generator] | None
+    """Source of the sampler's randomness, on the model's device; PyTorch's global one if ``None``. A list has one for
+    each row: the sampler is then called row by row, and what is drawn for a row does not depend on the others."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +77,7 @@ class Decoding:
     min_new_tokens: int = 0
     max_time: float | None = None
     overflow: Overflow = "slide"
-    generator: Generator | None = None
+    generator: Generator | Sequence[Generator] | None = None
     ends: tuple[int, ...] = ()
     n_vocab: int | None = None
 
@@ -81,6 +91,28 @@ class Decoding:
         if self.max_time is not None:
             object.__setattr__(self, "max_time", check_number("max_time", self.max_time, above_minimum=True))
         check_choice("overflow", self.overflow, _OVERFLOWS)
+
+    def generators(self, rows: int, where: device) -> tuple[Generator | None, list[Generator]]:
+        """Returns the generator that all rows share, or each row's own if they do not.
+
+        Raises:
+            TypeError: If the generator is anything else.
+            ValueError: If there are not as many generators as rows, or one is on another device, or there twice.
+        """
+        if not isinstance(self.generator, list | tuple):
+            shared = cast("Generator | None", self.generator)
+            check_generator(shared, where)
+            return shared, []
+        several: list[Any] = list(self.generator)
+        for each in several:
+            check_instance("each generator", each, Generator, "a torch.Generator")
+            check_generator(each, where)
+        if len(several) != rows or len(set(map(id, several))) != rows:
+            raise ValueError(
+                f"generator must be one for all rows or a list with another one for each of {rows}, got "
+                f"{len(set(map(id, several)))} in a list of {len(several)}"
+            )
+        return None, several
 
     @classmethod
     def of(cls, options: GenerationOptions, *, ends: tuple[int, ...], n_vocab: int | None = None) -> "Decoding":
@@ -106,6 +138,11 @@ def end_ids(eos_id: object, *, maximum: int = LARGEST_INT) -> tuple[int, ...]:
         return ()
     several: Any = eos_id if can_be_iterated(eos_id) and not isinstance(eos_id, str | bytes | Mapping) else [eos_id]
     return tuple(check_int("eos_id", each, minimum=0, maximum=maximum) for each in several)
+
+
+def check_samples(name: str, count: object) -> int:
+    """Returns a number of continuations of a prompt."""
+    return check_int(name, count, maximum=_MOST_SAMPLES)
 
 
 def takes_options(function: Function) -> Function:

@@ -1,10 +1,12 @@
 """The text of new tokens, in pieces that no later token changes."""
 
+from collections import deque
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from tinygpt2._internal.checks import can_be_iterated
 from tinygpt2._internal.texts import check_text
+from tinygpt2.generation.scores import ScoredPiece
 from tinygpt2.tokenizers.foreign import byte_token_ids
 from tinygpt2.tokenizers.protocol import Tokenizer
 
@@ -22,10 +24,11 @@ class Continuation:
 
     Attributes:
         ended: Whether the text has ended, so that further tokens do not belong to it.
+        certain: Characters that are certain, with those that may become a stop string.
     """
 
     def __init__(self, prompt: Sequence[int], tokenizer: Tokenizer, stops: Sequence[str] = ()) -> None:
-        self.ended = False
+        self.ended, self.certain = False, 0
         self._end = tokenizer.eot_token
         self._characters, self._stops = _Characters(prompt, tokenizer), _Stops(stops)
 
@@ -35,7 +38,9 @@ class Continuation:
             return ""
         if token == self._end:
             return self.finish()
-        text = self._stops.add(self._characters.add(token))
+        certain = self._characters.add(token)
+        self.certain += len(certain)
+        text = self._stops.add(certain)
         self.ended = self._stops.found
         return text
 
@@ -43,8 +48,9 @@ class Continuation:
         """Ends the text and returns the rest of it, which was held back."""
         if self.ended:
             return ""
-        self.ended = True
-        return self._stops.add(self._characters.rest(), last=True)
+        self.ended, rest = True, self._characters.rest()
+        self.certain += len(rest)
+        return self._stops.add(rest, last=True)
 
     def pieces(self, tokens: Iterable[int]) -> Iterator[str]:
         """Yields the text of tokens as soon as it is certain, until it ends."""
@@ -55,6 +61,35 @@ class Continuation:
                 return
         if rest := self.finish():
             yield rest
+
+    def scored_pieces(self, tokens: Iterable[tuple[int, float]]) -> Iterator[ScoredPiece]:
+        """Yields the text of tokens with their log-probabilities, a piece for each token that completes a character."""
+        waiting: deque[tuple[int, float]] = deque()  # sizes and log-probabilities of what is certain, but not shown
+        log_probability = 0.0
+        for token, value in tokens:
+            if token == self._end:
+                break
+            log_probability += value
+            before, text = self.certain, self.add(token)
+            if self.certain > before:
+                waiting.append((self.certain - before, log_probability))
+                log_probability = 0.0
+            yield from _cut(text, waiting)
+            if self.ended:
+                return
+        before, text = self.certain, self.finish()
+        waiting.append((self.certain - before, log_probability))
+        yield from _cut(text, waiting)
+
+
+def _cut(text: str, waiting: deque[tuple[int, float]]) -> Iterator[ScoredPiece]:
+    """Yields a text in the pieces that wait, and removes these; of the last, as much as the text has."""
+    while text:
+        size, log_probability = waiting.popleft()
+        yield ScoredPiece(text[:size], log_probability)
+        if size > len(text):
+            waiting.appendleft((size - len(text), log_probability))
+        text = text[size:]
 
 
 class _Characters:

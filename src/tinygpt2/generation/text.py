@@ -1,36 +1,85 @@
 """Continuation of prompts, as text."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, TypeVar, Unpack
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Any, Literal, Unpack, overload
 
 import torch
 from torch import Tensor
 
+from tinygpt2._internal.checks import check_bool
 from tinygpt2._internal.texts import check_texts
 from tinygpt2.generation.decoding import decode
-from tinygpt2.generation.options import Decoding, GenerationOptions, takes_options
+from tinygpt2.generation.options import Decoding, GenerationOptions, check_samples, takes_options
 from tinygpt2.generation.pieces import Continuation, stop_strings
+from tinygpt2.generation.scores import ScoredPiece, log_probabilities
 from tinygpt2.model.gpt2 import GPT2Model
 from tinygpt2.tokenizers.foreign import AnyTokenizer, as_tokenizer
 from tinygpt2.tokenizers.protocol import Tokenizer, encoded
 
-Prompt = TypeVar("Prompt", str, list[str], Iterable[str])
 
-
+@overload
+def generate_text(  # type: ignore[overload-overlap]  # a str, too, is an iterable of str
+    model: GPT2Model,
+    tokenizer: AnyTokenizer,
+    prompt: str,
+    *,
+    stop: str | Sequence[str] = (),
+    n: None = None,
+    best_of: int | None = None,
+    **options: Unpack[GenerationOptions],
+) -> str: ...
+@overload
+def generate_text(  # type: ignore[overload-overlap]  # a str, too, is an iterable of str
+    model: GPT2Model,
+    tokenizer: AnyTokenizer,
+    prompt: str,
+    *,
+    stop: str | Sequence[str] = (),
+    n: int,
+    best_of: int | None = None,
+    **options: Unpack[GenerationOptions],
+) -> list[str]: ...
+@overload
+def generate_text(
+    model: GPT2Model,
+    tokenizer: AnyTokenizer,
+    prompt: Iterable[str],
+    *,
+    stop: str | Sequence[str] = (),
+    n: None = None,
+    best_of: int | None = None,
+    **options: Unpack[GenerationOptions],
+) -> list[str]: ...
+@overload
+def generate_text(
+    model: GPT2Model,
+    tokenizer: AnyTokenizer,
+    prompt: Iterable[str],
+    *,
+    stop: str | Sequence[str] = (),
+    n: int,
+    best_of: int | None = None,
+    **options: Unpack[GenerationOptions],
+) -> list[list[str]]: ...
 @takes_options
 def generate_text(
     model: GPT2Model,
     tokenizer: AnyTokenizer,
-    prompt: Prompt,
+    prompt: str | Iterable[str],
     *,
     stop: str | Sequence[str] = (),
+    n: int | None = None,
+    best_of: int | None = None,
     **options: Unpack[GenerationOptions],
-) -> Prompt:
+) -> str | list[str] | list[list[str]]:
     """Returns a prompt with its continuation, or each of several prompts with its own.
 
     Several prompts, of any lengths, go through the model as one batch, and each is continued as it would be alone
-    (except that the draws of a random sampler share one generator). A text ends where the model puts the tokenizer's
-    end-of-text token, and before the first ``stop`` string; both are left out. An empty prompt begins a new text.
+    (except that the draws of a random sampler share one generator, unless each row has its own). A text ends where the
+    model puts the tokenizer's end-of-text token, and before the first ``stop`` string; both are left out. An empty
+    prompt begins a new text.
 
     Args:
         model: The model.
@@ -39,10 +88,13 @@ def generate_text(
         stop: A string before which a text ends, or several: before the first place where one of them begins. They are
             looked for in the new text alone: one that begins in the prompt does not count. A batch ends with its last
             text.
+        n: Number of continuations of each prompt, which is read once; ``None`` for one.
+        best_of: Number of continuations to generate of each prompt, of which the ``n`` best are returned, the best one
+            first: those whose new tokens have the largest mean log-probability under the model's own distribution.
         **options: Those of `GenerationOptions`; ``max_new_tokens`` must be given.
 
     Returns:
-        A text for a text, a list for several texts.
+        A text for a text, a list for several texts. With ``n``, a list of so many texts in place of each.
 
     Raises:
         TypeError: If an argument is of the wrong type, or the sampler returns something other than integers.
@@ -63,9 +115,16 @@ def generate_text(
     """
     tokenizer = as_tokenizer(tokenizer, ends=True)
     decoding, stops = _decoding(tokenizer, options), stop_strings(stop)
-    if isinstance(prompt, str):
-        return _continued(model, tokenizer, [prompt], stops, decoding)[0]
-    return _continued(model, tokenizer, _listed(prompt), stops, decoding)  # pyright: ignore[reportReturnType]
+    kept = 1 if n is None else check_samples("n", n)
+    drawn = kept if best_of is None else check_samples("best_of", best_of)
+    if drawn < kept:
+        raise ValueError(f"best_of must be at least n={kept}, got {drawn}")
+    prompts = [prompt] if isinstance(prompt, str) else _listed(prompt)
+    groups = _samples(model, tokenizer, prompts, stops, decoding, count=drawn, ranked=best_of is not None)
+    texts: list[Any] = [[sample.text() for sample in group[:kept]] for group in groups]
+    if n is None:
+        texts = [text for (text,) in texts]
+    return texts[0] if isinstance(prompt, str) else texts
 
 
 def _listed(prompt: object) -> list[Any]:
@@ -74,23 +133,84 @@ def _listed(prompt: object) -> list[Any]:
     return list(check_texts("prompt", prompt)) if several else [prompt]
 
 
-def _continued(
-    model: GPT2Model, tokenizer: Tokenizer, prompts: Sequence[str], stops: Sequence[str], decoding: Decoding
-) -> list[str]:
+@dataclass
+class _Sample:
+    """A continuation of a prompt."""
+
+    prompt: str
+    continuation: Continuation
+    pieces: list[str] = field(default_factory=list)
+    log_probability: float = 0.0
+    tokens: int = 0
+
+    def add(self, token: int, log_probability: float) -> None:
+        """Adds a token, unless the text has ended."""
+        if not self.continuation.ended:
+            self.pieces.append(self.continuation.add(token))
+            self.log_probability += log_probability
+            self.tokens += 1
+
+    def mean_log_probability(self) -> float:
+        """Returns that of the new tokens."""
+        return self.log_probability / max(1, self.tokens)
+
+    def text(self) -> str:
+        """Returns the prompt with its continuation, which then ends."""
+        return "".join([self.prompt, *self.pieces, self.continuation.finish()])
+
+
+def _samples(
+    model: GPT2Model,
+    tokenizer: Tokenizer,
+    prompts: Sequence[str],
+    stops: Sequence[str],
+    decoding: Decoding,
+    *,
+    count: int,
+    ranked: bool,
+) -> list[list[_Sample]]:
+    """Returns continuations of each prompt, the most probable one first if they are ranked."""
     rows = _encode(prompts, tokenizer)
     if not rows:
         return []
+    groups = [
+        [_Sample(prompt, Continuation(row, tokenizer, stops)) for _ in range(count)]
+        for prompt, row in zip(prompts, rows, strict=True)
+    ]
+    samples = list(chain.from_iterable(groups))
     tokens, padding = _flush_right(rows, tokenizer.eot_token)
-    continuations = [Continuation(row, tokenizer, stops) for row in rows]
-    texts = [[prompt] for prompt in prompts]
-    for ids in decode(model, tokens, decoding, padding):
-        for text, continuation, token in zip(texts, continuations, ids.tolist(), strict=True):
-            text.append(continuation.add(token))
-        if all(continuation.ended for continuation in continuations):
+    for step in decode(model, tokens, decoding, padding, n=count):
+        scores = log_probabilities(step).tolist() if ranked else [0.0] * len(samples)
+        for sample, token, score in zip(samples, step.ids.tolist(), scores, strict=True):
+            sample.add(token, score)
+        if all(sample.continuation.ended for sample in samples):
             break
-    return ["".join(text) + continuation.finish() for text, continuation in zip(texts, continuations, strict=True)]
+    if ranked:
+        for group in groups:
+            group.sort(key=_Sample.mean_log_probability, reverse=True)
+    return groups
 
 
+@overload
+def stream_text(
+    model: GPT2Model,
+    tokenizer: AnyTokenizer,
+    prompt: str,
+    *,
+    stop: str | Sequence[str] = (),
+    return_scores: Literal[False] = False,
+    **options: Unpack[GenerationOptions],
+) -> Iterator[str]: ...
+@overload
+def stream_text(
+    model: GPT2Model,
+    tokenizer: AnyTokenizer,
+    prompt: str,
+    *,
+    stop: str | Sequence[str] = (),
+    return_scores: Literal[True],
+    **options: Unpack[GenerationOptions],
+) -> Iterator[ScoredPiece]: ...
 @takes_options
 def stream_text(
     model: GPT2Model,
@@ -98,13 +218,16 @@ def stream_text(
     prompt: str,
     *,
     stop: str | Sequence[str] = (),
+    return_scores: bool = False,
     **options: Unpack[GenerationOptions],
-) -> Iterator[str]:
+) -> Iterator[str] | Iterator[ScoredPiece]:
     """Yields the continuation of `generate_text` in pieces as it is generated, never part of a character.
 
     A character whose bytes are spread over several tokens is held back until it is complete, and so is what may become
-    a ``stop`` string. Joined, the pieces are what `generate_text` adds to the prompt. Arguments and errors are those of
-    `generate_text`.
+    a ``stop`` string. Joined, the pieces are what `generate_text` adds to the prompt.
+
+    With ``return_scores`` each piece is a `ScoredPiece`, of the characters that a token completes. The other arguments
+    and the errors are those of `generate_text`.
 
     >>> from tinygpt2 import CharTokenizer, GPT2Config
     >>> tokenizer = CharTokenizer.from_text("abc ")
@@ -121,9 +244,13 @@ def stream_text(
     tokenizer = as_tokenizer(tokenizer, ends=True)
     decoding, stops = _decoding(tokenizer, options), stop_strings(stop)
     rows = _encode([prompt], tokenizer)
+    check_bool("return_scores", return_scores)
     tokens, padding = _flush_right(rows, tokenizer.eot_token)
     steps = decode(model, tokens, decoding, padding)
-    return Continuation(rows[0], tokenizer, stops).pieces(int(ids) for ids in steps)
+    continuation = Continuation(rows[0], tokenizer, stops)
+    if return_scores:
+        return continuation.scored_pieces((int(step.ids), float(log_probabilities(step))) for step in steps)
+    return continuation.pieces(int(step.ids) for step in steps)
 
 
 def _decoding(tokenizer: Tokenizer, options: GenerationOptions) -> Decoding:

@@ -15,7 +15,8 @@ class Window:
 
     Args:
         model: The model.
-        prompts: (B, T) int64.
+        prompts: How many there are.
+        copies: Number of texts that begin with each, which are computed once until they differ.
         longest: Tokens of a text at the end, at most.
         padding: (B,) int64 on the CPU, tokens to ignore on the left of each row, none in the longest; ``None`` for
             none.
@@ -23,23 +24,41 @@ class Window:
     """
 
     def __init__(
-        self, model: GPT2Model, prompts: Tensor, *, longest: int, padding: Tensor | None, overflow: Overflow
+        self,
+        model: GPT2Model,
+        prompts: int,
+        *,
+        copies: int,
+        longest: int,
+        padding: Tensor | None,
+        overflow: Overflow,
     ) -> None:
-        self._model, self._padding, self._restarts = model, padding, overflow == "restart"
+        self._copies, self._padding = copies, padding
+        self._model, self._restarts = model, overflow == "restart"
         self._size, self._longest = model.config.context_length, longest
         capacity = min(self._size, longest)
-        self._cache = RollingCache(model.config, len(prompts), capacity=capacity, device=model.device)
+        self._cache = RollingCache(model.config, prompts, capacity=capacity, device=model.device)
         self._steps = Steps(model, self._cache)
 
     def logits(self, tokens: Tensor) -> Tensor:
         """Returns the logits after the texts so far, (B, T), as (B, V); one token is new since the last call."""
         if self._cache.length == 0:
-            return self._read(tokens)
+            return self._read_prompts(tokens)
         if self._cache.length == self._size:
             if not self._restarts:  # every position shifts, so everything is recomputed
                 return self._read(tokens)
             self._restart(tokens)
         return self._step(tokens)
+
+    def _read_prompts(self, tokens: Tensor) -> Tensor:
+        """Reads each prompt once."""
+        logits = self._read(tokens[:: self._copies])
+        if self._copies == 1:
+            return logits
+        self._cache.repeat(self._copies)
+        if self._padding is not None:
+            self._padding = self._padding.repeat_interleave(self._copies)
+        return logits.repeat_interleave(self._copies, dim=0)
 
     def _read(self, tokens: Tensor) -> Tensor:
         """Fills the cache with the window, and returns the last logits."""
@@ -73,6 +92,18 @@ class Window:
 
 class RollingCache(KVCache):
     """A cache, without gradients, in which some rows can begin anew while the others go on."""
+
+    def repeat(self, copies: int) -> None:
+        """Repeats each row, so that a sequence can go on in several ways."""
+        self.keys, self.values = (self._repeated(store, copies) for store in (self.keys, self.values))
+        if self._padding is not None:
+            self._padding = self._padding.repeat_interleave(copies)
+
+    def _repeated(self, store: Tensor, copies: int) -> Tensor:
+        layers, batch, *rest = store.shape
+        repeated = store.new_zeros((layers, batch * copies, *rest))
+        repeated[..., : self.length, :] = store[..., : self.length, :].repeat_interleave(copies, dim=1)
+        return repeated
 
     def full_rows(self) -> Tensor:
         """Returns the indices of the rows without padding, (R,): in a full cache, those that need room."""
