@@ -41,6 +41,7 @@ from tinygpt2 import (
     encode_documents,
     make_dataloader,
     make_optimizer,
+    quantize,
     save_tokenizer,
     tokenize_to_file,
     tokenize_to_shards,
@@ -202,6 +203,7 @@ def model_calls() -> dict[str, Callable[[], Call]]:
             {"path": saved(), "dtype": None, "context_length": None, "revision": None, "token": None},
         ),
         "GPT2Model.with_vocab_size": lambda: Call(model().with_vocab_size, {"vocab_size": 40}),
+        "quantize": lambda: Call(quantize, {"model": model()}),
         "GPT2Model.save_pretrained": lambda: Call(
             model().save_pretrained, {"path": "out", "tokenizer": LETTERS, "max_shard_size": 100}
         ),

@@ -336,8 +336,7 @@ class GPT2Model(nn.Module):
             check_memory(config)
         except ValueError as error:
             raise ValueError(f"vocab_size is {config.vocab_size:,}: {error}") from None
-        state = self.state_dict()
-        check_weight_names(state, self.weight_names())
+        state = checked_state(self)
         for name in {"wte.weight", "lm_head.weight"} & state.keys():
             new = state[name].mean(dim=0, keepdim=True).expand(config.vocab_size - before, -1)
             state[name] = torch.cat([state[name], new])
@@ -429,8 +428,7 @@ class GPT2Model(nn.Module):
         ...     GPT2Model.from_pretrained(directory).config == model.config
         True
         """
-        state = self.state_dict()
-        check_weight_names(state, self.weight_names())
+        state = checked_state(self)
         directory = check_path("path", path)
         size = None if max_shard_size is None else check_int("max_shard_size", max_shard_size)
         own = None if tokenizer is None else as_tokenizer(tokenizer)
@@ -439,17 +437,24 @@ class GPT2Model(nn.Module):
         if tokenizer is not None:
             remove_others(directory, contents)
 
-    def weight_names(self) -> set[str]:
-        """Returns the names of the weights that the class makes for this shape, quantised if this model is."""
-        with torch.device("meta"):
-            model = type(self)(self.config)
-        if self.is_quantized:
-            replace_layers(model)
-        return set(model.state_dict())
-
     @override
     def __repr__(self) -> str:
         return f"GPT2Model({self.config}, {self.num_parameters():,} parameters)"
+
+
+def checked_state(model: GPT2Model) -> dict[str, Tensor]:
+    """Returns the weights of a model by their names.
+
+    Raises:
+        ValueError: If they are not those that its class makes for its shape, for instance an adapter's.
+    """
+    with torch.device("meta"):
+        same = type(model)(model.config)
+    if model.is_quantized:
+        replace_layers(same)
+    state: dict[str, Tensor] = model.state_dict()
+    check_weight_names(state, same.state_dict())
+    return state
 
 
 def model_with_weights(

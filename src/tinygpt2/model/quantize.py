@@ -3,8 +3,7 @@
 from typing import TypeVar
 
 from tinygpt2._internal.checks import check_instance
-from tinygpt2.model.checks import check_weight_names
-from tinygpt2.model.gpt2 import GPT2Model, model_with_weights
+from tinygpt2.model.gpt2 import GPT2Model, checked_state, model_with_weights
 from tinygpt2.model.int8 import quantized_weights
 
 Model = TypeVar("Model", bound=GPT2Model)
@@ -42,8 +41,6 @@ def quantize(model: Model) -> Model:
     check_instance("model", model, GPT2Model, "a GPT2Model")
     if model.is_quantized:
         raise ValueError("the weights of the model have 8 bits already; pass the model that it was made from")
-    state = model.state_dict()
-    check_weight_names(state, model.weight_names())
-    weights = quantized_weights(state)
+    weights = quantized_weights(checked_state(model))
     quantized = model_with_weights(type(model), model.config, weights, dtype="auto", source="the model do not fit")
     return quantized.to(model.device)
