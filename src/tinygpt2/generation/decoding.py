@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from operator import attrgetter
 from typing import Literal, Unpack, overload
 
@@ -185,11 +185,8 @@ class _Texts:
         count, width = prompts.shape
         batch, longest = count * n, width + decoding.max_new_tokens
         self.model, self.decoding = model, decoding
-        starts = (
-            torch.zeros(batch, dtype=torch.int64, device="cpu") if padding is None else padding.repeat_interleave(n)
-        )
-        self.text_starts = starts.to(model.device).unsqueeze(1) if starts.any() else None
-        self.choose = _Choice(decoding, starts.tolist(), model.device)
+        unused = torch.zeros(count, dtype=torch.int64, device="cpu") if padding is None else padding
+        self.choose = _Choice(decoding, unused.repeat_interleave(n), model.device)
         room = width + min(decoding.max_new_tokens, _FIRST_TOKENS)
         self.tokens = torch.zeros((batch, room), dtype=torch.int64, device=model.device)
         self.tokens[:, :width] = prompts.repeat_interleave(n, dim=0)
@@ -207,7 +204,7 @@ class _Texts:
             logits = logits[:, : decoding.n_vocab]
         if decoding.ends and self.length < self.least:
             logits = logits.index_fill(1, self.ends, -math.inf)
-        ids = self.choose(logits, self._seen(text))
+        ids = self.choose(logits, text)
         if decoding.ends:
             ids = torch.where(self.finished, self.tokens[:, self.length - 1], ids)  # an ended row repeats its end
             self.finished.logical_or_(torch.isin(ids, self.ends))
@@ -216,12 +213,6 @@ class _Texts:
         self.tokens[:, self.length] = ids
         self.length += 1
         return Step(ids, before, counts)
-
-    def _seen(self, text: Tensor) -> Tensor:
-        """Returns the text so far as a sampler sees it, (B, T): without padding, so that a row is as it is alone."""
-        if self.text_starts is None:
-            return text
-        return text.masked_fill(torch.arange(self.length, device=text.device) < self.text_starts, NO_TOKEN)
 
     def ended(self) -> bool:
         """Returns whether every row has reached an end; waits for the device only if there is such an id."""
@@ -233,22 +224,25 @@ class _Choice:
 
     Args:
         decoding: The options.
-        begins: Where the text of each row begins, after its padding.
+        padding: (B,) int64 on the CPU, tokens on the left of each row that are not of its text.
         device: Device of the generators.
     """
 
-    def __init__(self, decoding: Decoding, begins: Sequence[int], device: torch.device) -> None:
+    def __init__(self, decoding: Decoding, padding: Tensor, device: torch.device) -> None:
         self._given, self._sampler = decoding.sampler, with_tokens(decoding.sampler)
-        self._shared, self._own = decoding.generators(len(begins), device)
-        self._begins = begins
+        self._shared, self._own = decoding.generators(len(padding), device)
+        self._begins: list[int] = padding.tolist()
+        self._padding = padding.to(device).unsqueeze(1) if padding.any() else None
 
     def __call__(self, logits: Tensor, text: Tensor) -> Tensor:
         """Returns an id for each row of logits, (B, V), and texts, (B, T), as (B,) int64."""
-        if not self._own:
-            return self._ids(logits, text, self._shared)
-        rows = enumerate(zip(self._begins, self._own, strict=True))
-        alone = [self._ids(logits[i : i + 1], text[i : i + 1, begin:], own) for i, (begin, own) in rows]
-        return torch.cat(alone)
+        if self._own:
+            rows = enumerate(zip(self._begins, self._own, strict=True))
+            return torch.cat([self._ids(logits[i : i + 1], text[i : i + 1, begin:], own) for i, (begin, own) in rows])
+        if self._padding is not None:
+            places = torch.arange(text.shape[1], device=text.device)
+            text = text.masked_fill(places < self._padding, NO_TOKEN)
+        return self._ids(logits, text, self._shared)
 
     def _ids(self, logits: Tensor, text: Tensor, generator: Generator | None) -> Tensor:
         chosen = self._sampler(logits, tokens=text, generator=generator)
