@@ -3,7 +3,8 @@
     python benchmarks/run_all.py --nanogpt PATH --text FILE [--out results.json] [--only NAME ...]
 
 It takes half an hour on two cores, and wants a machine that does nothing else. Peers are installed with
-pip install transformers && pip install --no-deps llms-from-scratch; nanoGPT is a checkout; FILE is any UTF-8 text.
+pip install transformers ctranslate2 && pip install --no-deps llms-from-scratch; nanoGPT is a checkout; for llama.cpp
+see decode.py; FILE is any UTF-8 text.
 """
 
 import argparse
@@ -35,18 +36,18 @@ class Row:
         if "more_than_torch" in found:
             return f"{found['more_than_torch']:.3f} s"
         rows = found["results"]
-        ours = f"{rows['tinygpt2']['median']:,.1f} {found['unit']}: "
-        text = ours + ", ".join(
-            f"{row['ratio']:.2f} x {name} ({row['lowest_ratio']:.2f} to {row['highest_ratio']:.2f})"
-            for name, row in rows.items()
-            if name != "tinygpt2"
+        first, *others = rows
+        text = f"{rows[first]['median']:,.1f} {found['unit']}: " + ", ".join(
+            f"{rows[name]['ratio']:.2f} x {name} ({rows[name]['lowest_ratio']:.2f} to "
+            f"{rows[name]['highest_ratio']:.2f})"
+            for name in others
         )
         machine = found.get("machine", {})
         if "operations_a_second" in found:
             shares = [f"{found['operations_a_second'] / rate:.0%} of {name}" for name, rate in machine.items()
                       if name.startswith("sgemm")]  # fmt: skip
             text += "; " + ", ".join(shares)
-        if "limit" in found:
+        if "limit" in found and "tinygpt2" in rows:
             text += f"; {rows['tinygpt2']['median'] / found['limit']:.0%} of reading the weights"
         return text
 
@@ -58,9 +59,21 @@ def rows(nanogpt: str | None, text: str | None) -> list[Row]:
         Row("train 124M, 2 x 128, dropout 0", ("train_step.py", "--dropout", "0", *peer), "1.55 x nanoGPT"),
         Row("train 0.8M, 12 x 64, characters", ("train_step.py", "--small", *peer), "1.4 x nanoGPT"),
         Row("memory of a step, 124M, 8 x 1024", ("memory.py", *peer), "0.6 x nanoGPT"),
-        Row("generate 124M, 1 x 256, fp32", ("decode.py",), "3 x transformers"),
-        Row("generate 124M, 1 x 256, bf16", ("decode.py", "--dtype", "bf16"), "1.5 x transformers"),
-        Row("generate 124M, 8 x 64, fp32", ("decode.py", "--batch-size", "8", "--tokens", "64"), "1.5 x transformers"),
+        Row("generate 124M, 1 x 64, fp32", ("decode.py", "--tokens", "64"), "2.5 x transformers, 80% of reading"),
+        Row("the same, one thread", ("decode.py", "--tokens", "64", "--threads", "1"), "2.5 x transformers"),
+        Row("the same, fewer bits", ("decode.py", "--tokens", "64", "--fewer-bits"), "int8 3 x fp32, bf16 1.5 x fp32"),
+        Row("the same, one thread, fewer bits", ("decode.py", "--tokens", "64", "--fewer-bits", "--threads", "1"), ""),
+        Row("generate 124M, 8 x 32, fp32", ("decode.py", "--batch-size", "8", "--tokens", "32"), "5 x one text"),
+        Row("read 512 tokens, 124M", ("decode.py", "--prompt", "512", "--tokens", "1"), "1 x transformers"),
+        Row("past a window of 128, 124M", ("overflow.py",), "1.2 x a token inside"),
+        *(
+            Row(
+                f"generate {size}, 1 x 200, fp32",
+                ("decode.py", "--parameters", size, "--tokens", "200"),
+                "2,000 tokens/s, 5 x transformers",
+            )
+            for size in ("1M", "3M", "5M")
+        ),
         Row("next batch", ("loader.py",), "0.5% of a step"),
         Row("import", ("import_time.py",), "0.1 s more than torch"),
     ]
