@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tinygpt2._internal.cpu import threads
@@ -42,13 +41,15 @@ class TokenStep:
         self._model, self._cache = model, cache
         weights = (*model.parameters(), *model.buffers())
         self._threads = 1 if sum(weight.nbytes for weight in weights) <= _SMALL else None
+        self._nothing = like.new_zeros(())  # what the product of matrices is added to
         self._stream = like.new_empty(config.n_embd)  # (C,), the residual stream
         self._input = like.new_empty(config.n_embd)  # (C,), of each product
         mixed, inner = like.new_empty(config.n_embd), like.new_empty(config.inner_width)
         self._mixed, self._inner = mixed.view(config.n_head, 1, config.head_width), inner
         with threads(self._threads):
             blocks = cast("Iterable[Block]", model.h)
-            self._blocks = [_Block.of(block, self._input, mixed, inner) for block in blocks]
+            self._blocks = [_Block.of(block, self._stream, self._input, mixed, inner) for block in blocks]
+            self._normalise = _normalised(model.ln_f, self._stream, self._input)
             head: nn.Module = model.wte if model.lm_head is None else model.lm_head
             self._head = _product(head, self._input)
 
@@ -74,22 +75,25 @@ class TokenStep:
         new_keys, new_values = cache.keys[:, 0, :, slot].unbind(0), cache.values[:, 0, :, slot].unbind(0)
         keys, values = cache.keys[:, 0, :, :end].transpose(2, 3).unbind(0), cache.values[:, 0, :, :end].unbind(0)
         for layer, block in enumerate(self._blocks):
-            self._normalise(block.ln_1)
+            block.normalise()
             block.attend()
             new_keys[layer].copy_(block.key)
             new_values[layer].copy_(block.value)
-            scores = torch.bmm(block.query, keys[layer]).mul_(block.scale)  # (H, 1, S)
+            scores = torch.baddbmm(self._nothing, block.query, keys[layer], beta=0, alpha=block.scale)  # (H, 1, S)
             torch.bmm(torch.softmax(scores, dim=-1), values[layer], out=self._mixed)
             stream.add_(block.project())
-            self._normalise(block.ln_2)
+            block.normalise_again()
             self._inner.copy_(block.activation(block.expand()))
             stream.add_(block.contract())
-        self._normalise(model.ln_f)
+        self._normalise()
         cache.advance(1)
         return self._head().view(1, -1).clone()  # the next step overwrites it
 
-    def _normalise(self, norm: nn.LayerNorm) -> None:
-        self._input.copy_(F.layer_norm(self._stream, norm.normalized_shape, norm.weight, norm.bias, norm.eps))
+
+def _normalised(norm: nn.LayerNorm, stream: Tensor, out: Tensor) -> Callable[[], object]:
+    """Returns what puts the normalised residual stream, (C,), where the next product reads it."""
+    shape, weight, bias, eps = norm.normalized_shape, norm.weight, norm.bias, norm.eps
+    return lambda: out.copy_(torch.layer_norm(stream, shape, weight, bias, eps))
 
 
 def _product(layer: nn.Module, row: Tensor) -> Callable[[], Tensor]:
@@ -104,43 +108,45 @@ class _Block:
     """The operations of a block, each with its place for the result.
 
     Attributes:
+        normalise: Puts the normalised residual stream where ``attend`` reads it.
         attend: Computes query, key and value.
         query: (H, 1, D).
         key: (H, D).
         value: (H, D).
         project: Returns what attention adds to the residual stream, (C,).
+        normalise_again: Puts it where ``expand`` reads it.
         expand: Returns what the activation is applied to, (4C,).
         contract: Returns what the MLP adds, (C,).
     """
 
-    ln_1: nn.LayerNorm
+    normalise: Callable[[], object]
     attend: Callable[[], Tensor]
     query: Tensor
     key: Tensor
     value: Tensor
     scale: float
     project: Callable[[], Tensor]
-    ln_2: nn.LayerNorm
+    normalise_again: Callable[[], object]
     expand: Callable[[], Tensor]
     activation: Callable[[Tensor], Tensor]
     contract: Callable[[], Tensor]
 
     @classmethod
-    def of(cls, block: Block, source: Tensor, mixed: Tensor, inner: Tensor) -> "_Block":
+    def of(cls, block: Block, stream: Tensor, source: Tensor, mixed: Tensor, inner: Tensor) -> "_Block":
         """Returns the operations of a block: the inputs of its products are in ``source``, ``mixed`` and ``inner``."""
         attention, mlp = block.attn, block.mlp
         attend = _product(attention.c_attn, source)
         heads = attend().view(3, attention.n_head, -1)  # (3, H, D), a view of where the result always is
         width = heads.shape[-1]
         return cls(
-            ln_1=block.ln_1,
+            normalise=_normalised(block.ln_1, stream, source),
             attend=attend,
             query=heads[0].unsqueeze(1),
             key=heads[1],
             value=heads[2],
             scale=width**-0.5 if attention.scale is None else attention.scale,
             project=_product(attention.c_proj, mixed),
-            ln_2=block.ln_2,
+            normalise_again=_normalised(block.ln_2, stream, source),
             expand=_product(mlp.c_fc, source),
             activation=mlp.activation,
             contract=_product(mlp.c_proj, inner),
