@@ -42,6 +42,30 @@ class Parser(argparse.ArgumentParser):
         """Prints the help; argparse itself ignores an error of the stream."""
         print(self.format_help(), end="", file=file)
 
+    def options_first(self, words: Sequence[str]) -> list[str]:
+        """Returns the words with the options before the arguments.
+
+        Where two arguments may each be left out, argparse gives up the second at an option that follows the first.
+        """
+        options: list[str] = []
+        arguments: list[str] = []
+        rest = list(words)
+        while rest:
+            word = rest.pop(0)
+            if word == "--":
+                arguments += rest
+                break
+            if not _is_option(word):
+                arguments.append(word)
+                continue
+            options.append(word)
+            takes = self._option_string_actions[word.partition("=")[0]].nargs
+            while "=" not in word and rest and takes != 0 and not _is_option(rest[0]) and rest[0] != "--":
+                options.append(rest.pop(0))
+                if takes is None:
+                    break
+        return [*options, "--", *arguments] if arguments else options
+
     def check_options(self, words: Sequence[str]) -> None:
         """Exits with the code of incorrect usage if a word is an option that there is not.
 
