@@ -37,7 +37,8 @@ POSIX = pytest.mark.skipif(sys.platform == "win32", reason="signals, pipes and l
         ["train", "--seed", str(2**64)],
         ["train", "--schedule", "square"],
         ["train", "--keep", "1"],
-        ["generate", "x"],
+        ["generate"],
+        ["generate", "--model", "d", "x", "y"],
         ["generate", "--model", "d", "x", "--top-p", "1.5"],
         ["generate", "--model", "d", "x", "--temperature", "-1"],
         ["generate", "--model", "d", "x", "--temperature", "nan"],
@@ -163,6 +164,8 @@ def test_words_that_only_look_like_options_are_none(run_directory: Path, capsys:
         (["train", "A", "--quiet", "--val", "B", "C"], {"files": ["A"], "val": ["B", "C"], "quiet": True}),
         (["train", "--val", "B", "--", "A"], {"files": ["A"], "val": ["B"]}),
         (["train", "--spelling", "A", "--compile", "B"], {"files": ["A", "B"], "spelling": True, "compile": True}),
+        (["generate", "R", "--seed", "1", "The", "--traceback"], {"model": "R", "prompt": "The", "traceback": True}),
+        (["generate", "R", "--presence-penalty", "-1", "-1"], {"model": "R", "prompt": "-1", "presence_penalty": -1}),
     ],
 )
 def test_options_may_stand_between_arguments(words: list[str], values: dict[str, Any]) -> None:
