@@ -1,6 +1,7 @@
 """``tinygpt2 generate``."""
 
 import io
+import json
 import random
 import re
 import sys
@@ -22,7 +23,7 @@ from tinygpt2 import (
     stream_text,
     train,
 )
-from tinygpt2.cli import generate
+from tinygpt2.cli import writing
 from tinygpt2.cli.main import main
 
 Fails = Callable[..., None]
@@ -39,6 +40,31 @@ def test_it_streams_the_prompt_and_its_continuation(run_directory: Path, capsys:
     assert len(outputs[-1]) == len("The quick") + 20 + 1
     assert outputs[0] == outputs[1] != outputs[2]
     assert outputs[3] == outputs[4]
+
+
+def test_the_model_is_the_first_word_and_options_may_stand_anywhere(
+    run_directory: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--max-new-tokens", "0"]
+    for words in (["R", "The", *options], ["R", *options, "The"], [*options, "R", "The"], ["R", *options, "--", "The"]):
+        assert main(["generate", *(str(run_directory) if word == "R" else word for word in words)]) == 0
+        assert capsys.readouterr().out == "The\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "expected RUN, the directory of a model"),
+        (["", "The"], "expected RUN, the directory of a model"),
+        (["R", "the", "lazy", "dog"], "expected one PROMPT, got 3 words: the lazy dog; put it in quotes"),
+        (["--model", "R", "the", "dog"], "expected one PROMPT, got 2 words: the dog; put it in quotes"),
+    ],
+)
+def test_words_that_are_too_few_or_too_many_are_incorrect_usage(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["generate", *words]) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_it_takes_all_sampler_flags_and_a_prompt_from_standard_input(
@@ -205,13 +231,9 @@ def test_a_prompt_is_continued_several_times(generated: Callable[..., str]) -> N
     assert len(set(lines)) > 2
 
 
-def test_the_same_seed_and_options_give_the_same_texts(
-    generated: Callable[..., str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_same_seed_and_options_give_the_same_texts(generated: Callable[..., str]) -> None:
     first = generated("--samples", 20, "--seed", 1)
     assert first == generated("--samples", 20, "--seed", 1) != generated("--samples", 20, "--seed", 2)
-    monkeypatch.setattr(generate, "_ROWS", 3)
-    assert len(generated("--samples", 20, "--seed", 1).splitlines()) == 20
 
 
 def test_texts_of_several_lines_are_separated(generated: Callable[..., str]) -> None:
@@ -255,6 +277,34 @@ def test_several_continuations_of_standard_input(
     assert [line[:3] for line in generated("--samples", 2, "--seed", 1, "-").splitlines()] == ["Dra", "Dra"]
 
 
+def test_a_text_of_a_seed_does_not_depend_on_how_many_there_are(
+    generated: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor on how many are written together."""
+    many = generated("--samples", 20, "--seed", 1, "Ka").splitlines()
+    assert generated("--samples", 3, "--seed", 1, "Ka").splitlines() == many[:3]
+    assert generated("--seed", 1, "Ka").splitlines() == many[:1]
+    monkeypatch.setattr(writing, "_ROWS", 3)
+    assert generated("--samples", 20, "--seed", 1, "Ka").splitlines() == many
+    assert len(set(many)) > 5
+
+
+def test_the_likeliest_of_several_texts_are_printed(generated: Callable[..., str]) -> None:
+    options = ["--seed", 1, "--top-k", 0, "--temperature", 1]
+    records = [json.loads(line) for line in generated("--json", "--samples", 20, *options).splitlines()]
+    mean = [sum(record["log_probabilities"]) / len(record["ids"]) for record in records]
+    likeliest = sorted(range(20), key=lambda i: mean[i], reverse=True)
+    expected = [records[i]["text"] for i in likeliest]
+    assert generated("--best-of", 20, *options).splitlines() == expected[:1]
+    assert generated("--best-of", 20, "--samples", 5, *options).splitlines() == expected[:5]
+    best = generated("--best-of", 20, "--samples", 2, "--json", *options).splitlines()
+    assert [json.loads(line)["text"] for line in best] == expected[:2]
+
+
+def test_the_likeliest_of_too_few_is_one_line(names: Path, fails: Fails) -> None:
+    fails(["generate", names, "--best-of", 2, "--samples", 3], "--best-of 2 cannot give --samples 3; make it larger")
+
+
 @pytest.mark.parametrize("samples", ["0", "-1", "1.5", "many"])
 def test_a_number_of_texts_out_of_range_is_incorrect_usage(
     names: Path, samples: str, capsys: pytest.CaptureFixture[str]
@@ -263,7 +313,17 @@ def test_a_number_of_texts_out_of_range_is_incorrect_usage(
     assert "argument --samples: expected an integer" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "option",
+    [["--max-new-tokens", "9"], ["--stop", "x"], ["--repetition-penalty", "1.2"], ["--presence-penalty", "0.5"],
+     ["--frequency-penalty", "-0.5"], ["--no-repeat-ngram", "3"], ["--ban", "x"], ["--overflow", "restart"]],
+)  # fmt: skip
+def test_greedy_goes_with_what_has_an_effect_on_it(generated: Callable[..., str], option: list[str]) -> None:
+    assert generated("--greedy", *option, "Ka").startswith("Ka")
+
+
 def test_greedy_has_one_text(names: Path, fails: Fails) -> None:
+    fails(["generate", "--model", names, "--greedy", "--best-of", "3"], "--greedy always gives the same text, so it")
     fails(["generate", "--model", names, "--greedy", "--samples", "3"], "--greedy always gives the same text, so it")
 
 
@@ -283,3 +343,137 @@ def test_a_model_of_the_hub_is_named(
     named = capsys.readouterr().out
     assert main(["generate", "--model", str(run_directory / "best"), *words]) == 0
     assert capsys.readouterr().out == named
+
+
+# --- where a text ends, and what is said of it ---
+
+
+@pytest.mark.parametrize("samples", [[], ["--samples", "2"]])
+def test_a_text_ends_before_the_first_stop_string(
+    samples: list[str], run_directory: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They have escapes, as separators do."""
+    words = ["generate", str(run_directory), "The", "--seed", "1", "--device", "cpu", "--max-new-tokens", "30"]
+    assert main(words) == 0
+    text = capsys.readouterr().out.removesuffix("\n")
+    stops = text[20:22], text[25], text[8:10]
+    escaped = (*stops[:2], "".join(f"\\x{ord(character):02x}" for character in stops[2]))
+    assert main([*words, *samples, *(word for stop in escaped for word in ("--stop", stop))]) == 0
+    end = min(text.index(stop, 3) for stop in stops)
+    assert capsys.readouterr().out.splitlines()[0] == text[:end]
+
+
+def test_an_empty_stop_string_is_incorrect_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["generate", "R", "The", "--stop", ""]) == 2
+    assert "argument --stop: expected a string that is not empty, got an empty one" in capsys.readouterr().err
+
+
+def test_penalties_and_bans_change_the_text(plain_characters: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def text(*options: object) -> str:
+        words = ["The", "--greedy", "--device", "cpu", "--max-new-tokens", "25", *options]
+        assert main(["generate", str(plain_characters), *map(str, words)]) == 0
+        return capsys.readouterr().out.removesuffix("\n")
+
+    plain = text()
+    assert len(set(text("--repetition-penalty", 9))) > len(set(plain))
+    assert len(set(text("--presence-penalty", 2))) > len(set(plain))
+    assert len(set(text("--frequency-penalty", 2))) > len(set(plain))
+    words = text("--no-repeat-ngram", 2)
+    assert len({words[i : i + 2] for i in range(len(words) - 1)}) == len(words) - 1
+    assert plain[4] not in text("--ban", plain[4])[3:]
+
+
+def test_an_object_for_each_text_has_what_a_program_needs(generated: Callable[..., str]) -> None:
+    (record,) = map(json.loads, generated("--json", "--seed", 7, "Ka").splitlines())
+    assert list(record) == [
+        "prompt", "text", "ended_by", "seed", "prompt_tokens", "ids", "tokens", "log_probabilities",
+        "prefill_seconds", "decode_seconds",
+    ]  # fmt: skip
+    assert record["prompt"] + record["text"] == generated("--seed", 7, "Ka").removesuffix("\n")
+    assert (record["ended_by"], record["seed"], record["prompt_tokens"]) == ("end_of_text", 7, 2)
+    assert record["tokens"] == [*record["text"], ""]  # the end of text
+    assert len(record["ids"]) == len(record["log_probabilities"]) == len(record["tokens"])
+    assert all(value <= 0 for value in record["log_probabilities"])
+    assert record["prefill_seconds"] > 0
+    assert record["decode_seconds"] > 0
+
+
+def test_the_seed_of_each_object_gives_its_text_alone(generated: Callable[..., str]) -> None:
+    for line in generated("--json", "--samples", 4, "--seed", 7, "Ka").splitlines():
+        record = json.loads(line)
+        alone = json.loads(generated("--json", "--seed", record["seed"], "Ka"))
+        assert [alone[name] for name in ("text", "ids", "seed")] == [record[name] for name in ("text", "ids", "seed")]
+    drawn = json.loads(generated("--json", "Ka"))
+    assert generated("--seed", drawn["seed"], "Ka") == f"Ka{drawn['text']}\n"
+    assert json.loads(generated("--json", "--greedy", "Ka"))["seed"] is None
+
+
+def test_an_object_says_what_ended_its_text(generated: Callable[..., str]) -> None:
+    text = generated("--greedy", "Ka")
+    longer = json.loads(generated("--json", "--greedy", "Ka", "--max-new-tokens", 2))
+    assert (longer["ended_by"], len(longer["ids"])) == ("max_new_tokens", 2)
+    stopped = json.loads(generated("--json", "--greedy", "Ka", "--stop", text[3:5]))
+    assert (stopped["ended_by"], stopped["text"]) == ("stop", text[2])
+    assert "".join(stopped["tokens"]) == text[2:5]
+    nothing = json.loads(generated("--json", "Ka", "--max-new-tokens", 0))
+    assert (nothing["ended_by"], nothing["text"], nothing["ids"], nothing["tokens"]) == ("max_new_tokens", "", [], [])
+
+
+def test_log_probabilities_are_those_of_the_model(names: Path, generated: Callable[..., str]) -> None:
+    """Whatever the options of the choice are."""
+    record = json.loads(generated("--json", "--seed", 3, "--temperature", 3, "--top-k", 9, "--ban", "ra", "Ka"))
+    model, tokenizer = GPT2Model.from_pretrained(names), load_tokenizer(names)
+    prompt = tokenizer.encode_ordinary("Ka")
+    with torch.no_grad():
+        logits = model.eval()(torch.tensor([[*prompt, *record["ids"]]]))[0, len(prompt) - 1 : -1]
+    expected = logits[:, : tokenizer.n_vocab].log_softmax(-1)[range(len(record["ids"])), record["ids"]]
+    torch.testing.assert_close(torch.tensor(record["log_probabilities"]), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_a_character_of_several_tokens_is_with_the_last_of_them(
+    run_directory: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The model writes bytes, of which most are no characters; joined, its tokens are the text all the same."""
+    words = ["generate", str(run_directory), "飞", "--json", "--temperature", "100", "--top-k", "0", "--device", "cpu"]
+    assert main([*words, "--samples", "5", "--seed", "1"]) == 0
+    for line in capsys.readouterr().out.splitlines():
+        record = json.loads(line)
+        assert "".join(record["tokens"]) == record["text"]
+        assert "" in record["tokens"]
+        assert record["prompt_tokens"] == 3
+
+
+def test_probabilities_are_shown_after_each_piece_or_as_colours(
+    names: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["generate", str(names), "Ka", "--seed", "1", "--device", "cpu"]
+    assert main(words) == 0
+    text = capsys.readouterr().out
+    monkeypatch.delenv("FORCE_COLOR", raising=False)
+    assert main([*words, "--show-probabilities"]) == 0
+    shown, told = capsys.readouterr()
+    assert re.sub(r"\[(\d+|<1)%\]", "", shown) == text
+    assert shown.count("%]") == len(text) - len("Ka\n")
+    assert told == "each piece of the text is followed by its probability in percent\n"
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    for extra in ([], ["--samples", "2"]):
+        assert main([*words, "--show-probabilities", *extra]) == 0
+        shown, told = capsys.readouterr()
+        assert re.sub(r"\x1b\[[\d;]+m", "", shown).startswith(text)
+        assert shown.count("\x1b[0m") >= len(text) - len("Ka\n")
+        assert "50% or more" in told
+
+
+def test_the_report_goes_to_stderr(names: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    number = r"[\d.,e-]+"
+    speed = rf"{number} s( \({number} tokens/s\))?"
+    for extra, count in ([], r"\d+"), (["--samples", "20"], r"\d+"), (["--max-new-tokens", "1"], "1"):
+        assert main(["generate", str(names), "Ka", "--verbose", "--seed", "1", *extra]) == 0
+        prompts = 4 if "--samples" in extra else 2  # it is read once for 16 texts
+        pattern = rf"prompt: {prompts} tokens in {speed}; text: {count} tokens? in {speed}; seed 1\n"
+        assert re.fullmatch(pattern, capsys.readouterr().err)
+
+
+def test_probabilities_are_in_json_already(names: Path, fails: Fails) -> None:
+    fails(["generate", names, "Ka", "--json", "--show-probabilities"], "--json has the probabilities; omit --show-p")

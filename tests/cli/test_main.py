@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from tinygpt2 import __version__
+from tinygpt2.cli.commands import parsed
 from tinygpt2.cli.main import _describe, main
 
 if sys.platform != "win32":
@@ -36,7 +37,8 @@ POSIX = pytest.mark.skipif(sys.platform == "win32", reason="signals, pipes and l
         ["train", "--seed", str(2**64)],
         ["train", "--schedule", "square"],
         ["train", "--keep", "1"],
-        ["generate", "x"],
+        ["generate"],
+        ["generate", "--model", "d", "x", "y"],
         ["generate", "--model", "d", "x", "--top-p", "1.5"],
         ["generate", "--model", "d", "x", "--temperature", "-1"],
         ["generate", "--model", "d", "x", "--temperature", "nan"],
@@ -150,6 +152,26 @@ def test_words_that_only_look_like_options_are_none(run_directory: Path, capsys:
     for words, prompt in ((["-1"], "-1"), (["- x"], "- x"), (["--", "--epoks"], "--epoks")):
         assert main([*arguments, *words]) == 0
         assert capsys.readouterr().out == f"{prompt}\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "values"),
+    [
+        (["evaluate", "R", "--stride", "3", "F"], {"first": "R", "files": ["F"], "stride": 3}),
+        (["evaluate", "R", "F", "--stride=3", "G"], {"first": "R", "files": ["F", "G"], "stride": 3}),
+        (["evaluate", "--stride", "3", "R", "-", "--", "-F"], {"first": "R", "files": ["-", "-F"], "stride": 3}),
+        (["train", "A", "--val", "B", "C", "--quiet"], {"files": ["A"], "val": ["B", "C"], "quiet": True}),
+        (["train", "A", "--quiet", "--val", "B", "C"], {"files": ["A"], "val": ["B", "C"], "quiet": True}),
+        (["train", "--val", "B", "--", "A"], {"files": ["A"], "val": ["B"]}),
+        (["train", "--spelling", "A", "--compile", "B"], {"files": ["A", "B"], "spelling": True, "compile": True}),
+        (["generate", "R", "--seed", "1", "The", "--traceback"], {"model": "R", "prompt": "The", "traceback": True}),
+        (["generate", "R", "--presence-penalty", "-1", "-1"], {"model": "R", "prompt": "-1", "presence_penalty": -1}),
+    ],
+)
+def test_options_may_stand_between_arguments(words: list[str], values: dict[str, Any]) -> None:
+    """The second argument was unknown if an option stood before it."""
+    options = vars(parsed(words, ["tinygpt2"]))
+    assert {name: options[name] for name in values} == values
 
 
 # --- quick to start ---

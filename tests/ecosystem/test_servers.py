@@ -3,12 +3,14 @@
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import accumulate
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from tinygpt2 import GPT2Model, MultinomialSampler, Tokenizer, generate_text, stream_text
+from tinygpt2 import GPT2Model, MultinomialSampler, Tokenizer, TopKSampler, generate_text, stream_text
 
 pytestmark = pytest.mark.ecosystem
 
@@ -82,6 +84,50 @@ def test_gradio_streams_to_six_users_at_once(
             assert list(pool.map(lambda prompt: client.predict(prompt, api_name="/write"), PROMPTS)) == expected
     finally:
         interface.close()
+
+
+def test_fastapi_streams_what_the_seed_of_a_request_gives(
+    directory: Path, recipe: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The recipe of the page on the ecosystem."""
+    pytest.importorskip("fastapi")
+    client_of = pytest.importorskip("starlette.testclient").TestClient
+    monkeypatch.chdir(directory.parent.parent)
+    names = recipe("FastAPI()")
+    with client_of(names["app"]) as client:
+        for seed in (1, 2):
+            with client.stream("GET", "/", params={"prompt": PROMPTS[0], "seed": seed}) as response:
+                assert list(response.iter_text()) == list(pieces_of(names, seed))
+        assert client.get("/", params={"prompt": PROMPTS[0], "seed": "x"}).status_code == 422
+
+
+@pytest.mark.enable_socket
+def test_a_page_of_gradio_grows_as_the_text_does(
+    model: GPT2Model, tokenizer: Tokenizer, recipe: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The recipe of the page on the ecosystem, which goes on from that of FastAPI."""
+    gradio: Any = pytest.importorskip("gradio", minversion="5")
+    client_of = pytest.importorskip("gradio_client").Client
+    monkeypatch.setenv("GRADIO_ANALYTICS_ENABLED", "False")
+    monkeypatch.setattr(gradio.Interface, "launch", lambda *_: None)  # it would wait for ever
+    names = {"model": model, "tokenizer": tokenizer, "torch": torch, "stream_text": stream_text}
+    page = recipe("gradio.Interface", TopKSampler=TopKSampler, **names)["page"]
+    monkeypatch.undo()
+    _, address, _ = page.launch(prevent_thread_lock=True, quiet=True, server_name="127.0.0.1")
+    try:
+        found = list(client_of(address, verbose=False).submit(PROMPTS[0], 3, api_name="/continued"))
+    finally:
+        page.close()
+    assert found == [PROMPTS[0] + text for text in accumulate(pieces_of(names, 3))]
+
+
+def pieces_of(names: dict[str, Any], seed: int) -> Iterator[str]:
+    """Returns what both recipes write."""
+    generator = torch.Generator().manual_seed(seed)
+    sampler = TopKSampler(50)
+    return stream_text(
+        names["model"], names["tokenizer"], PROMPTS[0], max_new_tokens=100, sampler=sampler, generator=generator
+    )
 
 
 def test_threads_draw_what_their_generators_say(model: GPT2Model, tokenizer: Tokenizer) -> None:

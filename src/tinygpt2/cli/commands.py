@@ -25,13 +25,15 @@ def parsed(words: Sequence[str], program: Sequence[str]) -> argparse.Namespace:
     commands = parser.commands.choices
     place = next((i for i, word in enumerate(words) if not word.startswith("-")), len(words))
     parser.check_options(words[:place])
+    in_order = list(words)
     if place < len(words):
         command = words[place]
         if command not in commands:
             advice = suggested(command, commands) or f"; expected one of {', '.join(commands)}"
             parser.error(f"there is no command {command!r}{advice}")
         commands[command].check_options(words[place + 1 :])
-    options = parser.parse_args(words)
+        in_order = [*words[: place + 1], *commands[command].options_first(words[place + 1 :])]
+    options = parser.parse_args(in_order)
     options.program, options.words = program, words
     return options
 

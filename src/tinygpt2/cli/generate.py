@@ -2,26 +2,18 @@
 
 import argparse
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from tinygpt2._internal.ranges import Bool, Check, Int, Number, Text
-from tinygpt2.cli.options import Commands, Group, add_command, add_device, add_model, add_option, argument_type
-from tinygpt2.config import TRAINING_RANGES
+from typing_extensions import override
+
+from tinygpt2._internal.ranges import Bool, Int, Text
+from tinygpt2.cli.options import Commands, Group, add_command, add_device, add_option, argument_type
+from tinygpt2.cli.settings import LENGTH, REPETITION, SAMPLING, SEED, SETTINGS, Setting, Values, values_of
 
 if TYPE_CHECKING:
-    import torch
-
-    from tinygpt2.generation.samplers.protocol import Sampler
-    from tinygpt2.model.gpt2 import GPT2Model
-    from tinygpt2.tokenizers.protocol import Tokenizer
-
-_COUNT = Int(minimum=0)
-_ROWS = 16  # texts that are generated together; of gpt2-small, each may need 75 MB
-_PROBABILITY = Number(above_minimum=True, maximum=1)
-
-# The options of drawing tokens, with their defaults; at a temperature of 0 they hold, though nothing is drawn.
-_DRAWING: Mapping[str, Any] = {"temperature": 0.8, "top_k": 50, "top_p": None, "min_p": None, "seed": None}
+    from tinygpt2.cli.display import Display
+    from tinygpt2.cli.writing import Writer
 
 
 def add(commands: Commands) -> None:
@@ -31,72 +23,138 @@ def add(commands: Commands) -> None:
         "generate",
         generate_command,
         "continue a text, or write new ones",
-        "A text ends where the model ends it, or at --max-new-tokens. One text is printed as it is generated; several "
-        "one a line, or separated by lines of --- if one of them has several lines. The options narrow the choice of "
-        "each token in this order: top-k, top-p, min-p, temperature.",
+        "A text ends where the model ends it, at --stop, or at --max-new-tokens. One text is printed as it is "
+        "generated; several one a line, or separated by lines of --- if one of them has several lines.",
     )
-    add_model(parser)
-    prompt_help = "text to continue; - reads it from standard input; without one, a new text is written"
-    parser.add_argument("prompt", metavar="PROMPT", nargs="?", default="", type=argument_type(Text()), help=prompt_help)
-    add_option(parser, "--samples", "number of texts", Int(), metavar="N", default=1)
-    add_option(parser, "--max-new-tokens", "maximum number of tokens to add", _COUNT, metavar="N", default=100)
-    heat = "below 1 favours likely tokens, above 1 unlikely ones; 0 is greedy"
-    _add(parser, "temperature", heat, Number(), "T")
-    _add(parser, "top_k", "keep only the K likeliest tokens; 0 for all", _COUNT, "K")
-    _add(parser, "top_p", "keep only the likeliest tokens whose total probability reaches P", _PROBABILITY, "P")
-    _add(parser, "min_p", "keep only tokens at least P times as likely as the top one", _PROBABILITY, "P")
-    add_option(parser, "--greedy", "always choose the likeliest token", Bool())
-    _add(parser, "seed", "random seed; with the same options it gives the same texts", TRAINING_RANGES["seed"], "N")
+    word = argument_type(Text())
+    parser.usage = "%(prog)s [OPTIONS] RUN [PROMPT]"
+    run_help = "run directory, or any directory with a GPT-2 in Hugging Face layout"
+    parser.add_argument("first", metavar="RUN", nargs="?", type=word, help=run_help)
+    prompt_help = (
+        "text to continue; - reads it from standard input; '' writes a new text. Without one, a terminal gets a prompt "
+        "to type at, and anything else a new text"
+    )
+    parser.add_argument(
+        "prompt", metavar="PROMPT", nargs="*", type=argument_type(Text()), action=_Words, help=prompt_help
+    )
+    add_option(parser, "--model", "the same as RUN; the other word is then PROMPT", metavar="DIR")
+    add_option(parser, "--samples", "number of texts (default: 1)", Int(), metavar="N")
+    add_option(parser, "--best-of", "write N texts, and print the --samples likeliest", Int(), metavar="N")
+    _add(parser.add_argument_group("length"), LENGTH)
+    choice = parser.add_argument_group("choice of each token, in this order")
+    _add(choice, [*REPETITION, *SAMPLING])
+    add_option(choice, "--greedy", "always choose the likeliest token", Bool())
+    _add(choice, [SEED])
+    output = parser.add_argument_group("output")
+    colours_help = "show how probable the model found each piece: as colours, or in percent without colours"
+    add_option(output, "--show-probabilities", colours_help, Bool())
+    add_option(output, "--json", "print a JSON object for each text, one a line", Bool())
+    add_option(output, "--verbose", "report seed and speed on stderr", Bool())
     add_device(parser)
 
 
-def _add(parser: Group, name: str, help_text: str, check: Check, metavar: str) -> None:
-    """Adds an option of drawing tokens."""
-    flag = f"--{name.replace('_', '-')}"
-    add_option(parser, flag, help_text, check, metavar=metavar, default=_DRAWING[name], only_if_given=True)
+def _add(group: Group, settings: Iterable[Setting]) -> None:
+    for setting in settings:
+        setting.add(group)
+
+
+class _Words(argparse.Action):
+    """Takes the first word for the model, unless --model named it, and the other for the prompt."""
+
+    @override
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, _: str | None = None
+    ) -> None:
+        words = [word for word in (namespace.first, *values) if word is not None]
+        if namespace.model is None:
+            if not words or not words[0]:
+                parser.error("expected RUN, the directory of a model")
+            namespace.model = words.pop(0)
+        if len(words) > 1:
+            parser.error(f"expected one PROMPT, got {len(words)} words: {' '.join(words)}; put it in quotes")
+        namespace.prompt = words[0] if words else None
 
 
 def generate_command(options: argparse.Namespace) -> int:
-    """Prints a prompt, and its continuation as it is generated; or several continuations."""
+    """Prints a prompt, and its continuation as it is generated; or several; or opens a prompt to type at."""
     from tinygpt2._internal.devices import choose_device
-    from tinygpt2.cli.common import check_prompt, load
+    from tinygpt2.cli.common import load
+    from tinygpt2.cli.display import Display
+    from tinygpt2.cli.prompt import Dialogue, converse
+    from tinygpt2.cli.writing import Writer, with_seed
 
-    sampler, seed = _sampler(options), getattr(options, "seed", None)
-    device = choose_device(options.device)
-    model, tokenizer = load(options.model, device, options.program)
-    prompt = _standard_input() if options.prompt == "-" else options.prompt
-    check_prompt(prompt, tokenizer)
-    decoding = {
-        "max_new_tokens": options.max_new_tokens,
-        "sampler": sampler,
-        "generator": _generator(seed, device),
-    }
-    if options.samples == 1:
-        _print_one(model, tokenizer, prompt, decoding)
+    _check_output(options)
+    values = _values(options)
+    model, tokenizer = load(options.model, choose_device(options.device), options.program)
+    display = Display(probabilities=options.show_probabilities, verbose=options.verbose)
+    several = options.json or options.best_of is not None or options.samples not in (None, 1)
+    typed = options.prompt is None and options.samples is None and not several and _at_terminal()
+    records = typed or several or options.verbose or options.show_probabilities
+    writer = Writer(model, tokenizer, records=records)
+    if typed:
+        display.explain()
+        converse(Dialogue(writer, display, values))
+        return 0
+    prompt = _standard_input() if options.prompt == "-" else options.prompt or ""
+    if several:
+        _print_several(writer, display, prompt, with_seed(values), options)
     else:
-        _print_several(model, tokenizer, prompt, options.samples, decoding)
+        text = writer.stream(prompt, with_seed(values))  # which refuses a prompt before it is printed
+        display.explain()
+        display.stream(text)
     return 0
 
 
-def _print_one(model: "GPT2Model", tokenizer: "Tokenizer", prompt: str, decoding: dict[str, Any]) -> None:
-    from tinygpt2.generation.text import stream_text
-
-    pieces = stream_text(model, tokenizer, prompt, **decoding)  # which refuses a prompt before it is printed
-    print(prompt, end="", flush=True)
-    for piece in pieces:
-        print(piece, end="", flush=True)
-    print()
-
-
 def _print_several(
-    model: "GPT2Model", tokenizer: "Tokenizer", prompt: str, count: int, decoding: dict[str, Any]
+    writer: "Writer", display: "Display", prompt: str, values: "Values", options: argparse.Namespace
 ) -> None:
-    from tinygpt2.generation.text import generate_text
+    """Prints several texts, or the likeliest of them, or what a program may want to know of each."""
+    count, batches = options.samples or 1, []
+    for batch in writer.together(prompt, values, options.best_of or count):
+        batches.append(batch)
+        if options.json and options.best_of is None:
+            display.records(batch)
+    texts = [text for batch in batches for text in batch]
+    if options.best_of is not None:
+        texts = sorted(texts, key=lambda text: text.mean_log_probability(), reverse=True)[:count]
+    if not options.json:
+        display.explain()
+        display.together(texts)
+    elif options.best_of is not None:
+        display.records(texts)
+    display.report(batches)
 
-    texts: list[str] = []
-    while len(texts) < count:
-        texts += generate_text(model, tokenizer, [prompt] * min(_ROWS, count - len(texts)), **decoding)
-    print(("\n---\n" if any("\n" in text for text in texts) else "\n").join(texts))
+
+def _at_terminal() -> bool:
+    return all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout))
+
+
+def _values(options: argparse.Namespace) -> dict[str, Any]:
+    """Returns the settings that the options give.
+
+    Raises:
+        ValueError: If an option of drawing, or several samples, were requested together with ``--greedy``.
+    """
+    given = {name: value for name, value in vars(options).items() if name in SETTINGS}
+    if options.greedy:
+        for name in given:
+            if SETTINGS[name].draws:
+                raise ValueError(
+                    f"--greedy always chooses the likeliest token, so --{SETTINGS[name].words} has no effect; "
+                    "omit one of the two"
+                )
+        if (options.samples or 1) > 1 or options.best_of:
+            flag = "--best-of" if options.best_of else "--samples"
+            raise ValueError(f"--greedy always gives the same text, so it cannot give several; omit --greedy or {flag}")
+        given["temperature"] = 0.0
+    return values_of(given)
+
+
+def _check_output(options: argparse.Namespace) -> None:
+    if options.best_of and options.best_of < (options.samples or 1):
+        raise ValueError(f"--best-of {options.best_of} cannot give --samples {options.samples}; make it larger")
+    if options.json and options.show_probabilities:
+        raise ValueError("--json has the probabilities; omit --show-probabilities")
 
 
 def _standard_input() -> str:
@@ -106,48 +164,3 @@ def _standard_input() -> str:
         raise ValueError("the prompt is -, standard input, but that is closed")
     with open_standard_input() as reader:
         return "".join(reader)
-
-
-def _generator(seed: int | None, device: "torch.device") -> "torch.Generator":
-    import torch
-
-    generator = torch.Generator(device)
-    if seed is None:
-        generator.seed()
-    else:
-        generator.manual_seed(seed)
-    return generator
-
-
-def default_sampler() -> "Sampler":
-    """Returns the sampler of a command line without options."""
-    return _sampler(argparse.Namespace(greedy=False, samples=1))
-
-
-def _sampler(options: argparse.Namespace) -> "Sampler":
-    """Returns the sampler that the options describe: filters first, then the temperature, then the draw.
-
-    Raises:
-        ValueError: If an option of drawing, or several samples, were requested together with ``--greedy``.
-    """
-    from tinygpt2.generation.samplers.draws import GreedySampler, MultinomialSampler
-    from tinygpt2.generation.samplers.filters import MinPSampler, TopKSampler, TopPSampler
-    from tinygpt2.generation.samplers.temperature import TemperatureSampler
-
-    given = {name: value for name, value in vars(options).items() if name in _DRAWING}
-    if options.greedy and given:
-        flag = f"--{next(iter(given)).replace('_', '-')}"
-        raise ValueError(f"--greedy always chooses the likeliest token, so {flag} has no effect; omit one of the two")
-    if options.greedy and options.samples > 1:
-        raise ValueError("--greedy always gives the same text, so it cannot give several; omit --greedy or --samples")
-    drawing = {**_DRAWING, **given}
-    if options.greedy or drawing["temperature"] == 0:
-        return GreedySampler()
-    sampler: Sampler = MultinomialSampler()
-    if drawing["temperature"] != 1:
-        sampler = TemperatureSampler(drawing["temperature"])
-    if drawing["min_p"] is not None:
-        sampler = MinPSampler(drawing["min_p"], then=sampler)
-    if drawing["top_p"] is not None:
-        sampler = TopPSampler(drawing["top_p"], then=sampler)
-    return TopKSampler(drawing["top_k"], then=sampler) if drawing["top_k"] else sampler

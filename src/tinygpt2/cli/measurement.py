@@ -11,9 +11,9 @@ import torch
 
 from tinygpt2._internal.random import mixed_seed
 from tinygpt2._internal.texts import utf8_size
-from tinygpt2.cli.generate import default_sampler
 from tinygpt2.cli.inputs import Part, is_of_tokens
 from tinygpt2.cli.report import STRETCH
+from tinygpt2.cli.settings import default_sampler
 from tinygpt2.errors import NonFiniteLossError
 from tinygpt2.evaluation.baselines import baselines
 from tinygpt2.evaluation.copies import copied_share

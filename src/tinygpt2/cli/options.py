@@ -42,6 +42,30 @@ class Parser(argparse.ArgumentParser):
         """Prints the help; argparse itself ignores an error of the stream."""
         print(self.format_help(), end="", file=file)
 
+    def options_first(self, words: Sequence[str]) -> list[str]:
+        """Returns the words with the options before the arguments.
+
+        Where two arguments may each be left out, argparse gives up the second at an option that follows the first.
+        """
+        options: list[str] = []
+        arguments: list[str] = []
+        rest = list(words)
+        while rest:
+            word = rest.pop(0)
+            if word == "--":
+                arguments += rest
+                break
+            if not _is_option(word):
+                arguments.append(word)
+                continue
+            options.append(word)
+            takes = self._option_string_actions[word.partition("=")[0]].nargs
+            while "=" not in word and rest and takes != 0 and not _is_option(rest[0]) and rest[0] != "--":
+                options.append(rest.pop(0))
+                if takes is None:
+                    break
+        return [*options, "--", *arguments] if arguments else options
+
     def check_options(self, words: Sequence[str]) -> None:
         """Exits with the code of incorrect usage if a word is an option that there is not.
 
@@ -109,6 +133,7 @@ def add_option(
     default: object = None,
     required: bool = False,
     only_if_given: bool = False,
+    several: bool = False,
 ) -> None:
     """Adds an option, whose help text ends with its default if it has one.
 
@@ -122,6 +147,7 @@ def add_option(
         required: Whether it must be given.
         only_if_given: Whether the parsed options contain it only if it was given. A switch is then given as on or, for
             instance with ``--no-compile``, as off.
+        several: Whether it may be given several times. Its value is then the list of theirs.
     """
     check = check.inner if isinstance(check, Optional) else check
     settings: dict[str, Any] = {"default": argparse.SUPPRESS if only_if_given else default}
@@ -132,6 +158,8 @@ def add_option(
         settings |= {"metavar": metavar, "required": required, "type": argument_type(check)}
         if isinstance(check, Choice):
             settings["choices"] = check.choices
+        if several:
+            settings["action"] = "append"
         if default is not None:
             help = f"{help} (default: {default})"  # noqa: A001
     group.add_argument(flag, help=help, **settings)
@@ -213,12 +241,6 @@ def add_documents(parser: Group, *, only_if_given: bool = False) -> None:
     add_option(parser, "--separator", separator_help, Escaped(), metavar="STRING", only_if_given=only_if_given)
 
 
-def add_model(parser: Group) -> None:
-    """Adds the option for the model to use."""
-    help_text = "run directory, or any directory with a GPT-2 in Hugging Face layout"
-    add_option(parser, "--model", help_text, metavar="DIR", required=True)
-
-
 def add_device(parser: Group) -> None:
     """Adds the option for the device to compute on."""
     add_option(parser, "--device", "cpu, cuda, cuda:1 or mps (default: the best available)", metavar="NAME")
@@ -236,7 +258,7 @@ def argument_type(check: Check | None) -> Callable[[str], Any]:
                 raise argparse.ArgumentTypeError("expected a value, got an empty one")
             return text
         try:
-            return check.parse(_decoded(text) if isinstance(check, Text) else text)
+            return check.parse(decoded(text) if isinstance(check, Text) else text)
         except ValueError as error:
             advice = suggested(text, check.choices) if isinstance(check, Choice) else ""
             raise argparse.ArgumentTypeError(f"{error}{advice}") from None
@@ -244,7 +266,7 @@ def argument_type(check: Check | None) -> Callable[[str], Any]:
     return parse
 
 
-def _decoded(argument: str) -> str:
+def decoded(argument: str) -> str:
     """Returns an argument decoded as UTF-8 if the locale, for instance "C", could not decode it."""
     try:
         argument.encode("utf-8")

@@ -9,10 +9,10 @@ from typing_extensions import override
 
 from tinygpt2._internal.console import write_line
 from tinygpt2.cli.corpus import make_loaders
-from tinygpt2.cli.generate import default_sampler
 from tinygpt2.cli.models import model_of
 from tinygpt2.cli.options import save_options
 from tinygpt2.cli.plan import Plan
+from tinygpt2.cli.settings import default_sampler
 from tinygpt2.cli.signals import STOPS
 from tinygpt2.cli.train_options import to_save
 from tinygpt2.distributed.ranks import Ranks

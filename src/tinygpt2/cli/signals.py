@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
+from typing import Any, Self
 
 
 class TerminatedError(BaseException):
@@ -94,3 +94,38 @@ def signals_raise() -> Iterator[Received]:
     finally:
         for number in ours:
             signal.signal(number, _USUAL[number])
+
+
+class CtrlC:
+    """Ctrl-C within the block: an exception in the parts that expect one, at most one in each, and nothing elsewhere.
+
+    So that somebody who presses it twice does not interrupt what deals with the first. Outside the main thread, which
+    gets all signals, nothing changes.
+    """
+
+    def __init__(self) -> None:
+        self._expected = False
+        self._before: Any = None
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGINT, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)
+
+    def _handle(self, *_: object) -> None:
+        if self._expected:
+            self._expected = False
+            raise KeyboardInterrupt
+
+    @contextmanager
+    def raises(self) -> Iterator[None]:
+        """Expects ``KeyboardInterrupt`` within the block."""
+        self._expected = True
+        try:
+            yield
+        finally:
+            self._expected = False
