@@ -125,7 +125,7 @@ FILES = {
         "choices",
         "recommend",
     ],
-    "training.callbacks": ["base", "progress", "samples", "stopping", "loggers"],
+    "training.callbacks": ["base", "progress", "samples", "snapshots", "stopping", "loggers"],
     "training.checkpoints": ["format", "restore", "seconds", "saver"],
     "cli": [
         "signals",

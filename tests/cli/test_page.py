@@ -11,7 +11,10 @@ from typing import Any
 
 import pytest
 
+from tinygpt2.cli import phases
 from tinygpt2.cli.main import main
+
+FAST = ("--tokenizer", "char", "--context-length", "16", "--device", "cpu")
 
 
 def part(page: Path, name: str) -> bytes | None:
@@ -78,6 +81,39 @@ def test_a_student_has_the_past_of_its_first_teacher(run: Path) -> None:
     last = before["steps"][-1]
     assert after["steps"] == before["steps"] + [last + step for step in before["steps"][1:]]
     assert after["validation"] == before["validation"] + before["validation"][1:]
+
+
+def test_a_page_has_the_snapshots_that_its_run_kept(run: Path) -> None:
+    """A small model's run keeps eight by default, from before the first step to after the last."""
+    assert main(["page", str(run)]) == 0
+    steps = data(run / "page.html")["snapshots"]
+    assert len(steps) == 8
+    assert (steps[0], steps[-1]) == (0, data(run / "page.html")["history"]["steps"][-1])
+    sizes = {len(part(run / "page.html", f"snapshot-{i}") or b"") for i in range(8)}
+    assert sizes == {len(part(run / "page.html", "weights") or b"")}
+    assert part(run / "page.html", "snapshot-8") is None
+
+
+def test_a_students_snapshots_follow_those_of_its_first_teacher(text_file: Path, tmp_path: Path) -> None:
+    words = ["--teachers", "2", "--epochs", "2", "--student-steps", "9", "--preset", "gpt2-nano", "--snapshots", "8"]
+    assert main(["train", str(text_file), "--out", str(tmp_path / "run"), "--quiet", *words, *FAST]) == 0
+    assert not (tmp_path / "run" / "teacher-2" / "snapshots").exists()
+    assert main(["page", str(tmp_path / "run")]) == 0
+    found = data(tmp_path / "run" / "page.html")
+    begin = found["history"]["steps"][-1] - 9
+    assert len(found["snapshots"]) == 8
+    assert found["snapshots"][5:] == [begin, begin + 3, begin + 9]
+
+
+def test_a_run_keeps_no_snapshots_if_none_are_wanted_or_the_model_is_large(
+    text_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["train", str(text_file), "--quiet", "--preset", "gpt2-nano", "--max-steps", "2", *FAST]
+    assert main([*words, "--out", str(tmp_path / "a"), "--snapshots", "0"]) == 0
+    assert not (tmp_path / "a" / "snapshots").exists()
+    monkeypatch.setattr(phases, "SMALL", 1000)
+    assert main([*words, "--out", str(tmp_path / "b")]) == 0
+    assert not (tmp_path / "b" / "snapshots").exists()
 
 
 def test_a_directory_without_a_model_is_one_line(tmp_path: Path, fails: Callable[..., None]) -> None:

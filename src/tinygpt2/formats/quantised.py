@@ -31,7 +31,7 @@ def quantised(state: Mapping[str, Tensor], levels: int = LEVELS) -> dict[str, Te
     for name, tensor in state.items():
         values = tensor.detach().float().cpu()
         if values.dim() == 1:
-            result[name] = values
+            result[name] = values.clone()
             continue
         scale = values.abs().amax(dim=1) / levels
         scale[scale == 0] = 1.0

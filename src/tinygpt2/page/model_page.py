@@ -36,6 +36,10 @@ class ModelPage:
 
     Attributes:
         html: The page.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as directory:
+    ...     ModelPage("<!doctype html>").save(f"{directory}/page.html")
     """
 
     html: str = field(repr=False)
@@ -124,7 +128,7 @@ def page_of(
     """Returns what `show` does, with all that is known of the training."""
     check_instance("model", model, GPT2Model, "a GPT2Model")
     known = as_tokenizer(tokenizer, ends=True)
-    for name, value in (("title", title), ("prompt", prompt), ("text", text or "")):
+    for name, value in (("title", title), ("prompt", prompt), *([] if text is None else [("text", text)])):
         check_text(name, value)
     described = page_tokenizer(known)
     if known.n_vocab > model.config.vocab_size:

@@ -131,6 +131,10 @@ class RunDirectory:
         recover_directories(self.path, _DIRECTORIES)
         for name in _FILES:
             remove_abandoned(self.path / name)
+        directory = self.path / _SNAPSHOTS
+        for abandoned in directory.glob(".*") if directory.is_dir() else ():
+            if match := _SNAPSHOT.search(abandoned.name):
+                remove_abandoned(directory / match[0])
 
     def checkpoint(self, step: int) -> Path:
         """Returns the path of a step's checkpoint."""
