@@ -44,7 +44,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]
     directory = tmp_path_factory.mktemp("site")
     with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_QuietHandler, directory=str(directory))) as server:
         address = f"http://127.0.0.1:{server.server_port}/"
-        make_site(directory, address)
+        make_site(directory, address, minutes=0.1)
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield directory, address
         server.shutdown()
@@ -228,6 +228,16 @@ def test_the_colours_can_be_switched(site: tuple[Path, str], browser: Chrome) ->
     show(browser, f"{site[1]}en/")
     element(browser, "label[title='Dark colours']").click()
     until(browser, lambda b: b.find_element(By.TAG_NAME, "body").get_attribute("data-md-color-scheme") == "slate")
+
+
+def test_a_model_works_on_the_site(site: tuple[Path, str], browser: Chrome) -> None:
+    show(browser, f"{site[1]}en/guide/page/")
+    element(browser, "a[href$='model.html']").click()
+    until(browser, lambda b: b.current_url == f"{site[1]}model.html")
+    until(browser, lambda b: len(b.find_elements(By.CLASS_NAME, "token")) > 10)
+    assert len(browser.find_elements(By.CSS_SELECTOR, "#knows-bars .bar")) == 4
+    log = browser.get_log("browser")  # type: ignore[no-untyped-call]
+    assert [entry for entry in log if entry["level"] == "SEVERE" and "favicon" not in entry["message"]] == []
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

@@ -39,11 +39,11 @@ export function cells(rows, largest) {
 /**
  * Replaces what a container has by a row for each bar: a label, a pale bar, a dark one over it, and a number.
  *
- * Each is {label, number, dark}, shares from 0 to 1; with `pale`, too; with `press` it is a button, named `name`.
+ * Each is {label, number, dark}, shares from 0 to 1; with `pale`, too; with `press` it is a button, which `title` explains.
  */
 export function showBars(container, bars) {
   container.replaceChildren(
-    ...bars.map(({ label, number, pale = 0, dark, press, name }) => {
+    ...bars.map(({ label, number, pale = 0, dark, press, title }) => {
       const track = make("span", { className: "track" });
       for (const [kind, share] of Object.entries({ pale, dark })) {
         const bar = make("span", { className: kind });
@@ -54,7 +54,7 @@ export function showBars(container, bars) {
       row.append(make("span", { className: "label" }, label), track, make("span", { className: "number" }, number));
       if (press) {
         row.type = "button";
-        row.setAttribute("aria-label", name);
+        row.title = title;
         row.addEventListener("click", press);
       }
       return row;

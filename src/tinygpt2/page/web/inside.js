@@ -19,7 +19,7 @@ export function makeInside(page) {
     });
   });
   page.on(["language"], () => seen.result && show(page, seen));
-  rove(byId("inside-matrix"), "td", () => seen.ids.length);
+  rove(byId("inside-matrix"), "td[tabindex]", () => seen.ids.length);
 }
 
 function show(page, seen) {
@@ -85,7 +85,7 @@ function showMatrix(page, { ids, layer, head, result }) {
   const table = make("table", { className: "matrix" });
   table.append(make("caption", {}, page.say("inside.matrix", { layer: layer + 1, head: head + 1 })));
   const columns = labels.map((label) => make("th", { scope: "col" }, make("span", {}, label)));
-  table.append(make("tr", {}, make("th"), ...columns));
+  table.append(make("tr", {}, make("td"), ...columns));
   labels.forEach((label, row) => {
     const line = make("tr", {}, make("th", { scope: "row" }, label));
     labels.forEach((other, column) => {

@@ -109,7 +109,7 @@ export class Model {
   /** Adds one more token after some; if the context is full, only the newest half is kept, and read again. */
   grow(ids, id) {
     const { context } = this.config;
-    if (this.length === context) this.read([...ids, id].slice(-Math.max(context >> 1, 1)));
+    if (this.length === context) this.read([...ids, id].slice(-((context + 1) >> 1)));
     else this.feed(id);
   }
 }

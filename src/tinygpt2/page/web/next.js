@@ -22,7 +22,7 @@ export function makeNext(page) {
         number: page.language.percent(after[token]),
         pale: shares[token],
         dark: after[token],
-        name: page.say("next.bar", {
+        title: page.say("next.bar", {
           token: page.quoted(page.label(token)),
           share: page.language.percent(shares[token]),
           after: page.language.percent(after[token]),

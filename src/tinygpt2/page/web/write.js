@@ -118,13 +118,14 @@ function tokenButton(page, index, choose) {
   const text = token === page.tokenizer.end ? page.say("end") : added;
   // No button element: its text would not be broken into lines as the rest is.
   const button = make("span", { role: "button", className: "token", tabIndex: index ? -1 : 0 }, text);
-  button.setAttribute("aria-label", named(page, token, share));
+  button.title = explained(page, token, share);
+  if (!text.trim()) button.setAttribute("aria-label", page.label(token));
   button.setAttribute("aria-expanded", "false");
   button.addEventListener("click", () => showAlternatives(page, index, choose, button));
   return button;
 }
 
-function named(page, token, share) {
+function explained(page, token, share) {
   return page.say("write.token", { token: page.quoted(page.label(token)), share: page.language.percent(share) });
 }
 
@@ -146,7 +147,7 @@ function showAlternatives(page, index, choose, button) {
         label: page.label(other),
         number: page.language.percent(chance),
         dark: chance,
-        name: named(page, other, chance),
+        title: explained(page, other, chance),
         press: () => choose(index, [other, chance]),
       })),
   );
