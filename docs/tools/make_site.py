@@ -68,4 +68,5 @@ def list_for_language_models() -> str:
 if __name__ == "__main__":
     if len(sys.argv) not in (2, 3, 4):
         sys.exit(__doc__)
-    make_site(Path(sys.argv[1]), *sys.argv[2:3], *map(float, sys.argv[3:]))
+    directory, address, minutes = (*sys.argv[1:], *("", "0.5")[len(sys.argv) - 2 :])
+    make_site(Path(directory), address, float(minutes))

@@ -21,10 +21,14 @@ from tinygpt2 import (
     TrainingHistory,
     add_special_tokens,
     gpt2_tokenizer,
+    quantize,
     show,
 )
+from tinygpt2.formats.quantised import quantised
+from tinygpt2.model.int8 import Int8Linear
 from tinygpt2.page import model_page as module
 from tinygpt2.page.bundle import bundle, source
+from tinygpt2.page.weights import plain_weights
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(1)>&lt;\u2028'\"`${alert(1)}"
 SHAPE = GPT2Config(vocab_size=90, context_length=8, n_layer=1, n_head=2, n_embd=8)
@@ -154,6 +158,24 @@ def test_a_vocabulary_smaller_than_the_models_is_all_that_the_page_chooses_from(
     data = data_of(show(GPT2Model(SHAPE), CharTokenizer("ab")).html)
     assert data["config"]["vocabulary"] == 3
     assert data["shapes"][0] == ["wte.weight", 3, 8]
+
+
+def test_a_model_with_weights_of_8_bits_has_the_page_of_its_weights() -> None:
+    """They are integers already, so they stay the same."""
+    model, tokenizer = quantize(GPT2Model(SHAPE)), CharTokenizer("ab")
+    found = data_of(show(model, tokenizer).html)
+    assert found["parameters"] == GPT2Model(SHAPE).num_parameters()
+    again = quantised(plain_weights(model))
+    for name, layer in model.named_modules():
+        if isinstance(layer, Int8Linear):
+            assert torch.equal(again[f"{name}.weight"], layer.weight)
+
+
+def test_a_model_with_an_adapters_weights_is_refused() -> None:
+    model = GPT2Model(SHAPE)
+    model.extra = torch.nn.Linear(2, 2)
+    with pytest.raises(ValueError, match=r"not those of its class.*: extra\.bias, extra\.weight"):
+        show(model, CharTokenizer("ab"))
 
 
 def test_a_notebook_shows_the_page_in_a_frame_without_rights(page: str, tmp_path: Path) -> None:

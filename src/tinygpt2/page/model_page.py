@@ -17,7 +17,7 @@ from tinygpt2.model.gpt2 import GPT2Model
 from tinygpt2.page.bundle import source
 from tinygpt2.page.document import document
 from tinygpt2.page.tokenizers import page_tokenizer
-from tinygpt2.page.weights import page_config, page_shapes, page_weights, used_weights
+from tinygpt2.page.weights import page_config, page_shapes, page_weights, plain_weights, used_weights
 from tinygpt2.run.report import Report
 from tinygpt2.tokenizers.foreign import AnyTokenizer, as_tokenizer
 from tinygpt2.training.history import TrainingHistory
@@ -136,12 +136,14 @@ def page_of(
             f"the tokenizer has {known.n_vocab:,} ids, but the model only {model.config.vocab_size:,}; pass the one "
             "that it was trained with"
         )
-    _check_size(_BYTES_PER_WEIGHT * model.num_parameters(), model)
-    state = used_weights(model.state_dict(), known.n_vocab)
+    weights = plain_weights(model)
+    parameters = sum(weight.numel() for weight in weights.values())
+    _check_size(_BYTES_PER_WEIGHT * parameters, parameters)
+    state = used_weights(weights, known.n_vocab)
     data = {
         "title": title,
         "prompt": prompt,
-        "parameters": model.num_parameters(),
+        "parameters": parameters,
         "tokenizer": described,
         "config": page_config(model.config, known.n_vocab),
         "shapes": page_shapes(state),
@@ -152,20 +154,20 @@ def page_of(
         "words": {language: json.loads(source(f"words.{language}.json")) for language in LANGUAGES},
     }
     parts = {"data": json.dumps(data).encode(), "weights": page_weights(state, LEVELS)}
-    for number, weights in enumerate(past.snapshots.values()):
-        parts[f"snapshot-{number}"] = page_weights(used_weights(weights, known.n_vocab), _SNAPSHOT_LEVELS)
+    for number, snapshot in enumerate(past.snapshots.values()):
+        parts[f"snapshot-{number}"] = page_weights(used_weights(snapshot, known.n_vocab), _SNAPSHOT_LEVELS)
     if text is not None:
         parts["text"] = text.encode()
     page = ModelPage(document(parts))
-    _check_size(len(page.html), model)
+    _check_size(len(page.html), parameters)
     return page
 
 
-def _check_size(size: float, model: GPT2Model) -> None:
+def _check_size(size: float, parameters: int) -> None:
     """Raises ``ValueError`` if a page is too large."""
     if size > _MOST_BYTES:
         raise ValueError(
-            f"the page would have {size / 1e6:,.0f} MB, with the model's {model.num_parameters():,} parameters, and at "
+            f"the page would have {size / 1e6:,.0f} MB, with the model's {parameters:,} parameters, and at "
             f"most {_MOST_BYTES / 1e6:.0f} MB are made; take a smaller model, with fewer layers or a smaller "
             "vocabulary, or leave out the text and the snapshots"
         )

@@ -8,6 +8,8 @@ from torch import Tensor
 
 from tinygpt2.config import GPT2Config
 from tinygpt2.formats.quantised import LEVELS, quantised
+from tinygpt2.model.checks import check_weight_names
+from tinygpt2.model.gpt2 import GPT2Model
 
 
 def page_config(config: GPT2Config, vocabulary: int) -> dict[str, Any]:
@@ -25,6 +27,21 @@ def page_config(config: GPT2Config, vocabulary: int) -> dict[str, Any]:
         "epsilon": config.layer_norm_epsilon,
         "scales": [scale / (layer + 1) if by_layer else scale for layer in range(config.n_layer)],
     }
+
+
+def plain_weights(model: GPT2Model) -> dict[str, Tensor]:
+    """Returns a model's weights in floating point, also of one with weights of 8 bits.
+
+    Raises:
+        ValueError: If it has others than its class makes, for instance an adapter's.
+    """
+    state = model.state_dict()
+    check_weight_names(state, model.weight_names())
+    scales = {name.removesuffix(".scale"): scale for name, scale in state.items() if name.endswith(".scale")}
+    plain = {name: weight for name, weight in state.items() if not name.endswith(".scale")}
+    for name, scale in scales.items():
+        plain[f"{name}.weight"] = plain[f"{name}.weight"].to(scale.dtype) * scale.unsqueeze(1)
+    return plain
 
 
 def used_weights(state: Mapping[str, Tensor], vocabulary: int) -> dict[str, Tensor]:
