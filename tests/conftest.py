@@ -3,14 +3,18 @@
 import os
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
 from hypothesis import settings
 
 from tinygpt2 import GPT2Config, GPT2Model
+
+if TYPE_CHECKING:
+    from selenium.webdriver import Chrome
 
 # Tiny operations on several threads are slow, and on a busy machine very slow. Subprocesses inherit the variable.
 torch.set_num_threads(1)
@@ -66,3 +70,28 @@ def add_to_hub(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
         return Path(shutil.copytree(directory, repository / "snapshots" / commit))
 
     return add
+
+
+@pytest.fixture(scope="module")
+def browser() -> "Iterator[Chrome]":
+    """Yields a headless Chromium or Chrome. Without one the test is skipped, unless REQUIRE_BROWSER is set.
+
+    The test needs sockets: ``pytest.mark.enable_socket``.
+    """
+    binary = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
+    driver = shutil.which("chromedriver")
+    if binary is None or driver is None:
+        if os.environ.get("REQUIRE_BROWSER"):
+            pytest.fail("there is no Chromium with its driver, and REQUIRE_BROWSER is set")
+        pytest.skip("needs Chromium or Chrome, and chromedriver")
+    selenium = pytest.importorskip("selenium.webdriver")
+    service = pytest.importorskip("selenium.webdriver.chrome.service")
+    options = selenium.ChromeOptions()
+    options.binary_location = binary
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    for flag in ("headless=new", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-sync",
+                 "disable-background-networking", "disable-component-update"):  # fmt: skip
+        options.add_argument(f"--{flag}")
+    chromium = selenium.Chrome(options=options, service=service.Service(driver))
+    yield chromium
+    chromium.quit()

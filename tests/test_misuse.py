@@ -525,6 +525,19 @@ def other_calls() -> dict[str, Callable[[], Call]]:
             tinygpt2.cross_entropy_loss, {"logits": logits(), "targets": torch.tensor([0, 1]), "ignore_index": -100}
         ),
         "perplexity": lambda: Call(tinygpt2.perplexity, {"loss": 1.0}),
+        "show": lambda: Call(
+            tinygpt2.show,
+            {
+                "model": GPT2Model(SHAPE),
+                "tokenizer": LETTERS,
+                "title": "x",
+                "prompt": "",
+                "history": history(),
+                "text": None,
+            },
+        ),
+        "ModelPage": lambda: Call(tinygpt2.ModelPage, {"html": ""}),
+        "ModelPage.save": lambda: Call(tinygpt2.ModelPage("").save, {"path": "page.html"}),
         "plot_losses": lambda: Call(tinygpt2.plot_losses, {"history": history(), "baselines": marks()}),
         "plot_temperatures": lambda: Call(
             tinygpt2.plot_temperatures, {"logits": logits()[0], "temperatures": (1.0,), "labels": ["a", "b", "c"]}
@@ -723,6 +736,7 @@ WORKING: list[tuple[set[str], str]] = [
     ({"'x'"}, "documents"),
     ({"True"}, "tokenize_to_file.documents tokenize_to_shards.documents"),
     ({"'x'"}, "characters checkpoint_dir directory out path samples"),
+    ({"'x'", "''"}, "title"),
     ({"'x'", "''"}, "field prompt reason sample_prompt text token"),
     ({"''", "[]", "{}", "empty tensor", "np.array([])"}, "generate_text.prompt"),
     ({"'x'", "[]", "empty tensor", "np.array([])"}, "generate_text.stop stream_text.stop"),
@@ -755,7 +769,7 @@ WORKING: list[tuple[set[str], str]] = [
             for name in ("Eta", "Greedy", "LogitBias", "MinP", "Multinomial", "Temperature", "TopK", "TopP", "Typical")
         ),
     ),
-    (ANYTHING, "GreedySampler.__call__.generator evaluate_text.field split_documents.field"),
+    (ANYTHING, "GreedySampler.__call__.generator evaluate_text.field split_documents.field ModelPage.html"),
     (
         ANYTHING,
         "Baselines DocumentSplit Evaluation Progress Scored ScoredPiece StepResult TokenScore TokenizerChoice",

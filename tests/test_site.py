@@ -5,9 +5,7 @@ REQUIRE_BROWSER is set.
 """
 
 import functools
-import os
 import re
-import shutil
 import threading
 from collections.abc import Iterator
 from html.parser import HTMLParser
@@ -21,8 +19,7 @@ import pytest
 pytest.importorskip("selenium")
 pytest.importorskip("material")
 
-from selenium.webdriver import Chrome, ChromeOptions
-from selenium.webdriver.chrome.service import Service
+from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
@@ -47,7 +44,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]
     directory = tmp_path_factory.mktemp("site")
     with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_QuietHandler, directory=str(directory))) as server:
         address = f"http://127.0.0.1:{server.server_port}/"
-        make_site(directory, address)
+        make_site(directory, address, minutes=0.1)
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield directory, address
         server.shutdown()
@@ -101,26 +98,6 @@ def test_the_list_for_language_models_leads_to_pages(site: tuple[Path, str]) -> 
     )
     assert len(links) == len(there) > 0
     assert [link for link in links if not (site[0] / link / "index.html").is_file()] == []
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Chrome]:
-    """Yields a headless Chromium or Chrome."""
-    binary = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
-    driver = shutil.which("chromedriver")
-    if binary is None or driver is None:
-        if os.environ.get("REQUIRE_BROWSER"):
-            pytest.fail("there is no Chromium with its driver, and REQUIRE_BROWSER is set")
-        pytest.skip("needs Chromium or Chrome, and chromedriver")
-    options = ChromeOptions()
-    options.binary_location = binary
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    for flag in ("headless=new", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-sync",
-                 "disable-background-networking", "disable-component-update"):  # fmt: skip
-        options.add_argument(f"--{flag}")
-    chromium = Chrome(options=options, service=Service(driver))
-    yield chromium
-    chromium.quit()
 
 
 def show(browser: Chrome, address: str, *, width: int = WIDTHS["desktop"], scheme: str = "light") -> None:
@@ -251,6 +228,16 @@ def test_the_colours_can_be_switched(site: tuple[Path, str], browser: Chrome) ->
     show(browser, f"{site[1]}en/")
     element(browser, "label[title='Dark colours']").click()
     until(browser, lambda b: b.find_element(By.TAG_NAME, "body").get_attribute("data-md-color-scheme") == "slate")
+
+
+def test_a_model_works_on_the_site(site: tuple[Path, str], browser: Chrome) -> None:
+    show(browser, f"{site[1]}en/guide/page/")
+    element(browser, "a[href$='model.html']").click()
+    until(browser, lambda b: b.current_url == f"{site[1]}model.html")
+    until(browser, lambda b: len(b.find_elements(By.CLASS_NAME, "token")) > 10)
+    assert len(browser.find_elements(By.CSS_SELECTOR, "#knows-bars .bar")) == 4
+    log = browser.get_log("browser")  # type: ignore[no-untyped-call]
+    assert [entry for entry in log if entry["level"] == "SEVERE" and "favicon" not in entry["message"]] == []
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

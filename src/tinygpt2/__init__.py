@@ -70,6 +70,8 @@ if TYPE_CHECKING:  # the same names again, for type checkers, editors and the do
     from tinygpt2.model.objective import DistillationLoss as DistillationLoss
     from tinygpt2.model.objective import NextTokenLoss as NextTokenLoss
     from tinygpt2.model.quantize import quantize as quantize
+    from tinygpt2.page.model_page import ModelPage as ModelPage
+    from tinygpt2.page.model_page import show as show
     from tinygpt2.plotting import plot_losses as plot_losses
     from tinygpt2.plotting import plot_temperatures as plot_temperatures
     from tinygpt2.plotting import plot_token_frequencies as plot_token_frequencies
@@ -159,6 +161,7 @@ else:
         "model.ngram": ["NGramModel"],
         "model.objective": ["DistillationLoss", "NextTokenLoss"],
         "model.quantize": ["quantize"],
+        "page.model_page": ["ModelPage", "show"],
         "plotting": ["plot_losses", "plot_temperatures", "plot_token_frequencies"],
         "recipe.recipe": ["Recipe"],
         "recipe.recommend": ["recommend"],

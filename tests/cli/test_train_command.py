@@ -98,7 +98,7 @@ def test_training_leaves_a_run_directory(text_file: Path, tmp_path: Path, capsys
     last = newest_checkpoint(directory)
     assert {path.name for path in directory.iterdir() if not path.name.startswith("checkpoint-")} == {
         "best", "config.json", "generation_config.json", "history.json", "losses.png", "model.safetensors",
-        "options.json", "report.json", "seconds.json", "tinygpt2_tokenizer.json", "tokenizer.json",
+        "options.json", "report.json", "seconds.json", "snapshots", "tinygpt2_tokenizer.json", "tokenizer.json",
         "tokenizer_config.json",
     }  # fmt: skip
     assert (last / "model.safetensors").read_bytes() == (directory / "model.safetensors").read_bytes()

@@ -31,6 +31,7 @@ from tinygpt2.cli.train_options import RANGES, TrainOptions, options_of, to_save
 from tinygpt2.config import PRESETS
 from tinygpt2.data.noise import TextNoise
 from tinygpt2.run.directory import RunDirectory
+from tinygpt2.training.callbacks.snapshots import Snapshots
 
 Fails = Callable[..., None]
 
@@ -54,6 +55,7 @@ WITHOUT_DEFAULTS = {
     "noise_epochs",
     "teachers",
     "student_steps",
+    "snapshots",
     "early_stopping",
 }
 
@@ -226,6 +228,9 @@ CASES = {
     "eval_every": Case(["--eval-every", "3"], lambda run: run.config.eval_every == 3, None),
     "eval_batches": Case(["--eval-batches", "2"], lambda run: run.config.eval_batches == 2, None),
     "sample_prompt": Case(["--sample-prompt", "fox"], lambda run: run.config.sample_prompt == "fox", None),
+    "snapshots": Case(
+        ["--snapshots", "3"], lambda run: [c.count for c in run.callbacks if isinstance(c, Snapshots)] == [3], None
+    ),
     "checkpoint_every": Case(["--checkpoint-every", "5"], lambda run: run.checkpoint_every == 5, None),
     "keep": Case(["--keep", "3"], lambda run: run.checkpoint_keep == 3, None),
     "early_stopping": Case(["--early-stopping", "4"], lambda run: EarlyStopping(4) in run.callbacks, None),
@@ -339,7 +344,7 @@ def test_what_is_off_can_be_on_and_what_is_on_off(
     resume = ["--out", tmp_path / "run", "--resume"]
     run = planned(*resume)
     assert (run.config.compile, EarlyStopping(3) in run.callbacks, run.config.sample_prompt) == (True, True, "Th")
-    run = planned(*resume, "--no-compile", "--early-stopping", "0", "--sample-prompt", "")
+    run = planned(*resume, "--no-compile", "--early-stopping", "0", "--snapshots", "0", "--sample-prompt", "")
     assert (run.config.compile, len(run.callbacks), run.config.sample_prompt) == (False, 1, None)
     assert (run.options.compile, run.options.early_stopping, run.options.sample_prompt) == (False, 0, "")
 

@@ -9,6 +9,7 @@ from tinygpt2.cli.generate import add as add_generate
 from tinygpt2.cli.hints import to_paste
 from tinygpt2.cli.info import add as add_info
 from tinygpt2.cli.options import Commands, Parser, suggested
+from tinygpt2.cli.page import add as add_page
 from tinygpt2.cli.plot import add as add_plot
 from tinygpt2.cli.quantize import add as add_quantize
 from tinygpt2.cli.tokenize import add as add_tokenize
@@ -58,7 +59,7 @@ class MainParser(Parser):
             title="commands", metavar="COMMAND", dest="command", required=True, parser_class=Parser
         )
         for add in (
-            _add_train, add_generate, add_evaluate, add_quantize, add_tokenize, add_plot, add_info, add_doctor
+            _add_train, add_generate, add_evaluate, add_quantize, add_tokenize, add_plot, add_page, add_info, add_doctor
         ):  # fmt: skip
             add(self.commands)
 

@@ -14,7 +14,7 @@ from tinygpt2.cli.options import save_options
 from tinygpt2.cli.plan import Plan
 from tinygpt2.cli.settings import default_sampler
 from tinygpt2.cli.signals import STOPS
-from tinygpt2.cli.train_options import to_save
+from tinygpt2.cli.train_options import SMALL, SNAPSHOTS, to_save
 from tinygpt2.distributed.ranks import Ranks
 from tinygpt2.model.gpt2 import GPT2Model
 from tinygpt2.recipe.students import student_training
@@ -22,6 +22,7 @@ from tinygpt2.run.directory import RunDirectory
 from tinygpt2.tokenizers.storage import save_tokenizer
 from tinygpt2.training.callbacks.base import Callback
 from tinygpt2.training.callbacks.samples import TextSamples
+from tinygpt2.training.callbacks.snapshots import Snapshots
 from tinygpt2.training.callbacks.stopping import EarlyStopping
 from tinygpt2.training.distillation import distil
 from tinygpt2.training.history import TrainingHistory
@@ -105,6 +106,18 @@ class Phases:
         length = config.sample_tokens
         return [TextSamples(config.sample_prompt, tokenizer, max_new_tokens=length, sampler=default_sampler())]
 
+    def _snapshots(self, run: RunDirectory) -> list[Callback]:
+        """Returns what keeps snapshots of the run's model; a student's begin with those of its first teacher."""
+        plan = self.plan
+        wanted = plan.options.snapshots
+        if wanted is None:
+            wanted = SNAPSHOTS if plan.model.num_parameters() <= SMALL else 0
+        later = wanted // 4 if self.teachers else 0  # of the student, which has little left to learn
+        counts = {plan.run.teacher(1).path: wanted - later, plan.run.path: later or wanted}
+        count = counts.get(run.path, 0)
+        beginning = not self.teachers or run.path != plan.run.path
+        return [Snapshots(run, count, beginning=beginning, writes=self.ranks.first)] if count else []
+
     def _say(self, number: int, what: str) -> None:
         if not self.arguments.quiet:
             write_line(f"phase {number} of {self.teachers + 1}: {what}")
@@ -115,7 +128,12 @@ class Phases:
         patience = options.early_stopping  # 0 is never
         begun = not self.teachers or self.ranks.on_first(lambda: bool(run.checkpoints()))
         return {
-            "callbacks": [self.noted, *self._samples(run), *([EarlyStopping(patience)] if patience else [])],
+            "callbacks": [
+                self.noted,
+                *self._samples(run),
+                *self._snapshots(run),
+                *([EarlyStopping(patience)] if patience else []),
+            ],
             "tokenizer": self.plan.tokenizer,
             "device": self.device,
             "checkpoint_dir": run.path,

@@ -29,6 +29,12 @@ AUTO = "auto"
 TOKENIZERS = ("bpe", "trimmed", "gpt2", "char")
 """The names of tokenizers beside ``AUTO``; any other is the path of one."""
 
+SNAPSHOTS = 8
+"""Snapshots that a run keeps of a small model."""
+
+SMALL = 5_000_000
+"""Parameters that a small model has at most: its snapshots have 40 MB."""
+
 SMALLEST_VOCABULARY = 257  # a token for each byte, and the end of text
 
 
@@ -72,6 +78,7 @@ RANGES: Mapping[str, Check] = MappingProxyType(
         "eval_every": TRAINING_RANGES["eval_every"],
         "eval_batches": TRAINING_RANGES["eval_batches"],
         "sample_prompt": TRAINING_RANGES["sample_prompt"],
+        "snapshots": Optional(Int(minimum=0)),
         "checkpoint_every": Optional(Int()),
         "keep": Int(minimum=2),
         "early_stopping": Optional(Int(minimum=0)),
@@ -168,6 +175,7 @@ class TrainOptions:
     eval_every: int | None = None
     eval_batches: int | None = None
     sample_prompt: str | None = None
+    snapshots: int | None = None
     checkpoint_every: int | None = None
     keep: int = 2
     early_stopping: int | None = None

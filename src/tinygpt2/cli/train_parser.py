@@ -14,7 +14,7 @@ from tinygpt2.cli.options import (
     add_option,
     argument_type,
 )
-from tinygpt2.cli.train_options import DEFAULTS, FLAGS, RANGES
+from tinygpt2.cli.train_options import DEFAULTS, FLAGS, RANGES, SMALL, SNAPSHOTS
 
 
 def add_parser(commands: Commands, run: Command) -> None:
@@ -168,6 +168,12 @@ def _add_report_options(parser: argparse.ArgumentParser) -> None:
         "sample_prompt",
         "text to continue after each epoch; '' for no samples (default: the beginning of the text)",
         "TEXT",
+    )
+    _add(
+        group,
+        "snapshots",
+        "steps after which to keep the weights, in a byte each, so that 'tinygpt2 page' can show how it learned "
+        f"(default: {SNAPSHOTS} if it has at most {SMALL / 1e6:g} million parameters, or else 0)",
     )
     add_option(group, "--quiet", "no progress and no samples", Bool())
 

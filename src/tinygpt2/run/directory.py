@@ -5,6 +5,7 @@ A run directory has
 - ``checkpoint-STEP``: everything that a run resumes from;
 - ``best``: the model with the lowest validation loss, without the optimizer;
 - ``seconds.json``: the time that the run had taken at some steps;
+- ``snapshots/STEP.safetensors``: the weights after some steps, in a byte each;
 
 and, from the command line,
 
@@ -12,6 +13,7 @@ and, from the command line,
 - ``tinygpt2_tokenizer.json``, ``tokenizer.json`` and others: the tokenizer, for us and for other tools;
 - ``config.json``, ``model.safetensors``: the trained model, once the run has ended: that of ``best``;
 - ``history.json``, ``losses.png``: the losses and their plot;
+- ``page.html``: a page in which the model works, if there was one made;
 - ``report.json``: what the model's loss on held-out text is to be compared with;
 - ``teacher-1``, ``teacher-2``, ...: run directories of the first models, if the model is a student of theirs;
 - ``samples.tokens``: the sequences that they wrote for it.
@@ -41,10 +43,13 @@ _SECONDS = "seconds.json"
 _OPTIONS = "options.json"
 _TEACHER = "teacher"
 _SAMPLES = "samples.tokens"
+_PAGE = "page.html"
+_SNAPSHOTS = "snapshots"
 
 _CHECKPOINT = re.compile(r"checkpoint-(0|[1-9][0-9]*)")
 _DIRECTORIES = rf"checkpoint-(?:0|[1-9][0-9]*)|{_BEST}"
-_FILES = (_HISTORY, _PLOT, _REPORT, _SAMPLES, _SECONDS, _OPTIONS, *TOKENIZER_FILES, CONFIG_FILE, WEIGHTS_FILE)
+_SNAPSHOT = re.compile(r"(?:0|[1-9][0-9]*)\.safetensors")
+_FILES = (_HISTORY, _PLOT, _PAGE, _REPORT, _SAMPLES, _SECONDS, _OPTIONS, *TOKENIZER_FILES, CONFIG_FILE, WEIGHTS_FILE)
 
 
 @dataclass(frozen=True)
@@ -126,6 +131,10 @@ class RunDirectory:
         recover_directories(self.path, _DIRECTORIES)
         for name in _FILES:
             remove_abandoned(self.path / name)
+        directory = self.path / _SNAPSHOTS
+        for abandoned in directory.glob(".*") if directory.is_dir() else ():
+            if match := _SNAPSHOT.search(abandoned.name):
+                remove_abandoned(directory / match[0])
 
     def checkpoint(self, step: int) -> Path:
         """Returns the path of a step's checkpoint."""
@@ -199,6 +208,21 @@ class RunDirectory:
     def samples(self) -> Path:
         """The path of the sequences that teachers wrote."""
         return self.path / _SAMPLES
+
+    @property
+    def page(self) -> Path:
+        """The path of the page in which the model works."""
+        return self.path / _PAGE
+
+    def snapshot(self, step: int) -> Path:
+        """Returns the path of the weights after a step."""
+        return self.path / _SNAPSHOTS / f"{step}.safetensors"
+
+    def snapshots(self) -> list[Path]:
+        """Returns the paths of the weights after some steps, in any order."""
+        directory = self.path / _SNAPSHOTS
+        found = directory.iterdir() if directory.is_dir() else ()
+        return [path for path in found if _SNAPSHOT.fullmatch(path.name)]
 
     def teacher(self, number: int) -> Self:
         """Returns the run directory of one of the first models, counted from 1."""
