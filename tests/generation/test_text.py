@@ -229,9 +229,9 @@ def test_each_sample_of_a_prompt_may_have_its_own_generator() -> None:
 @pytest.mark.parametrize(
     ("generator", "error", "message"),
     [
-        ([], ValueError, "a list with another one for each of 4, got 0 in a list of 0"),
-        ([seeded(0)], ValueError, "a list with another one for each of 4, got 1 in a list of 1"),
-        ([seeded(0)] * 4, ValueError, "a list with another one for each of 4, got 1 in a list of 4"),
+        ([], ValueError, "or a list of 4, a different one for each row; got a list of 0 with 0 different"),
+        ([seeded(0)], ValueError, "or a list of 4, a different one for each row; got a list of 1 with 1 different"),
+        ([seeded(0)] * 4, ValueError, "or a list of 4, a different one for each row; got a list of 4 with 1 different"),
         ([seeded(0), None, seeded(0), seeded(0)], TypeError, r"each generator must be a torch.Generator, got None"),
         ("abcd", TypeError, "generator must be a torch.Generator or None, got 'abcd'"),
     ],

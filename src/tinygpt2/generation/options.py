@@ -109,8 +109,8 @@ class Decoding:
             check_generator(each, where)
         if len(several) != rows or len(set(map(id, several))) != rows:
             raise ValueError(
-                f"generator must be one for all rows or a list with another one for each of {rows}, got "
-                f"{len(set(map(id, several)))} in a list of {len(several)}"
+                f"generator must be a torch.Generator for all rows, or a list of {rows}, a different one for each row; "
+                f"got a list of {len(several)} with {len(set(map(id, several)))} different ones"
             )
         return None, several
 
