@@ -228,6 +228,17 @@ def test_both_languages_fit_every_screen_and_can_be_switched(
         browser.find_element("id", "language").click()
 
 
+def test_a_notebook_shows_it_in_a_frame(browser: "Chrome", page: ModelPage, tmp_path: Path) -> None:
+    """The frame has no rights but to run scripts, and a notebook's output is an HTML of its own."""
+    (tmp_path / "notebook.html").write_text(f"<!doctype html><h1>Notebook</h1>{page._repr_html_()}", encoding="utf-8")
+    browser.get((tmp_path / "notebook.html").as_uri())
+    browser.switch_to.frame(browser.find_element("tag name", "iframe"))
+    until(browser, "return document.querySelectorAll('.token').length > 5")
+    assert browser.find_element("css selector", "h1").text.endswith(HOSTILE)
+    browser.switch_to.default_content()
+    assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []  # type: ignore[no-untyped-call]
+
+
 def test_a_character_that_the_model_does_not_know_is_named(opened: "Callable[..., Chrome]") -> None:
     tokenizer = CharTokenizer("ab <>")
     browser = opened(content=page_of(model_for(tokenizer), tokenizer, title="", prompt="a <b>", text=None))

@@ -132,6 +132,28 @@ def test_an_end_of_text_ends_what_is_written(javascript: Callable[..., Any]) -> 
     assert found == [60]
 
 
+def test_what_was_read_before_changes_nothing(javascript: Callable[..., Any]) -> None:
+    """The keys and values of a common beginning stay."""
+    texts = [[1, 2, 3], [1, 2, 3, 4, 5], [1, 2, 9], [1], [1, 2, 3], [*range(30)], [*range(1, 31)], [4]]
+    found = javascript(
+        ENGINE + "const next = async (ids) => Object.values((await all(engine.next({ ids })))[0].logits);"
+        "const rows = []; for (const ids of given.texts) rows.push(await next(ids)); return rows;",
+        given(model := with_large_weights(SHAPE), texts=texts),
+    )
+    with torch.no_grad():
+        for text, logits in zip(texts, found, strict=True):
+            expected = as_on_the_page(model)(torch.tensor([text[-16:]]))[0, -1]
+            torch.testing.assert_close(torch.tensor(logits), expected, atol=1e-3, rtol=1e-4)
+
+
+def test_the_largest_are_those_of_a_stable_sort(javascript: Callable[..., Any]) -> None:
+    rows = [torch.randn(50).tolist(), torch.randint(4, (50,)).tolist(), [1.0]]
+    found = javascript("return given.map((row) => [1, 8, 99].map((count) => web.sampling.largest(row, count)));", rows)
+    for row, each in zip(rows, found, strict=True):
+        order = sorted(range(len(row)), key=lambda i: -row[i])
+        assert each == [order[:1], order[:8], order]
+
+
 def test_a_snapshot_is_used_where_it_is_asked_for(javascript: Callable[..., Any]) -> None:
     models = [with_large_weights(SHAPE) for _ in range(3)]
     asked = given(models[0])

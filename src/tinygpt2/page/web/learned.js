@@ -29,7 +29,7 @@ export function makeLearned(page) {
     byId("learned-now").textContent = moment(page, history, step, snapshots.at(-1));
     slider.setAttribute("aria-valuetext", byId("learned-now").textContent);
     byId("learned-text").textContent = text + page.tokenizer.decode(now.written);
-    byId("learned-next").textContent = page.say("learned.next", { text: page.quoted(text.slice(-30)) });
+    byId("learned-next").textContent = page.say("learned.next", { text: page.quoted(page.tail(text, 30)) });
     if (now.logits) showExpected(page, now.logits);
   };
 
@@ -71,11 +71,12 @@ function moment(page, history, step, last) {
   return page.say("learned.loss", { ...steps, loss, unit: page.say(`learned.${history.unit}`) });
 }
 
-/** Returns the value of a curve at a step, between the two evaluations around it. */
+/** Returns the value of a curve at a step: on the line that the chart draws between the two evaluations around it. */
 function between(steps, values, step) {
   const after = steps.findIndex((each) => each >= step);
   if (after <= 0) return values.at(after); // at the first, or after the last
-  const share = (step - steps[after - 1]) / (steps[after] - steps[after - 1]);
+  const [begin, here, end] = [steps[after - 1], step, steps[after]].map(Math.log1p);
+  const share = (here - begin) / (end - begin);
   return values[after - 1] + share * (values[after] - values[after - 1]);
 }
 

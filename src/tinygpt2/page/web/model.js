@@ -34,12 +34,17 @@ export class Model {
     this.inside = new Float32Array(inner);
     this.scores = new Float64Array(context);
     this.guess = new Float32Array(vocabulary);
-    this.length = 0;
+    this.ids = [];
+  }
+
+  /** Number of tokens that it was fed. */
+  get length() {
+    return this.ids.length;
   }
 
   /** Forgets all tokens. */
   reset() {
-    this.length = 0;
+    this.ids = [];
   }
 
   /**
@@ -69,7 +74,7 @@ export class Model {
       add(x, branch);
       watch?.block(layer, x);
     });
-    this.length += 1;
+    this.ids.push(token);
   }
 
   /** Mixes the values of all tokens so far into `normed`, for each head by how well their keys fit its query. */
@@ -100,10 +105,13 @@ export class Model {
     return this.guess;
   }
 
-  /** Forgets all tokens and reads the last of some, as many as the context holds. */
+  /** Reads the last of some tokens, as many as the context holds, in place of those before: what is the same stays. */
   read(ids) {
-    this.reset();
-    for (const id of ids.slice(-this.config.context)) this.feed(id);
+    const window = ids.slice(-this.config.context);
+    let same = 0;
+    while (same < window.length - 1 && window[same] === this.ids[same]) same += 1;
+    this.ids.length = same;
+    for (const id of window.slice(same)) this.feed(id);
   }
 
   /** Adds one more token after some; if the context is full, only the newest half is kept, and read again. */

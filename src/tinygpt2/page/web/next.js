@@ -36,8 +36,7 @@ export function makeNext(page) {
   };
 
   page.on(["text"], () => {
-    const text = page.text;
-    byId("next-text").textContent = `${text.length > SHOWN ? "…" : ""}${text.slice(-SHOWN)}▁`;
+    byId("next-text").textContent = `${page.tail(page.text, SHOWN)}▁`;
     page.ask("next", "next", { ids: page.ids }, (result) => {
       logits = result.logits;
       show();

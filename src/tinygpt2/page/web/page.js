@@ -75,6 +75,11 @@ export class Page {
     return this.tokenizer.label(id).replaceAll(" ", "·").replaceAll("\n", "⏎").replaceAll("\t", "⇥");
   }
 
+  /** Returns the last characters of a text, after an ellipsis if there are more. */
+  tail(text, count) {
+    return text.length > count ? `…${text.slice(-count)}` : text;
+  }
+
   quoted(text) {
     return this.say("quoted", { text });
   }

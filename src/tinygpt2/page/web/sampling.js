@@ -54,9 +54,15 @@ export function uniformAt(seed, place) {
   return ((bits ^ (bits >>> 16)) >>> 0) / 2 ** 32;
 }
 
-/** Returns the indices of the largest values, the largest first. */
+/** Returns the indices of the largest values, the largest first, and of equal ones the first. */
 export function largest(values, count) {
-  return Array.from(values.keys())
-    .sort((a, b) => values[b] - values[a])
-    .slice(0, count);
+  const found = [];
+  for (let i = 0; i < values.length; i++) {
+    if (found.length === count && values[i] <= values[found.at(-1)]) continue;
+    let place = found.length;
+    while (place > 0 && values[found[place - 1]] < values[i]) place -= 1;
+    found.splice(place, 0, i);
+    if (found.length > count) found.pop();
+  }
+  return found;
 }
