@@ -61,10 +61,9 @@ def fast_rows(dtype: torch.dtype) -> Iterator[None]:
     """Lets PyTorch itself multiply a single bf16 row by matrices within the block, where oneDNN is slower.
 
     On AMD's processors with AVX-512, oneDNN reads a bf16 matrix at a third of the memory's rate for a single row.
-    PyTorch's own function, which sums in fp32 as well, uses all of it. ``TINYGPT2_ONEDNN=1`` in the environment leaves
-    bf16 to oneDNN.
+    PyTorch's own function, which sums in fp32 as well, uses all of it.
     """
-    if dtype != torch.bfloat16 or os.environ.get(ONEDNN) == "1" or not _mkl_is_slow(Path("/proc/cpuinfo")):
+    if dtype != torch.bfloat16 or not _mkl_is_slow(Path("/proc/cpuinfo")):
         yield
         return
     with _enabled.held():
