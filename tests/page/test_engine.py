@@ -171,6 +171,25 @@ def test_a_snapshot_is_used_where_it_is_asked_for(javascript: Callable[..., Any]
             torch.testing.assert_close(torch.tensor(logits), expected, atol=1e-3, rtol=1e-4)
 
 
+def test_the_past_is_seen_beside_the_present(javascript: Callable[..., Any]) -> None:
+    models = [with_large_weights(SHAPE) for _ in range(2)]
+    asked = given(models[0])
+    asked["engine"]["snapshots"] = [packed(page_weights(models[1].state_dict()))]  # type: ignore[index]
+    found = javascript(
+        ENGINE + "const dials = { temperature: 0, seed: 0 };"
+        "const seen = await all(engine.learned({ ids: [4, 2], count: 3, dials, snapshot: 0 }));"
+        "const tokens = seen.slice(2).map((each) => each.token);"
+        "return [Object.values(seen[0].trained), Object.values(seen[1].logits), tokens];",
+        asked,
+    )
+    with torch.no_grad():
+        for model, logits in zip(models, found, strict=False):
+            expected = as_on_the_page(model)(torch.tensor([[4, 2]]))[0, -1]
+            torch.testing.assert_close(torch.tensor(logits), expected, atol=1e-3, rtol=1e-4)
+    expected = generate(as_on_the_page(models[1]), torch.tensor([[4, 2]]), max_new_tokens=3, eos_id=60)
+    assert found[2] == expected[0, 2:].tolist()
+
+
 def test_what_is_seen_inside_is_what_was_computed(javascript: Callable[..., Any]) -> None:
     model = with_large_weights(SHAPE)
     found = javascript(

@@ -49,8 +49,9 @@ export class Engine {
     }
   }
 
-  /** Yields the logits after some tokens, then what `write` yields. */
+  /** Yields the logits after some tokens, first those of the trained model, as `trained`; then what `write` yields. */
   async *learned(asked) {
+    for await (const { logits } of this.next({ ids: asked.ids })) yield { trained: logits };
     yield* this.next(asked);
     yield* this.write(asked);
   }

@@ -13,7 +13,7 @@ const EDGE = 34; // around the curves, for what is written there
 export function makeLearned(page) {
   const { history, snapshots } = page.data;
   const slider = byId("learned-step");
-  const now = { logits: null, written: [] };
+  const now = { trained: null, logits: null, written: [] };
   slider.max = snapshots.length - 1;
   slider.value = snapshots.length - 1;
   byId("learned").hidden = !snapshots.length;
@@ -30,15 +30,16 @@ export function makeLearned(page) {
     slider.setAttribute("aria-valuetext", byId("learned-now").textContent);
     byId("learned-text").textContent = text + page.tokenizer.decode(now.written);
     byId("learned-next").textContent = page.say("learned.next", { text: page.quoted(page.tail(text, 30)) });
-    if (now.logits) showExpected(page, now.logits);
+    if (now.logits) showExpected(page, now);
   };
 
   const learn = () => {
     if (!snapshots.length) return;
     const written = [];
     const asked = { ids: page.beginning, count: COUNT, dials: page.dials, snapshot: Number(slider.value) };
-    page.ask("learned", "learned", asked, ({ logits, token }) => {
-      if (logits) now.logits = logits;
+    page.ask("learned", "learned", asked, ({ trained, logits, token }) => {
+      if (trained) now.trained = trained;
+      else if (logits) now.logits = logits;
       else written.push(token);
       now.written = written;
       show();
@@ -52,13 +53,16 @@ export function makeLearned(page) {
   page.on(["text", "dials"], learn);
 }
 
-function showExpected(page, logits) {
+/** Shows the tokens that the trained model finds likeliest: how likely it finds them, and how likely it found them. */
+function showExpected(page, { trained, logits }) {
   const shares = probabilities(logits);
+  const atTheEnd = probabilities(trained);
   showBars(
     byId("learned-bars"),
-    largest(shares, BARS).map((token) => ({
+    largest(atTheEnd, BARS).map((token) => ({
       label: page.label(token),
       number: page.language.percent(shares[token]),
+      pale: atTheEnd[token],
       dark: shares[token],
     })),
   );
