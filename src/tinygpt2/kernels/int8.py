@@ -60,5 +60,6 @@ def int8_row_product(weight: Tensor, scale: Tensor, bias: Tensor | None, row: Te
 def _on_integers(rows: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
     """Returns the product of fp32 rows, (R, N), rounded, and a weight, in fp32."""
     integers, factors = rounded(rows)
-    out = torch._int_mm(integers, weight.t()) * scale.float()  # noqa: SLF001 - as torchao calls it
+    # torchao calls it, too.
+    out = torch._int_mm(integers, weight.t()) * scale.float()  # noqa: SLF001 # pyright: ignore[reportPrivateImportUsage]
     return out.mul_(factors) if bias is None else torch.addcmul(bias.float(), out, factors)
