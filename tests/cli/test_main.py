@@ -124,7 +124,10 @@ def test_traceback_may_come_after_the_command(tmp_path: Path) -> None:
         (["trian"], "tinygpt2: error: there is no command 'trian'; did you mean train?"),
         (["TRAIN"], "tinygpt2: error: there is no command 'TRAIN'; did you mean train?"),
         (["--traceback", "gen", "x"], "there is no command 'gen'; did you mean generate?"),
-        (["fly"], "there is no command 'fly'; expected one of train, generate, evaluate, quantize, tokenize, plot, page, info"),
+        (
+            ["fly"],
+            "there is no command 'fly'; expected one of train, generate, evaluate, quantize, tokenize, plot, page, info",
+        ),
         (["--verison"], "tinygpt2: error: there is no option --verison; did you mean --version?"),
         (["train", "--epoks", "3"], "tinygpt2 train: error: there is no option --epoks; did you mean --epochs?"),
         (["train", "--context_length=9"], "there is no option --context_length; did you mean --context-length?"),
