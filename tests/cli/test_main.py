@@ -126,7 +126,7 @@ def test_traceback_may_come_after_the_command(tmp_path: Path) -> None:
         (["--traceback", "gen", "x"], "there is no command 'gen'; did you mean generate?"),
         (
             ["fly"],
-            "there is no command 'fly'; expected one of train, generate, evaluate, quantize, tokenize, plot, page, info",
+            "there is no command 'fly'; expected one of train, generate, evaluate, quantize, tokenize, plot, page",
         ),
         (["--verison"], "tinygpt2: error: there is no option --verison; did you mean --version?"),
         (["train", "--epoks", "3"], "tinygpt2 train: error: there is no option --epoks; did you mean --epochs?"),
