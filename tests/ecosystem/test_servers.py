@@ -1,5 +1,6 @@
 """Web servers: one model, several threads at once."""
 
+import gc
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -118,6 +119,7 @@ def test_a_page_of_gradio_grows_as_the_text_does(
         found = list(client_of(address, verbose=False).submit(PROMPTS[0], 3, api_name="/continued"))
     finally:
         page.close()
+        gc.collect()  # the event loops that it leaves open, while their warnings are only warnings
     assert found == [PROMPTS[0] + text for text in accumulate(pieces_of(names, 3))]
 
 
