@@ -1,5 +1,6 @@
 """``tinygpt2 quantize``."""
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -39,6 +40,22 @@ def test_it_writes_a_model_that_every_command_reads_and_says_what_it_costs(
     assert main(["generate", "--model", str(out), "The", "--max-new-tokens", "3", "--device", "cpu"]) == 0
     assert capsys.readouterr().out.startswith("The")
     assert main(["info", str(out)]) == 0
+
+
+def test_generate_rounds_on_request_and_a_rounded_model_is_left_as_it_is(
+    run_directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = tmp_path / "small"
+    assert main(["quantize", str(run_directory), str(small)]) == 0
+    rest = ["The", "--greedy", "--max-new-tokens", "9", "--device", "cpu", "--json"]
+    found = []
+    for words in ([str(small)], [str(small), "--int8"], [str(run_directory), "--int8"]):
+        capsys.readouterr()
+        assert main(["generate", words[0], *rest, *words[1:]]) == 0
+        found.append(json.loads(capsys.readouterr().out)["log_probabilities"])
+    assert found[0] == found[1] == found[2]
+    assert main(["generate", str(run_directory), *rest]) == 0
+    assert json.loads(capsys.readouterr().out)["log_probabilities"] != found[0]
 
 
 def test_without_text_it_does_not_know_what_it_costs(

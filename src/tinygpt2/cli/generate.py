@@ -50,6 +50,7 @@ def add(commands: Commands) -> None:
     add_option(output, "--show-probabilities", colours_help, Bool())
     add_option(output, "--json", "print a JSON object for each text, one a line", Bool())
     add_option(output, "--verbose", "report seed and speed on stderr", Bool())
+    add_option(parser, "--int8", "round the weights to 8 bits, as quantize does: faster on a CPU", Bool())
     add_device(parser)
 
 
@@ -82,10 +83,13 @@ def generate_command(options: argparse.Namespace) -> int:
     from tinygpt2.cli.display import Display
     from tinygpt2.cli.prompt import Dialogue, converse
     from tinygpt2.cli.writing import Writer, with_seed
+    from tinygpt2.model.quantize import quantize
 
     _check_output(options)
     values = _values(options)
     model, tokenizer = load(options.model, choose_device(options.device), options.program)
+    if options.int8 and not model.is_quantized:
+        model = quantize(model)
     display = Display(probabilities=options.show_probabilities, verbose=options.verbose)
     several = options.json or options.best_of is not None or options.samples not in (None, 1)
     typed = options.prompt is None and options.samples is None and not several and _at_terminal()
