@@ -648,12 +648,18 @@ def public() -> Iterator[tuple[str, Callable[..., Any]]]:
             yield name, found
         elif not (getattr(found, "_is_protocol", False) or is_typeddict(found) or issubclass(found, Exception)):
             yield name, found
-            for member, value in vars(found).items():
+            for member, value in members(found).items():
                 called_by_train = issubclass(found, Callback) and member.startswith("on_")
                 special = member in {"__call__", "__getitem__", "__getitems__"}
                 is_method = inspect.isfunction(value) or isinstance(value, classmethod | staticmethod)
                 if is_method and (special or not member.startswith("_")) and not called_by_train:
                     yield f"{name}.{member}", getattr(found, member)
+
+
+def members(found: type) -> dict[str, object]:
+    """Returns what a public class defines, also in bases of ours that have no public name."""
+    ours = [base for base in found.__mro__ if base is found or base.__module__.startswith("tinygpt2.")]
+    return {name: value for base in reversed(ours) for name, value in vars(base).items()}
 
 
 def parameters(function: Callable[..., Any]) -> list[str]:

@@ -17,7 +17,7 @@ from tinygpt2 import (
     generate,
     train_tokenizer,
 )
-from tinygpt2.formats.quantised import dequantised, quantised
+from tinygpt2.model.rounding import restored_weights, rounded_weights
 from tinygpt2.page.model_page import ModelPage, Past, page_of
 from tinygpt2.run.report import Report
 from tinygpt2.tokenizers.protocol import Tokenizer
@@ -138,7 +138,7 @@ def test_greedy_text_is_that_of_python_and_hostile_text_is_text(
     browser.find_element("id", "again").click()
     text = written(browser)
     same = GPT2Model(model.config)
-    same.load_state_dict(dequantised(quantised(model.state_dict())))
+    same.load_state_dict(restored_weights(rounded_weights(model.state_dict())))
     prompt = tokenizer.encode_ordinary("The cat <script>")
     room = model.config.context_length - len(prompt)
     expected = generate(same.eval(), torch.tensor([prompt]), max_new_tokens=room, eos_id=tokenizer.eot_token)

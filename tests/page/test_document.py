@@ -24,8 +24,8 @@ from tinygpt2 import (
     quantize,
     show,
 )
-from tinygpt2.formats.quantised import quantised
 from tinygpt2.model.int8 import Int8Linear
+from tinygpt2.model.rounding import rounded_weights
 from tinygpt2.page import model_page as module
 from tinygpt2.page.bundle import bundle, source
 from tinygpt2.page.weights import plain_weights
@@ -165,7 +165,7 @@ def test_a_model_with_weights_of_8_bits_has_the_page_of_its_weights() -> None:
     model, tokenizer = quantize(GPT2Model(SHAPE)), CharTokenizer("ab")
     found = data_of(show(model, tokenizer).html)
     assert found["parameters"] == GPT2Model(SHAPE).num_parameters()
-    again = quantised(plain_weights(model))
+    again = rounded_weights(plain_weights(model))
     for name, layer in model.named_modules():
         if isinstance(layer, Int8Linear):
             assert torch.equal(again[f"{name}.weight"], layer.weight)

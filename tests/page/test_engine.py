@@ -16,7 +16,7 @@ from tinygpt2 import (
     TopPSampler,
     generate,
 )
-from tinygpt2.formats.quantised import dequantised, quantised
+from tinygpt2.model.rounding import restored_weights, rounded_weights
 from tinygpt2.page.document import packed
 from tinygpt2.page.weights import page_config, page_shapes, page_weights
 
@@ -65,7 +65,7 @@ def given(model: GPT2Model, **others: object) -> dict[str, object]:
 def as_on_the_page(model: GPT2Model) -> GPT2Model:
     """Returns a model with the weights that a page has."""
     same = GPT2Model(model.config).eval()
-    same.load_state_dict(dequantised(quantised(model.state_dict())))
+    same.load_state_dict(restored_weights(rounded_weights(model.state_dict())))
     return same
 
 

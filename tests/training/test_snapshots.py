@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from tinygpt2 import GPT2Config, GPT2Model, TrainingConfig, make_dataloader, train
-from tinygpt2.formats.quantised import dequantised, quantised
 from tinygpt2.formats.safetensors import read_safetensors
+from tinygpt2.model.rounding import restored_weights, rounded_weights
 from tinygpt2.run.directory import RunDirectory
 from tinygpt2.training.callbacks.snapshots import Snapshots, snapshot_steps
 
@@ -45,11 +45,11 @@ def test_a_snapshot_has_the_weights_of_its_step_in_a_byte_each(tmp_path: Path) -
     run = RunDirectory(tmp_path)
     model = trained(tmp_path, Snapshots(run, 4))
     assert sorted(path.stem for path in run.snapshots()) == ["0", "20", "3", "7"]
-    last = dequantised(read_safetensors(run.snapshot(20)))
-    torch.testing.assert_close(last, dequantised(quantised(model.state_dict())))
+    last = restored_weights(read_safetensors(run.snapshot(20)))
+    torch.testing.assert_close(last, restored_weights(rounded_weights(model.state_dict())))
     torch.manual_seed(0)
-    first = dequantised(read_safetensors(run.snapshot(0)))
-    torch.testing.assert_close(first, dequantised(quantised(GPT2Model(SHAPE).state_dict())))
+    first = restored_weights(read_safetensors(run.snapshot(0)))
+    torch.testing.assert_close(first, restored_weights(rounded_weights(GPT2Model(SHAPE).state_dict())))
     numbers = sum(weight.numel() for weight in model.state_dict().values())
     assert run.snapshot(20).stat().st_size < 2 * numbers + 4000
 
@@ -57,8 +57,8 @@ def test_a_snapshot_has_the_weights_of_its_step_in_a_byte_each(tmp_path: Path) -
 def test_a_snapshot_is_of_the_average_where_that_is_the_model(tmp_path: Path) -> None:
     run = RunDirectory(tmp_path)
     model = trained(tmp_path, Snapshots(run, 2), ema_decay=0.9)
-    last = dequantised(read_safetensors(run.snapshot(20)))
-    torch.testing.assert_close(last, dequantised(quantised(model.state_dict())))
+    last = restored_weights(read_safetensors(run.snapshot(20)))
+    torch.testing.assert_close(last, restored_weights(rounded_weights(model.state_dict())))
 
 
 def test_snapshots_do_not_change_the_run(tmp_path: Path) -> None:
@@ -72,7 +72,7 @@ def test_snapshots_do_not_change_the_run(tmp_path: Path) -> None:
 def test_weights_come_back_to_half_a_step_of_their_row() -> None:
     weights = {"w": torch.randn(7, 5) * torch.tensor([[10.0**i] for i in range(-3, 4)]), "b": torch.randn(5)}
     for levels in (127, 7):
-        back = dequantised(quantised(weights, levels))
+        back = restored_weights(rounded_weights(weights, levels))
         error = (back["w"] - weights["w"]).abs().amax(dim=1)
         assert (error <= 0.51 * weights["w"].abs().amax(dim=1) / levels).all()
         assert torch.equal(back["b"], weights["b"])
@@ -81,7 +81,7 @@ def test_weights_come_back_to_half_a_step_of_their_row() -> None:
 @pytest.mark.parametrize("damage", [{}, {"w.scale": torch.ones(3)}, {"w.scale": torch.ones(2, 1)}])
 def test_scales_that_do_not_fit_are_refused(damage: dict[str, torch.Tensor]) -> None:
     with pytest.raises(ValueError, match="w has no scale for each of its 2 rows"):
-        dequantised({"w": torch.zeros(2, 3, dtype=torch.int8), **damage})
+        restored_weights({"w": torch.zeros(2, 3, dtype=torch.int8), **damage})
 
 
 def test_what_a_killed_process_left_among_snapshots_is_removed(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from tinygpt2.cli.common import check_prompt
 from tinygpt2.cli.settings import Values, is_greedy, sampler_of
 from tinygpt2.generation.pieces import Continuation
 from tinygpt2.generation.samplers.protocol import Sampler
-from tinygpt2.generation.scores import ScoredPiece
+from tinygpt2.generation.scores import ScoredPiece, log_probabilities
 from tinygpt2.generation.text import generate_text, stream_text
 from tinygpt2.model.gpt2 import GPT2Model
 from tinygpt2.recipe.reasons import counted
@@ -49,7 +49,7 @@ class Recorder:
     ) -> Tensor:
         """Chooses a token for each row."""
         ids = self.sampler(logits, tokens=tokens, generator=generator)
-        logs = logits.float().log_softmax(-1).gather(1, ids.unsqueeze(1)).squeeze(1)
+        logs = log_probabilities(logits, ids)
         for row, token in enumerate(map(Token, ids.tolist(), logs.tolist())):
             self._rows.setdefault((id(generator), row), []).append(token)
         self._times.append(time.perf_counter())

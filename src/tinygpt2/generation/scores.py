@@ -8,6 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from tinygpt2.generation.samplers.checks import as_float32
+
 
 class Step(NamedTuple):
     """One more token of each row.
@@ -85,10 +87,10 @@ class ScoredPiece:
         return math.exp(self.log_probability)
 
 
-def log_probabilities(step: Step) -> Tensor:
-    """Returns the log-probability of each row's new token, (B,), at least in float32."""
-    logits = _as_float32(step.logits)
-    return logits.gather(1, step.ids.unsqueeze(1)).squeeze(1) - logits.logsumexp(dim=1)
+def log_probabilities(logits: Tensor, ids: Tensor) -> Tensor:
+    """Returns the log-probability of each row's token, (B,), at least in float32."""
+    logits = as_float32(logits)
+    return logits.gather(1, ids.unsqueeze(1)).squeeze(1) - logits.logsumexp(dim=1)
 
 
 def scored(prompts: Tensor, steps: Iterable[Step], top: int) -> Scored:
@@ -112,7 +114,7 @@ def scored(prompts: Tensor, steps: Iterable[Step], top: int) -> Scored:
 
 def _scores(step: Step, top: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Returns a token's log-probability (B,), the entropy (B,), and the most probable ids and theirs (B, K)."""
-    known = torch.log_softmax(_as_float32(step.logits), dim=1)
+    known = torch.log_softmax(as_float32(step.logits), dim=1)
     chosen = known.gather(1, step.ids.unsqueeze(1)).squeeze(1)
     best = known.topk(min(top, known.shape[1]), dim=1)
     entropy = torch.special.entr(known.exp()).sum(dim=1)  # a probability of 0 adds nothing
@@ -124,7 +126,3 @@ def _scores(step: Step, top: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         best.indices.masked_fill(row, 0),
         best.values.masked_fill(row, 0),
     )
-
-
-def _as_float32(logits: Tensor) -> Tensor:
-    return logits.to(torch.promote_types(logits.dtype, torch.float32))

@@ -180,7 +180,7 @@ def _samples(
     samples = list(chain.from_iterable(groups))
     tokens, padding = _flush_right(rows, tokenizer.eot_token)
     for step in decode(model, tokens, decoding, padding, n=count):
-        scores = log_probabilities(step).tolist() if ranked else [0.0] * len(samples)
+        scores = log_probabilities(step.logits, step.ids).tolist() if ranked else [0.0] * len(samples)
         for sample, token, score in zip(samples, step.ids.tolist(), scores, strict=True):
             sample.add(token, score)
         if all(sample.continuation.ended for sample in samples):
@@ -249,7 +249,9 @@ def stream_text(
     steps = decode(model, tokens, decoding, padding)
     continuation = Continuation(rows[0], tokenizer, stops)
     if return_scores:
-        return continuation.scored_pieces((int(step.ids), float(log_probabilities(step))) for step in steps)
+        return continuation.scored_pieces(
+            (int(step.ids), float(log_probabilities(step.logits, step.ids))) for step in steps
+        )
     return continuation.pieces(int(step.ids) for step in steps)
 
 

@@ -8,20 +8,23 @@ from torch import Tensor
 
 from tinygpt2.kernels.switch import enabled, usable
 
-_LARGEST = 127
+LEVELS = 127
+"""Integers on each side of zero in a byte."""
+
 _SMALLEST = 1e-30  # so that a row of zeros is not divided by zero
 
 
-def rounded(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns rows of numbers as integers and the factor of each row: symmetric, the largest number becomes 127.
+def rounded(rows: Tensor, levels: int = LEVELS) -> tuple[Tensor, Tensor]:
+    """Returns rows of numbers as integers and the factor of each row: symmetric, the largest number becomes ``levels``.
 
     Args:
         rows: (..., N), floating point.
+        levels: Integers on each side of zero, at most `LEVELS`; fewer are coarser, and compress better.
 
     Returns:
         (..., N) int8, and (..., 1) in the dtype of the rows.
     """
-    factors = rows.abs().amax(dim=-1, keepdim=True).clamp_(min=_SMALLEST).mul_(1 / _LARGEST)
+    factors = rows.abs().amax(dim=-1, keepdim=True).clamp_(min=_SMALLEST).mul_(1 / levels)
     return (rows * factors.reciprocal()).round_().to(torch.int8), factors
 
 

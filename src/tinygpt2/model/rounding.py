@@ -5,13 +5,12 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-LEVELS = 127
-"""Integers on each side of zero in a byte."""
+from tinygpt2.kernels.int8 import LEVELS, rounded
 
 _SCALE = ".scale"  # ends the name of a matrix's scales
 
 
-def quantised(state: Mapping[str, Tensor], levels: int = LEVELS) -> dict[str, Tensor]:
+def rounded_weights(state: Mapping[str, Tensor], levels: int = LEVELS) -> dict[str, Tensor]:
     """Returns weights with each matrix as integers and a scale for each of its rows; vectors stay as they are.
 
     A weight becomes the nearest multiple of its row's scale, which is the row's largest weight divided by ``levels``.
@@ -23,7 +22,7 @@ def quantised(state: Mapping[str, Tensor], levels: int = LEVELS) -> dict[str, Te
     Returns:
         For each matrix an int8 tensor (N, M) and, named with ``.scale``, a float32 tensor (N,); vectors as float32.
 
-    >>> quantised({"w": torch.tensor([[0.5, -1.0], [0.0, 0.0]])}, levels=4)
+    >>> rounded_weights({"w": torch.tensor([[0.5, -1.0], [0.0, 0.0]])}, levels=4)
     {'w': tensor([[ 2, -4],
             [ 0,  0]], dtype=torch.int8), 'w.scale': tensor([0.2500, 1.0000])}
     """
@@ -33,20 +32,19 @@ def quantised(state: Mapping[str, Tensor], levels: int = LEVELS) -> dict[str, Te
         if values.dim() == 1:
             result[name] = values.clone()
             continue
-        scale = values.abs().amax(dim=1) / levels
-        scale[scale == 0] = 1.0
-        result[name] = torch.round(values / scale.unsqueeze(1)).to(torch.int8)
-        result[name + _SCALE] = scale
+        result[name], scale = rounded(values, levels)
+        result[name + _SCALE] = scale.squeeze(1).masked_fill(~result[name].any(dim=1), 1.0)
     return result
 
 
-def dequantised(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Returns the weights that `quantised` has made integers of, in float32.
+def restored_weights(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Returns the weights that `rounded_weights` has made integers of, in float32.
 
     Raises:
         ValueError: If a matrix has no scales that fit it, or scales belong to none.
 
-    >>> dequantised(quantised({"w": torch.tensor([[0.5, -1.0]])}, levels=4))
+    >>> weights = {"w": torch.tensor([[0.5, -1.0]])}
+    >>> restored_weights(rounded_weights(weights, levels=4))
     {'w': tensor([[ 0.5000, -1.0000]])}
     """
     result: dict[str, Tensor] = {}

@@ -12,7 +12,7 @@ from torch import Tensor
 from tinygpt2._internal.checks import check_instance, check_path
 from tinygpt2._internal.files import write_text
 from tinygpt2._internal.texts import check_text
-from tinygpt2.formats.quantised import LEVELS
+from tinygpt2.kernels.int8 import LEVELS
 from tinygpt2.model.gpt2 import GPT2Model
 from tinygpt2.page.bundle import source
 from tinygpt2.page.document import document

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from tinygpt2.formats.quantised import dequantised
 from tinygpt2.formats.safetensors import read_safetensors
+from tinygpt2.model.rounding import restored_weights
 from tinygpt2.page.model_page import Past
 from tinygpt2.run.directory import RunDirectory
 from tinygpt2.run.report import Report
@@ -47,7 +47,7 @@ def _joined(before: TrainingHistory, after: TrainingHistory) -> TrainingHistory:
 
 def _snapshots(run: RunDirectory) -> dict[int, dict[str, Tensor]]:
     """Returns the weights that a run has kept, by their steps, in order."""
-    return {step: dequantised(read_safetensors(path)) for step, path in sorted(map(_with_step, run.snapshots()))}
+    return {step: restored_weights(read_safetensors(path)) for step, path in sorted(map(_with_step, run.snapshots()))}
 
 
 def _with_step(path: Path) -> tuple[int, Path]:

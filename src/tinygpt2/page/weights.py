@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from tinygpt2.config import GPT2Config
-from tinygpt2.formats.quantised import LEVELS, quantised
+from tinygpt2.kernels.int8 import LEVELS
 from tinygpt2.model.gpt2 import GPT2Model, checked_state
+from tinygpt2.model.rounding import rounded_weights
 
 
 def page_config(config: GPT2Config, vocabulary: int) -> dict[str, Any]:
@@ -57,7 +58,7 @@ def page_shapes(state: Mapping[str, Tensor]) -> list[tuple[str, int, int]]:
 
 def page_weights(state: Mapping[str, Tensor], levels: int = LEVELS) -> bytes:
     """Returns weights as bytes: vectors and the scales of rows in float32, then the integers of matrices."""
-    packed = quantised(state, levels)
+    packed = rounded_weights(state, levels)
     floats = [packed[name if tensor.dim() == 1 else f"{name}.scale"] for name, tensor in state.items()]
     integers = [packed[name].flatten() for name, tensor in state.items() if tensor.dim() == 2]
     return torch.cat(floats).numpy().astype("<f4").tobytes() + torch.cat(integers).numpy().tobytes()

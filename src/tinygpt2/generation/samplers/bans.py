@@ -12,16 +12,18 @@ from typing import cast
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from tinygpt2._internal.checks import can_be_iterated, check_int, check_iterable, shown
-from tinygpt2.generation.samplers.checks import check_shape, checked_text
+from tinygpt2.generation.samplers.chain import ChainedSampler
+from tinygpt2.generation.samplers.checks import checked_text
 from tinygpt2.generation.samplers.counts import counted
 from tinygpt2.generation.samplers.draws import MultinomialSampler
-from tinygpt2.generation.samplers.protocol import NO_TOKEN, Sampler, check_sampler, with_tokens
+from tinygpt2.generation.samplers.protocol import NO_TOKEN, Sampler
 
 
 @dataclass(frozen=True)
-class NoRepeatNGramSampler:
+class NoRepeatNGramSampler(ChainedSampler):
     """Excludes each token that would repeat a sequence of ``n`` tokens of the text so far (Paulus et al. 2018).
 
     The prompt counts, as in transformers, and the padding of a batch does not.
@@ -41,28 +43,22 @@ class NoRepeatNGramSampler:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "n", check_int("n", self.n))
-        check_sampler(self.then)
+        super().__post_init__()
 
-    @cached_property
-    def _then(self) -> Sampler:
-        return with_tokens(self.then)
-
-    def __call__(
-        self, logits: Tensor, /, *, tokens: Tensor | None = None, generator: torch.Generator | None = None
-    ) -> Tensor:
-        """Chooses with ``then`` among the tokens that repeat nothing; see `Sampler`."""
-        text = checked_text(tokens, check_shape(logits))
+    @override
+    def _changed(self, logits: Tensor, tokens: Tensor | None) -> Tensor:
+        text = checked_text(tokens, logits)
         places = text.shape[1] - self.n + 1  # where a sequence of n tokens begins
         if places > 0:
             begins = torch.ones((len(text), places), dtype=torch.bool, device=text.device)
             for i in range(self.n - 1):  # like the last n - 1 tokens
                 begins &= text[:, i : i + places] == text[:, places + i, None]
             logits = _without(logits, text[:, self.n - 1 :].where(begins, NO_TOKEN))
-        return self._then(logits, tokens=tokens, generator=generator)
+        return logits
 
 
 @dataclass(frozen=True)
-class BannedTokensSampler:
+class BannedTokensSampler(ChainedSampler):
     """Excludes tokens, and the last token of each sequence where the text so far ends with the others.
 
     The prompt counts: the last token of a sequence is excluded where the prompt ends with the others. A sequence is
@@ -90,11 +86,7 @@ class BannedTokensSampler:
     def __post_init__(self) -> None:
         check_iterable("sequences", self.sequences, "token ids and sequences of them, such as [50, (3, 7)]")
         object.__setattr__(self, "sequences", tuple(sorted({_sequence(each) for each in self.sequences})))
-        check_sampler(self.then)
-
-    @cached_property
-    def _then(self) -> Sampler:
-        return with_tokens(self.then)
+        super().__post_init__()
 
     @cached_property
     def _by_length(self) -> list[Tensor]:
@@ -103,15 +95,9 @@ class BannedTokensSampler:
         lengths = sorted({len(each) for each in sequences})
         return [torch.tensor([each for each in sequences if len(each) == length], device="cpu") for length in lengths]
 
-    def __call__(
-        self, logits: Tensor, /, *, tokens: Tensor | None = None, generator: torch.Generator | None = None
-    ) -> Tensor:
-        """Chooses with ``then`` among the tokens that are not excluded; see `Sampler`.
-
-        Raises:
-            ValueError: If a banned id is outside the vocabulary.
-        """
-        text = checked_text(tokens, check_shape(logits))
+    @override
+    def _changed(self, logits: Tensor, tokens: Tensor | None) -> Tensor:
+        text = checked_text(tokens, logits)
         size, length = logits.shape[-1], text.shape[1]
         banned = [text[:, :0]]
         for sequences in self._by_length:
@@ -125,7 +111,7 @@ class BannedTokensSampler:
                 there = sequences.to(logits.device)
                 ends = (text[:, None, length - before :] == there[:, :-1]).all(dim=-1)  # (B, N)
                 banned.append(there[:, -1].where(ends, NO_TOKEN))
-        return self._then(_without(logits, torch.cat(banned, dim=1)), tokens=tokens, generator=generator)
+        return _without(logits, torch.cat(banned, dim=1))
 
 
 def _sequence(value: object) -> tuple[int, ...]:

@@ -3,16 +3,16 @@
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from torch import Tensor
 from typing_extensions import override
 
 from tinygpt2._internal.checks import check_instance, check_int, check_number
-from tinygpt2.generation.samplers.checks import as_float32, changed_where, check_shape
+from tinygpt2.generation.samplers.chain import ChainedSampler
+from tinygpt2.generation.samplers.checks import as_float32, changed_where
 from tinygpt2.generation.samplers.draws import MultinomialSampler
-from tinygpt2.generation.samplers.protocol import Sampler, check_sampler, with_tokens
+from tinygpt2.generation.samplers.protocol import Sampler
 
 
 class _Bias(Mapping[int, float]):
@@ -46,7 +46,7 @@ class _Bias(Mapping[int, float]):
 
 
 @dataclass(frozen=True)
-class LogitBiasSampler:
+class LogitBiasSampler(ChainedSampler):
     """Adds to the logits of some tokens, as OpenAI's ``logit_bias``.
 
     Logits are logarithms: a bias multiplies a token's odds against others by e to its power. To exclude tokens, take
@@ -74,17 +74,11 @@ class LogitBiasSampler:
     def __post_init__(self) -> None:
         check_instance("bias", self.bias, Mapping, "a mapping from token ids to numbers, such as {50: 1.5}")
         object.__setattr__(self, "bias", _Bias(self.bias))
-        check_sampler(self.then)
+        super().__post_init__()
 
-    @cached_property
-    def _then(self) -> Sampler:
-        return with_tokens(self.then)
-
-    def __call__(
-        self, logits: Tensor, /, *, tokens: Tensor | None = None, generator: torch.Generator | None = None
-    ) -> Tensor:
-        """Chooses with ``then`` from the changed logits; see `Sampler`."""
-        logits = as_float32(check_shape(logits))
+    @override
+    def _changed(self, logits: Tensor, tokens: Tensor | None) -> Tensor:
+        logits = as_float32(logits)
         size = logits.shape[-1]
         if self.bias and max(self.bias) >= size:
             raise ValueError(
@@ -94,4 +88,4 @@ class LogitBiasSampler:
         added = torch.zeros(size, dtype=logits.dtype)
         added[list(self.bias)] = torch.tensor([*self.bias.values()], dtype=logits.dtype)
         added = added.to(logits.device)
-        return self._then(changed_where(added != 0, logits + added, logits), tokens=tokens, generator=generator)
+        return changed_where(added != 0, logits + added, logits)

@@ -6,19 +6,20 @@ the three best tokens, then scales, then draws.
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from tinygpt2._internal.checks import check_int, check_number
-from tinygpt2.generation.samplers.checks import as_float32, check_shape
+from tinygpt2.generation.samplers.chain import ChainedSampler
+from tinygpt2.generation.samplers.checks import as_float32
 from tinygpt2.generation.samplers.draws import MultinomialSampler
-from tinygpt2.generation.samplers.protocol import Sampler, check_sampler, with_tokens
+from tinygpt2.generation.samplers.protocol import Sampler
 
 
 @dataclass(frozen=True)
-class TopKSampler:
+class TopKSampler(ChainedSampler):
     """Keeps each row's ``k`` largest logits (Fan et al. 2018) and passes them on.
 
     All tokens that tie with the k-th survive, as in transformers. A ``k`` beyond the vocabulary keeps everything.
@@ -40,23 +41,16 @@ class TopKSampler:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "k", check_int("k", self.k))
-        check_sampler(self.then)
+        super().__post_init__()
 
-    @cached_property
-    def _then(self) -> Sampler:
-        return with_tokens(self.then)
-
-    def __call__(
-        self, logits: Tensor, /, *, tokens: Tensor | None = None, generator: torch.Generator | None = None
-    ) -> Tensor:
-        """Chooses with ``then`` among the ``k`` most probable tokens; see `Sampler`."""
-        check_shape(logits)
+    @override
+    def _changed(self, logits: Tensor, tokens: Tensor | None) -> Tensor:
         kth = logits.topk(min(self.k, logits.shape[-1]), dim=-1).values[:, -1:]  # (B, 1)
-        return self._then(logits.masked_fill(logits < kth, -math.inf), tokens=tokens, generator=generator)
+        return logits.masked_fill(logits < kth, -math.inf)
 
 
 @dataclass(frozen=True)
-class TopPSampler:
+class TopPSampler(ChainedSampler):
     """Keeps the fewest most probable tokens with total probability at least ``p`` (nucleus, Holtzman et al. 2020).
 
     All tokens that tie with the last of them survive; the most probable one always does.
@@ -75,29 +69,22 @@ class TopPSampler:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "p", check_number("p", self.p, maximum=1, above_minimum=True))
-        check_sampler(self.then)
+        super().__post_init__()
 
-    @cached_property
-    def _then(self) -> Sampler:
-        return with_tokens(self.then)
-
-    def __call__(
-        self, logits: Tensor, /, *, tokens: Tensor | None = None, generator: torch.Generator | None = None
-    ) -> Tensor:
-        """Chooses with ``then`` among the most probable tokens; see `Sampler`."""
-        check_shape(logits)
+    @override
+    def _changed(self, logits: Tensor, tokens: Tensor | None) -> Tensor:
         if self.p == 1:  # rounding of the cumulative sum must not drop the rarest tokens
-            return self._then(logits, tokens=tokens, generator=generator)
+            return logits
         descending = logits.sort(dim=-1, descending=True).values
         probabilities = torch.softmax(as_float32(descending), dim=-1)
         before = probabilities.cumsum(dim=-1) - probabilities  # total probability of the more probable tokens
         kept = (before < self.p).sum(dim=-1, keepdim=True).clamp(min=1)  # (B, 1)
         last = descending.gather(-1, kept - 1)
-        return self._then(logits.masked_fill(logits < last, -math.inf), tokens=tokens, generator=generator)
+        return logits.masked_fill(logits < last, -math.inf)
 
 
 @dataclass(frozen=True)
-class MinPSampler:
+class MinPSampler(ChainedSampler):
     """Keeps tokens at least ``p`` times as probable as the most probable one (Nguyen et al. 2024).
 
     Attributes:
@@ -114,23 +101,17 @@ class MinPSampler:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "p", check_number("p", self.p, maximum=1, above_minimum=True))
-        check_sampler(self.then)
+        super().__post_init__()
 
-    @cached_property
-    def _then(self) -> Sampler:
-        return with_tokens(self.then)
-
-    def __call__(
-        self, logits: Tensor, /, *, tokens: Tensor | None = None, generator: torch.Generator | None = None
-    ) -> Tensor:
-        """Chooses with ``then`` among the tokens that are probable enough; see `Sampler`."""
-        values = as_float32(check_shape(logits))
+    @override
+    def _changed(self, logits: Tensor, tokens: Tensor | None) -> Tensor:
+        values = as_float32(logits)
         threshold = values.amax(dim=-1, keepdim=True) + math.log(self.p)
-        return self._then(logits.masked_fill(values < threshold, -math.inf), tokens=tokens, generator=generator)
+        return logits.masked_fill(values < threshold, -math.inf)
 
 
 @dataclass(frozen=True)
-class TypicalSampler:
+class TypicalSampler(ChainedSampler):
     """Keeps the fewest typical tokens with total probability at least ``p`` (Meister et al. 2022).
 
     A token is the more typical, the nearer its information, minus the logarithm of its probability, is to the entropy:
@@ -151,19 +132,12 @@ class TypicalSampler:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "p", check_number("p", self.p, maximum=1, above_minimum=True))
-        check_sampler(self.then)
+        super().__post_init__()
 
-    @cached_property
-    def _then(self) -> Sampler:
-        return with_tokens(self.then)
-
-    def __call__(
-        self, logits: Tensor, /, *, tokens: Tensor | None = None, generator: torch.Generator | None = None
-    ) -> Tensor:
-        """Chooses with ``then`` among the most typical tokens; see `Sampler`."""
-        check_shape(logits)
+    @override
+    def _changed(self, logits: Tensor, tokens: Tensor | None) -> Tensor:
         if self.p == 1:  # as in `TopPSampler`
-            return self._then(logits, tokens=tokens, generator=generator)
+            return logits
         log_probabilities = torch.log_softmax(as_float32(logits), dim=-1)
         probabilities = log_probabilities.exp()
         distances = (log_probabilities + _entropy(probabilities)).abs()  # inf for -inf, which comes last
@@ -172,11 +146,11 @@ class TypicalSampler:
         before = ordered.cumsum(dim=-1) - ordered  # total probability of the more typical tokens
         kept = (before < self.p).sum(dim=-1, keepdim=True).clamp(min=1)  # (B, 1)
         last = ascending.gather(-1, kept - 1)
-        return self._then(logits.masked_fill(distances > last, -math.inf), tokens=tokens, generator=generator)
+        return logits.masked_fill(distances > last, -math.inf)
 
 
 @dataclass(frozen=True)
-class EtaSampler:
+class EtaSampler(ChainedSampler):
     """Keeps tokens with a probability of at least eta, which is small where many are possible (Hewitt et al. 2022).
 
     Eta is ``epsilon`` or, if that is smaller, the square root of ``epsilon`` times e to the power of minus the entropy
@@ -197,22 +171,16 @@ class EtaSampler:
     def __post_init__(self) -> None:
         epsilon = check_number("epsilon", self.epsilon, maximum=1, above_minimum=True, below_maximum=True)
         object.__setattr__(self, "epsilon", epsilon)
-        check_sampler(self.then)
+        super().__post_init__()
 
-    @cached_property
-    def _then(self) -> Sampler:
-        return with_tokens(self.then)
-
-    def __call__(
-        self, logits: Tensor, /, *, tokens: Tensor | None = None, generator: torch.Generator | None = None
-    ) -> Tensor:
-        """Chooses with ``then`` among the tokens that are probable enough; see `Sampler`."""
-        log_probabilities = torch.log_softmax(as_float32(check_shape(logits)), dim=-1)
+    @override
+    def _changed(self, logits: Tensor, tokens: Tensor | None) -> Tensor:
+        log_probabilities = torch.log_softmax(as_float32(logits), dim=-1)
         largest = log_probabilities.amax(dim=-1, keepdim=True)
         log_epsilon = math.log(self.epsilon)
         log_eta = (log_epsilon / 2 - _entropy(log_probabilities.exp())).clamp(max=log_epsilon)
         improbable = log_probabilities < torch.minimum(log_eta, largest)  # which is larger, but for rounding
-        return self._then(logits.masked_fill(improbable, -math.inf), tokens=tokens, generator=generator)
+        return logits.masked_fill(improbable, -math.inf)
 
 
 def _entropy(probabilities: Tensor) -> Tensor:

@@ -6,20 +6,21 @@ batch. They come before filters and the temperature, which would change what the
 
 import math
 from dataclasses import dataclass, field
-from functools import cached_property
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from tinygpt2._internal.checks import check_int, check_number
-from tinygpt2.generation.samplers.checks import as_float32, changed_where, check_shape, checked_text, in_float32
+from tinygpt2.generation.samplers.chain import ChainedSampler
+from tinygpt2.generation.samplers.checks import as_float32, changed_where, checked_text, in_float32
 from tinygpt2.generation.samplers.counts import counted
 from tinygpt2.generation.samplers.draws import MultinomialSampler
-from tinygpt2.generation.samplers.protocol import Sampler, check_sampler, with_tokens
+from tinygpt2.generation.samplers.protocol import Sampler
 
 
 @dataclass(frozen=True)
-class RepetitionPenaltySampler:
+class RepetitionPenaltySampler(ChainedSampler):
     """Makes the tokens of the text so far less probable, each once (Keskar et al. 2019).
 
     A positive logit is divided by the penalty, and a negative one multiplied, so it matters which logits are 0: this
@@ -45,25 +46,19 @@ class RepetitionPenaltySampler:
     def __post_init__(self) -> None:
         object.__setattr__(self, "penalty", check_number("penalty", self.penalty, above_minimum=True))
         object.__setattr__(self, "prompt_tokens", check_int("prompt_tokens", self.prompt_tokens, minimum=0))
-        check_sampler(self.then)
+        super().__post_init__()
 
-    @cached_property
-    def _then(self) -> Sampler:
-        return with_tokens(self.then)
-
-    def __call__(
-        self, logits: Tensor, /, *, tokens: Tensor | None = None, generator: torch.Generator | None = None
-    ) -> Tensor:
-        """Chooses with ``then`` from the changed logits; see `Sampler`."""
-        logits = as_float32(check_shape(logits))
+    @override
+    def _changed(self, logits: Tensor, tokens: Tensor | None) -> Tensor:
+        logits = as_float32(logits)
         seen = _counts(tokens, logits, self.prompt_tokens) > 0
         penalty = in_float32(self.penalty)
         lowered = torch.where(logits < 0, logits * penalty, logits / penalty)
-        return self._then(changed_where(seen, lowered, logits), tokens=tokens, generator=generator)
+        return changed_where(seen, lowered, logits)
 
 
 @dataclass(frozen=True)
-class PresencePenaltySampler:
+class PresencePenaltySampler(ChainedSampler):
     """Subtracts a penalty from the logits of the tokens in the text so far, as OpenAI's ``presence_penalty``.
 
     A token's odds against those that the text does not have are divided by e to the power of the penalty, once, however
@@ -88,23 +83,17 @@ class PresencePenaltySampler:
     def __post_init__(self) -> None:
         object.__setattr__(self, "penalty", check_number("penalty", self.penalty, minimum=-math.inf))
         object.__setattr__(self, "prompt_tokens", check_int("prompt_tokens", self.prompt_tokens, minimum=0))
-        check_sampler(self.then)
+        super().__post_init__()
 
-    @cached_property
-    def _then(self) -> Sampler:
-        return with_tokens(self.then)
-
-    def __call__(
-        self, logits: Tensor, /, *, tokens: Tensor | None = None, generator: torch.Generator | None = None
-    ) -> Tensor:
-        """Chooses with ``then`` from the changed logits; see `Sampler`."""
-        logits = as_float32(check_shape(logits))
+    @override
+    def _changed(self, logits: Tensor, tokens: Tensor | None) -> Tensor:
+        logits = as_float32(logits)
         seen = _counts(tokens, logits, self.prompt_tokens) > 0
-        return self._then(changed_where(seen, logits - self.penalty, logits), tokens=tokens, generator=generator)
+        return changed_where(seen, logits - self.penalty, logits)
 
 
 @dataclass(frozen=True)
-class FrequencyPenaltySampler:
+class FrequencyPenaltySampler(ChainedSampler):
     """Subtracts a penalty from a token's logit for each time that the text so far has it, as OpenAI's.
 
     That is ``frequency_penalty`` there. In a long text the commonest tokens, such as a space, become impossible in
@@ -129,20 +118,14 @@ class FrequencyPenaltySampler:
     def __post_init__(self) -> None:
         object.__setattr__(self, "penalty", check_number("penalty", self.penalty, minimum=-math.inf))
         object.__setattr__(self, "prompt_tokens", check_int("prompt_tokens", self.prompt_tokens, minimum=0))
-        check_sampler(self.then)
+        super().__post_init__()
 
-    @cached_property
-    def _then(self) -> Sampler:
-        return with_tokens(self.then)
-
-    def __call__(
-        self, logits: Tensor, /, *, tokens: Tensor | None = None, generator: torch.Generator | None = None
-    ) -> Tensor:
-        """Chooses with ``then`` from the changed logits; see `Sampler`."""
-        logits = as_float32(check_shape(logits))
+    @override
+    def _changed(self, logits: Tensor, tokens: Tensor | None) -> Tensor:
+        logits = as_float32(logits)
         counts = _counts(tokens, logits, self.prompt_tokens)
         lowered = logits - counts.to(logits.dtype) * self.penalty
-        return self._then(changed_where(counts > 0, lowered, logits), tokens=tokens, generator=generator)
+        return changed_where(counts > 0, lowered, logits)
 
 
 def _counts(tokens: Tensor | None, logits: Tensor, prompt_tokens: int) -> Tensor:

@@ -8,18 +8,20 @@ from functools import cached_property
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from tinygpt2._internal.checks import check_iterable, of_type
 from tinygpt2._internal.texts import check_text
-from tinygpt2.generation.samplers.checks import check_shape, checked_text
+from tinygpt2.generation.samplers.chain import ChainedSampler
+from tinygpt2.generation.samplers.checks import checked_text
 from tinygpt2.generation.samplers.draws import MultinomialSampler
-from tinygpt2.generation.samplers.protocol import Sampler, check_sampler, with_tokens
+from tinygpt2.generation.samplers.protocol import Sampler
 from tinygpt2.tokenizers.foreign import AnyTokenizer, as_tokenizer
 from tinygpt2.tokenizers.spelling import token_texts
 
 
 @dataclass(frozen=True)
-class BannedStringsSampler:
+class BannedStringsSampler(ChainedSampler):
     """Excludes each token that would complete one of some strings in the text so far.
 
     A string can be spelt in several sequences of tokens, and begin and end within one. Here the text decides, not
@@ -58,12 +60,8 @@ class BannedStringsSampler:
             raise ValueError("strings must have at least one character each, got ''; every text has the empty string")
         object.__setattr__(self, "strings", checked)
         object.__setattr__(self, "tokenizer", as_tokenizer(self.tokenizer))
-        check_sampler(self.then)
+        super().__post_init__()
         _ = self._completions  # raises if the texts of the tokens are not known
-
-    @cached_property
-    def _then(self) -> Sampler:
-        return with_tokens(self.then)
 
     @cached_property
     def _completions(self) -> "_Completions":
@@ -75,15 +73,9 @@ class BannedStringsSampler:
             )
         return _Completions([string.encode() for string in self.strings], texts)
 
-    def __call__(
-        self, logits: Tensor, /, *, tokens: Tensor | None = None, generator: torch.Generator | None = None
-    ) -> Tensor:
-        """Chooses with ``then`` among the tokens that complete no string; see `Sampler`.
-
-        Raises:
-            ValueError: If the tokenizer has more tokens than there are logits.
-        """
-        text = checked_text(tokens, check_shape(logits))
+    @override
+    def _changed(self, logits: Tensor, tokens: Tensor | None) -> Tensor:
+        text = checked_text(tokens, logits)
         found = self._completions
         if logits.shape[-1] < len(found.texts):
             raise ValueError(
@@ -94,7 +86,7 @@ class BannedStringsSampler:
         for row, ids in zip(banned, text[:, max(0, text.shape[1] - found.longest + 1) :].tolist(), strict=True):
             for completing in found.after(ids):
                 row[completing] = True
-        return self._then(logits.masked_fill(banned.to(logits.device), -torch.inf), tokens=tokens, generator=generator)
+        return logits.masked_fill(banned.to(logits.device), -torch.inf)
 
 
 class _Completions:

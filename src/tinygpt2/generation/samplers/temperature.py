@@ -1,19 +1,19 @@
 """The sampler that scales logits."""
 
 from dataclasses import dataclass
-from functools import cached_property
 
-import torch
 from torch import Tensor
+from typing_extensions import override
 
 from tinygpt2._internal.checks import check_number
-from tinygpt2.generation.samplers.checks import as_float32, check_shape, in_float32
+from tinygpt2.generation.samplers.chain import ChainedSampler
+from tinygpt2.generation.samplers.checks import as_float32, in_float32
 from tinygpt2.generation.samplers.draws import MultinomialSampler
-from tinygpt2.generation.samplers.protocol import Sampler, check_sampler, with_tokens
+from tinygpt2.generation.samplers.protocol import Sampler
 
 
 @dataclass(frozen=True)
-class TemperatureSampler:
+class TemperatureSampler(ChainedSampler):
     """Divides the logits by a temperature: below 1, probable tokens gain probability; above 1, improbable ones do.
 
     Attributes:
@@ -38,18 +38,12 @@ class TemperatureSampler:
         except ValueError as error:
             raise ValueError(f"{error}; for temperature 0 take GreedySampler()") from None
         object.__setattr__(self, "temperature", temperature)
-        check_sampler(self.then)
+        super().__post_init__()
 
-    @cached_property
-    def _then(self) -> Sampler:
-        return with_tokens(self.then)
-
-    def __call__(
-        self, logits: Tensor, /, *, tokens: Tensor | None = None, generator: torch.Generator | None = None
-    ) -> Tensor:
-        """Chooses with ``then`` from the scaled logits; see `Sampler`."""
-        logits = as_float32(check_shape(logits))
+    @override
+    def _changed(self, logits: Tensor, tokens: Tensor | None) -> Tensor:
+        logits = as_float32(logits)
         # Shifting a row does not change its softmax; with the maximum at 0, no temperature can overflow to +inf.
         largest = logits.amax(dim=-1, keepdim=True)
         shifted = logits - largest.masked_fill(largest.isinf(), 0)  # inf - inf is NaN, which would hide the reason
-        return self._then(shifted / in_float32(self.temperature), tokens=tokens, generator=generator)
+        return shifted / in_float32(self.temperature)

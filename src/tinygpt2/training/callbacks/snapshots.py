@@ -6,8 +6,8 @@ from typing_extensions import override
 
 from tinygpt2._internal.files import atomic_write, make_directories, write_chunks
 from tinygpt2.distributed.sharding import all_whole
-from tinygpt2.formats.quantised import quantised
 from tinygpt2.formats.safetensors import safetensors_chunks
+from tinygpt2.model.rounding import rounded_weights
 from tinygpt2.run.directory import RunDirectory
 from tinygpt2.training.callbacks.base import Callback
 from tinygpt2.training.state import TrainState
@@ -62,7 +62,7 @@ class Snapshots(Callback):
         if state.step not in self.steps:
             return
         with state.averaged():
-            weights = quantised(all_whole(state.model.state_dict()))
+            weights = rounded_weights(all_whole(state.model.state_dict()))
         if self.writes:
             path = self.run.snapshot(state.step)
             make_directories(path.parent)
